@@ -1,0 +1,254 @@
+"""Scenes of one or two coloured shapes on a plain background, and how they are drawn at random.
+
+Coordinates are fractions of the canvas: x grows to the right, y grows *downwards*, as in an image.
+A two-object scene satisfies exactly one of the four relations, so that a caption which names
+another relation is truly false.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+RGB = tuple[float, float, float]
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+COLORS: dict[str, RGB] = {
+    "red": (0.86, 0.13, 0.13),
+    "green": (0.12, 0.62, 0.22),
+    "blue": (0.13, 0.27, 0.90),
+    "yellow": (0.98, 0.86, 0.10),
+    "purple": (0.56, 0.18, 0.70),
+    "orange": (1.00, 0.50, 0.04),
+}
+BACKGROUNDS: dict[str, RGB] = {
+    "white": (0.97, 0.97, 0.97),
+    "gray": (0.55, 0.55, 0.55),
+    "black": (0.05, 0.05, 0.05),
+    "pink": (1.00, 0.76, 0.82),
+}
+RELATIONS = ("left of", "right of", "above", "below")
+INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+TEXTURES = ("plain",)
+
+# Values that no training picture or training caption contains.
+HELD_OUT_SHAPES = ("diamond", "heart")
+HELD_OUT_COLORS: dict[str, RGB] = {"cyan": (0.10, 0.80, 0.86), "brown": (0.45, 0.27, 0.10)}
+HELD_OUT_TEXTURES = ("striped",)
+HELD_OUT_PAIRS = (("red", "star"), ("blue", "cross"), ("green", "ring"), ("yellow", "triangle"))
+
+ALL_SHAPES = SHAPES + HELD_OUT_SHAPES
+ALL_COLORS = {**COLORS, **HELD_OUT_COLORS}
+ALL_TEXTURES = TEXTURES + HELD_OUT_TEXTURES
+
+# Radii are apart by a gap, so that "small" and "large" are never a matter of taste.
+RADIUS = {"small": (0.14, 0.17), None: (0.19, 0.23), "large": (0.26, 0.32)}
+PAIR_RADIUS = (0.17, 0.22)  # two objects side by side must fit on the canvas
+GAP = 0.03  # least free space between two objects
+OFF_AXIS = 0.08  # how far two related objects may be offset on the other axis
+SIDE = 0.36  # a centre at or below this fraction is "left" / "top"
+MIDDLE = 0.06  # a centre this close to one half is in the middle
+
+SPLITS = ("train", "validation", "test")
+SIZES = ("small", "large")
+POSITIONS = (
+    "on the left", "on the right", "at the top", "at the bottom", "in the center",
+    "in the top left", "in the top right", "in the bottom left", "in the bottom right",
+)  # fmt: skip
+_POSITION = {
+    ("low", "mid"): "on the left", ("high", "mid"): "on the right",
+    ("mid", "low"): "at the top", ("mid", "high"): "at the bottom", ("mid", "mid"): "in the center",
+    ("low", "low"): "in the top left", ("high", "low"): "in the top right",
+    ("low", "high"): "in the bottom left", ("high", "high"): "in the bottom right",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: shape, colour, centre (x right, y down) and radius as fractions of the canvas."""
+
+    shape: str
+    color: str
+    x: float
+    y: float
+    radius: float
+    texture: str = "plain"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("shape", self.shape, ALL_SHAPES),
+            ("color", self.color, tuple(ALL_COLORS)),
+            ("texture", self.texture, ALL_TEXTURES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+
+    @property
+    def size(self) -> str | None:
+        """'small', 'large', or None where the radius lies between the two."""
+        if self.radius <= RADIUS["small"][1]:
+            return "small"
+        return "large" if self.radius >= RADIUS["large"][0] else None
+
+    @property
+    def position(self) -> str | None:
+        """One of `POSITIONS`, or None where the centre lies between two of them."""
+        return _POSITION.get((_third(self.x), _third(self.y)))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two things on a background. The first thing is the subject of `relation`."""
+
+    things: tuple[Thing, ...]
+    background: str
+
+    def __post_init__(self) -> None:
+        if self.background not in BACKGROUNDS:
+            raise ValueError(
+                f"unknown background {self.background!r}; choose one of {', '.join(BACKGROUNDS)}"
+            )
+        if len(self.things) not in (1, 2):
+            raise ValueError(f"a scene holds one or two things, not {len(self.things)}")
+
+    @property
+    def relation(self) -> str | None:
+        """The relation of the first thing to the second; None for one thing or when none holds."""
+        return relation_of(*self.things) if len(self.things) == 2 else None
+
+    def key(self) -> str:
+        """What the scene says in words, the same whichever thing is named first."""
+        if len(self.things) == 1:
+            thing = self.things[0]
+            extra = f"{thing.size} {thing.position}"
+            return f"{_name(thing)} {extra} on {self.background}"
+        first, second, relation = *self.things, self.relation
+        if relation in ("right of", "below"):
+            first, second, relation = second, first, INVERSE[relation]
+        return f"{_name(first)} {relation} {_name(second)} on {self.background}"
+
+    def hash(self) -> int:
+        """A 64-bit number that depends on `key()` alone and never changes between runs."""
+        return int.from_bytes(hashlib.sha256(self.key().encode()).digest()[:8], "big")
+
+    @property
+    def split(self) -> str:
+        """'train' (80 %), 'validation' (10 %) or 'test' (10 %), by hash.
+
+        No test scene's combination of objects, relation and background is ever trained on.
+        """
+        bucket = self.hash() % 10
+        return "train" if bucket < 8 else SPLITS[bucket - 7]
+
+
+def relation_of(first: Thing, second: Thing) -> str | None:
+    """The one relation that `first` has to `second`, or None where it is not clear-cut."""
+    dx, dy = second.x - first.x, second.y - first.y
+    apart = first.radius + second.radius + GAP - 1e-9
+    if abs(dx) >= apart and abs(dy) <= OFF_AXIS + 1e-9:
+        return "left of" if dx > 0 else "right of"
+    if abs(dy) >= apart and abs(dx) <= OFF_AXIS + 1e-9:
+        return "above" if dy > 0 else "below"
+    return None
+
+
+def _name(thing: Thing) -> str:
+    return f"{thing.texture} {thing.color} {thing.shape}"
+
+
+def _third(value: float) -> str | None:
+    if value <= SIDE:
+        return "low"
+    if value >= 1 - SIDE:
+        return "high"
+    return "mid" if abs(value - 0.5) <= MIDDLE else None
+
+
+def _coordinate(rng: random.Random, radius: float) -> float:
+    low, margin = radius + 0.01, MIDDLE
+    kind = rng.randrange(4)
+    if kind == 0:
+        return rng.uniform(low, SIDE)
+    if kind == 1:
+        return rng.uniform(1 - SIDE, 1 - low)
+    return rng.uniform(0.5 - margin, 0.5 + margin) if kind == 2 else rng.uniform(low, 1 - low)
+
+
+def place_pair(rng: random.Random, relation: str) -> tuple[tuple[float, float, float], ...]:
+    """(x, y, radius) of two things such that the first has `relation` to the second, no other."""
+    first, second = rng.uniform(*PAIR_RADIUS), rng.uniform(*PAIR_RADIUS)
+    flipped = relation in ("right of", "below")
+    a, b = (second, first) if flipped else (first, second)  # a comes first along the axis
+    distance = rng.uniform(a + b + GAP, 1 - a - b - 0.02)
+    start = rng.uniform(a + 0.01, 1 - b - 0.01 - distance)
+    widest = max(a, b) + 0.01
+    across = rng.uniform(widest, 1 - widest)
+    low, high = max(widest, across - OFF_AXIS), min(1 - widest, across + OFF_AXIS)
+    points = [(start, across, a), (start + distance, rng.uniform(low, high), b)]
+    if relation in ("above", "below"):
+        points = [(y, x, r) for x, y, r in points]
+    return tuple(reversed(points)) if flipped else tuple(points)
+
+
+def pairs(kind: str = "trained") -> list[tuple[str, str]]:
+    """(colour, shape) pairs: 'trained', 'held_out' (of trained values) or 'all' of both."""
+    full = [(color, shape) for color in COLORS for shape in SHAPES]
+    chosen = {
+        "trained": [p for p in full if p not in HELD_OUT_PAIRS],
+        "held_out": list(HELD_OUT_PAIRS),
+        "all": full,
+    }
+    if kind not in chosen:
+        raise ValueError(f"unknown pairs {kind!r}; choose one of {', '.join(chosen)}")
+    return chosen[kind]
+
+
+def random_scene(
+    rng: random.Random,
+    things: int = 2,
+    names: Sequence[tuple[str, str]] | None = None,
+    textures: Sequence[str] = TEXTURES,
+) -> Scene:
+    """One scene of `things` objects whose (colour, shape) come from `names`, all drawn by `rng`."""
+    names = pairs() if names is None else names
+    background = rng.choice(tuple(BACKGROUNDS))
+    if things == 1:
+        color, shape = rng.choice(names)
+        radius = rng.uniform(*RADIUS[rng.choice(("small", None, None, "large"))])
+        x, y = _coordinate(rng, radius), _coordinate(rng, radius)
+        return Scene((Thing(shape, color, x, y, radius, rng.choice(textures)),), background)
+    chosen = rng.sample(names, 2)
+    places = place_pair(rng, rng.choice(RELATIONS))
+    made = tuple(
+        Thing(shape, color, *place, rng.choice(textures))
+        for (color, shape), place in zip(chosen, places, strict=True)
+    )
+    return Scene(made, background)
+
+
+def iterate_scenes(
+    seed: int,
+    split: str | None = None,
+    one_object_share: float = 0.5,
+    names: Sequence[tuple[str, str]] | None = None,
+    textures: Sequence[str] = TEXTURES,
+) -> Iterator[Scene]:
+    """Endless scenes of one split (None: of any), `one_object_share` of them with one object."""
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    rng = random.Random(seed)
+    while True:
+        things = 1 if rng.random() < one_object_share else 2
+        while True:  # a rejected scene is redrawn with as many things, so the share holds
+            scene = random_scene(rng, things, names, textures)
+            if split is None or scene.split == split:
+                break
+        yield scene
+
+
+def random_scenes(n: int, seed: int, split: str | None = None, **options) -> list[Scene]:
+    """`n` scenes; the same seed and options give the same scenes. Options: `iterate_scenes`."""
+    scenes = iterate_scenes(seed, split, **options)
+    return [next(scenes) for _ in range(n)]

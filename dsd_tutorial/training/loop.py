@@ -1,0 +1,222 @@
+"""The training loop that all three trainers share: schedule, bf16, EMA, checkpoints, progress.
+
+A trainer says what one step's loss is; the loop does the rest, on CPU or CUDA, on one device or
+several (through accelerate), and resumes where it stopped. Ctrl-C writes a checkpoint first.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+
+@dataclass
+class Options:
+    """What every trainer accepts.
+
+    `minutes` is an optional limit in wall time: the learning rate then decays with the larger of
+    the shares of steps and of minutes used, so that a run that is cut short still ends well.
+    """
+
+    output: Path
+    steps: int
+    batch: int
+    lr: float
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = True
+    minutes: float | None = None
+    init: Path | None = None
+    pool: int = 60_000
+    checkpoint_every: int = 500
+    warmup: int = 200
+    weight_decay: float = 0.01
+    ema: float | None = None
+    compile: bool = False
+    work: Path = Path("build/training")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "pool", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        self.output, self.work = Path(self.output), Path(self.work)
+
+
+class Ema:
+    """An exponential moving average of a model's parameters, with a warm-up of the decay."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.model = decay, copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        ours = [p.data for p in self.model.parameters()]
+        theirs = [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for mine, other in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(other)
+
+
+def make_accelerator(device: str):
+    """An `Accelerator` in bf16 for 'auto', 'cpu' or 'cuda'; RuntimeError where CUDA is missing."""
+    from accelerate import Accelerator
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {device!r}; choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("no CUDA device is visible; use --device cpu, or check the driver")
+    return Accelerator(mixed_precision="bf16", cpu=device == "cpu")
+
+
+class Loop:
+    """Runs `step_loss(step) -> (loss, numbers to show)` for `options.steps` steps.
+
+    `model` must already be on its device. Attributes: `generator` (CPU, seeded; its state is in
+    the checkpoint), `ema` (or None), `history` (list of dicts, written to <work>/<name>.jsonl).
+    """
+
+    def __init__(self, name: str, model: nn.Module, options: Options, accelerator):
+        self.name, self.options, self.accelerator = name, options, accelerator
+        self.raw = model
+        self.ema = Ema(model, options.ema) if options.ema else None
+        decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": decay, "weight_decay": options.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
+            lr=options.lr,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        seed = options.seed * 1000 + accelerator.process_index
+        self.generator = torch.Generator().manual_seed(seed)
+        self.step, self.elapsed, self.history = 0, 0.0, []
+        options.work.mkdir(parents=True, exist_ok=True)
+        if options.resume:
+            self._load()
+
+    @property
+    def _file(self) -> Path:
+        return self.options.work / f"{self.name}.pt"
+
+    def _load(self) -> None:
+        if not self._file.exists():
+            return
+        state = torch.load(self._file, map_location="cpu", weights_only=True)
+        self.raw.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.model.load_state_dict(state["ema"])
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        self.generator.set_state(state["generator"])
+        tqdm.write(f"{self.name}: resumed at step {self.step} from {self._file}")
+
+    def save(self) -> None:
+        """Writes the checkpoint whole or not at all."""
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "model": self.raw.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.model.state_dict() if self.ema else None,
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "generator": self.generator.get_state(),
+        }
+        partial = self._file.with_suffix(".tmp")
+        torch.save(state, partial)
+        os.replace(partial, self._file)
+
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1]: by steps or by minutes, whichever is more."""
+        share = self.step / self.options.steps
+        if self.options.minutes:
+            share = max(share, self.elapsed / 60 / self.options.minutes)
+        return min(1.0, share)
+
+    def _agreed(self, elapsed: float) -> float:
+        """The first process's clock: all must stop after the same step, or the others wait."""
+        if self.accelerator.num_processes == 1:
+            return elapsed
+        from accelerate.utils import broadcast
+
+        clock = torch.tensor([elapsed], device=self.accelerator.device)
+        return float(broadcast(clock))
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / max(1, self.options.warmup))
+        fall = 0.5 * (1 + math.cos(math.pi * self.progress()))
+        return self.options.lr * warm * (0.02 + 0.98 * fall)
+
+    def run(
+        self,
+        step_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+        preview: Callable[[], dict[str, float]] | None = None,
+        preview_every: int = 1000,
+    ) -> nn.Module:
+        """The trained model: the EMA weights where there are any."""
+        bar = tqdm(
+            total=self.options.steps,
+            initial=self.step,
+            desc=self.name,
+            mininterval=5,
+            disable=not self.accelerator.is_main_process,
+        )
+        begun, before = time.monotonic(), self.elapsed
+        try:
+            while self.progress() < 1.0:
+                shown = self._one(step_loss)
+                self.elapsed = self._agreed(before + time.monotonic() - begun)
+                bar.update()
+                if self.step % 50 == 0:
+                    self._log(bar, shown)
+                if preview and self.step % preview_every == 0:
+                    self._log(bar, preview())
+                if self.step % self.options.checkpoint_every == 0:
+                    self.save()
+        except KeyboardInterrupt:
+            bar.write(f"{self.name}: stopped at step {self.step}; run again to continue")
+            raise
+        finally:
+            self.save()
+            bar.close()
+        return self.ema.model if self.ema else self.raw
+
+    def _one(self, step_loss) -> dict[str, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        with self.accelerator.autocast():
+            loss, shown = step_loss(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        if self.ema:
+            self.ema.update(self.raw, self.step)
+        return {"loss": loss.detach(), **shown}
+
+    def _log(self, bar: tqdm, shown: dict) -> None:
+        numbers = {k: round(float(v), 4) for k, v in shown.items()}
+        bar.set_postfix(numbers)
+        if self.accelerator.is_main_process:
+            row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **numbers}
+            self.history.append(row)
+            with open(self.options.work / f"{self.name}.jsonl", "a") as log:
+                log.write(json.dumps(row) + "\n")

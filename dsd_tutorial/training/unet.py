@@ -1,0 +1,164 @@
+"""Trains the U-Net on frozen latents and frozen text states, as latent diffusion does.
+
+The network predicts v = sqrt(abar) e - sqrt(1 - abar) z0 (Salimans and Ho, arXiv 2202.00512), as
+Stable Diffusion 2.1 does. What an object is and where it goes is decided at high noise, and there
+the loss on e alone hardly sees it: an error in z0 counts with the signal-to-noise ratio, a few
+thousandths, while in v it counts fully. For the same reason half of the time steps are drawn from
+the noisy half, and the weight of nearly clean steps is capped (min-SNR, arXiv 2303.09556).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dsd_tutorial.training.artifacts import (
+    load_part,
+    load_tokenizer,
+    make_scheduler,
+    sha256,
+    write_unet,
+)
+from dsd_tutorial.training.data import Pool, make_pool, tokenize
+from dsd_tutorial.training.loop import Loop, Options, make_accelerator
+
+WIDTHS = (32, 96, 192)
+HEADS = 4
+EMPTY_SHARE = 0.1  # captions replaced by the empty one, for classifier-free guidance
+WEIGHT_LIMIT = 5.0  # of an error in z0, which plain v-prediction weights by SNR + 1
+HIGH_NOISE = (500, 1000)  # half of all time steps are drawn from here
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def build_unet(widths: tuple[int, ...] = WIDTHS, context_width: int = 128):
+    """An untrained UNet2DConditionModel with cross-attention at all three resolutions."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        block_out_channels=widths,
+        layers_per_block=1,
+        cross_attention_dim=context_width,
+        attention_head_dim=HEADS,  # in diffusers this is the number of heads
+        norm_num_groups=16,
+    )
+
+
+def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
+    """Trains and writes <output>/unet with its record; returns the record.
+
+    `options.init` is a model folder whose U-Net is continued without optimiser state. Raises
+    RuntimeError where the autoencoder or CLIP is not the one that U-Net was trained with.
+    """
+    accelerator = make_accelerator(options.device)
+    device = accelerator.device
+    torch.manual_seed(options.seed)
+    parents = parent_hashes(options.output)
+    unet, done = _start(options, widths, parents)
+    unet = unet.to(device)
+    if device.type == "cpu":
+        from diffusers.models.attention_processor import AttnProcessor
+
+        unet.set_attn_processor(AttnProcessor())  # sdpa's backward is slow on CPU
+    tokenizer = load_tokenizer(options.output)
+    encoder = load_part(options.output, "text_encoder").to(device)
+    # each process draws from a pool of its own
+    share, seed = options.pool // accelerator.num_processes, accelerator.process_index
+    pool = make_pool(share, options.seed + 13 + seed, tokenizer=tokenizer, device=device)
+    latents = encode_pool(load_part(options.output, "vae").to(device), pool)
+    loop = Loop("unet", unet, options, accelerator)
+    loss = Denoising(loop, pool, latents, encoder, tokenizer, options)
+    trained = loop.run(loss)
+    record = {
+        **parents,
+        "seed": options.seed,
+        "samples": done + loop.step * options.batch * accelerator.num_processes,
+        "steps_of_this_run": loop.step,
+        "batch": options.batch,
+        "lr": options.lr,
+        "minutes_of_this_run": round(loop.elapsed / 60, 1),
+        "loss": loop.history[-1]["loss"] if loop.history else None,
+    }
+    if accelerator.is_main_process:
+        write_unet(trained, options.output, record)
+    return record
+
+
+class Denoising:
+    """The loss of one step: noise prediction with min-SNR weights on a random batch."""
+
+    def __init__(self, loop: Loop, pool: Pool, latents: Tensor, encoder, tokenizer, options):
+        self.loop, self.pool, self.latents, self.encoder = loop, pool, latents, encoder
+        self.batch, device = options.batch, latents.device
+        self.alphas = make_scheduler().alphas_cumprod.to(device)
+        self.empty = tokenize(tokenizer, [""]).to(device)
+        self.unet = torch.compile(loop.model) if options.compile else loop.model
+
+    def __call__(self, step: int) -> tuple[Tensor, dict]:
+        generator, device = self.loop.generator, self.latents.device
+        index, tokens = self.pool.draw(self.batch, generator)
+        dropped = torch.rand(self.batch, 1, generator=generator).to(device) < EMPTY_SHARE
+        tokens = torch.where(dropped, self.empty, tokens)
+        t = draw_timesteps(self.batch, generator).to(device)
+        noise = torch.randn(self.batch, *self.latents.shape[1:], generator=generator).to(device)
+        with torch.no_grad():
+            context = self.encoder(tokens).last_hidden_state
+        abar = self.alphas[t].view(-1, 1, 1, 1)
+        noisy = abar.sqrt() * self.latents[index].float() + (1 - abar).sqrt() * noise
+        v = abar.sqrt() * noise - (1 - abar).sqrt() * self.latents[index].float()
+        each = (self.unet(noisy, t, context).sample.float() - v).pow(2).mean((1, 2, 3))
+        in_z0 = 1 / (1 - abar).flatten()  # SNR + 1
+        loss = (each * in_z0.clamp(max=WEIGHT_LIMIT) / in_z0).mean()
+        return loss, {"mse": each.detach().mean()}
+
+
+def draw_timesteps(n: int, generator: torch.Generator) -> Tensor:
+    """Time steps (n,): half uniform over all 1,000, half uniform over `HIGH_NOISE`."""
+    everywhere = torch.randint(0, 1000, (n,), generator=generator)
+    high = torch.randint(*HIGH_NOISE, (n,), generator=generator)
+    return torch.where(torch.rand(n, generator=generator) < 0.5, everywhere, high)
+
+
+@torch.no_grad()
+def encode_pool(vae, pool: Pool, chunk: int = 256) -> Tensor:
+    """Scaled mean latents (n, 4, h, w) of every picture of the pool, in half precision."""
+    scale, parts = vae.config.scaling_factor, []
+    for start in tqdm(range(0, len(pool), chunk), desc="encoding", unit_scale=chunk):
+        index = torch.arange(start, min(start + chunk, len(pool)), device=pool.images.device)
+        with torch.autocast(index.device.type, torch.bfloat16):
+            mean = vae.encode(pool.batch_images(index) * 2 - 1).latent_dist.mean
+        parts.append((mean.float() * scale).half())
+    pool.images = pool.images[:0]  # the pictures are not needed again
+    return torch.cat(parts)
+
+
+def parent_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the frozen autoencoder and text encoder that the U-Net is trained on."""
+    return {
+        "vae_sha256": sha256(Path(folder) / "vae" / WEIGHTS),
+        "text_encoder_sha256": sha256(Path(folder) / "text_encoder" / "model.safetensors"),
+    }
+
+
+def _start(options: Options, widths: tuple[int, ...], parents: dict) -> tuple:
+    """The U-Net to train and how many samples it has already seen."""
+    if options.init is None:
+        return build_unet(widths), 0
+    import json
+
+    record = json.loads((Path(options.init) / "unet" / "training.json").read_text())
+    for name, ours in parents.items():
+        if record[name] != ours:
+            raise RuntimeError(
+                f"{options.init}: its U-Net was trained with another {name.removesuffix('_sha256')}"
+                f" ({record[name][:12]}, here {ours[:12]}); train from scratch without --init, or"
+                " point --output at the folder that holds the matching one"
+            )
+    return load_part(options.init, "unet").requires_grad_(True).train(), record["samples"]
