@@ -6,11 +6,14 @@ pipeline, clip/ with the whole CLIP. `checksums.json` holds the SHA-256 of every
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
-import torch
+from dsd_tutorial import model_writer
+from dsd_tutorial.model_writer import write_checksums, write_diffusers_part, write_pipeline_index
+from dsd_tutorial.pixels import ImageSettings
+
+MEAN = STD = (0.5, 0.5, 0.5)  # the image tower reads pixels in [-1, 1]
 
 PIPELINE = {
     "vae": ("diffusers", "AutoencoderKL"),
@@ -19,24 +22,6 @@ PIPELINE = {
     "unet": ("diffusers", "UNet2DConditionModel"),
     "scheduler": ("diffusers", "DDIMScheduler"),
 }
-
-
-def sha256(file: Path) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def write_checksums(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every safetensors file below `folder`, also written there."""
-    folder = Path(folder)
-    sums = {p.relative_to(folder).as_posix(): sha256(p) for p in folder.rglob("*.safetensors")}
-    sums = dict(sorted(sums.items()))
-    (folder / "checksums.json").write_text(json.dumps(sums, indent=2) + "\n")
-    return sums
 
 
 def load_tokenizer(folder: Path):
@@ -73,54 +58,28 @@ def _need(folder: Path, name: str) -> Path:
 
 def write_autoencoder(vae, output: Path) -> None:
     """<output>/vae in fp16, which diffusers reads back as fp32."""
-    _half_copy(vae).save_pretrained(Path(output) / "vae", safe_serialization=True)
+    write_diffusers_part(vae, Path(output) / "vae")
     write_checksums(output)
 
 
 def write_clip(clip, output: Path) -> None:
-    """<output>/clip and, from the same tensors bit for bit, <output>/text_encoder, in fp32.
-
-    The text encoder's keys carry the prefix `text_model.`: releases of transformers with and
-    without that level both load them (bare keys load as random weights in the older ones).
-    """
-    from safetensors.torch import save_file
-    from transformers import CLIPImageProcessorPil
-
+    """<output>/clip and, from the same tensors bit for bit, <output>/text_encoder, in fp32."""
     output = Path(output)
     clip.config._attn_implementation = None
-    clip.float().save_pretrained(output / "clip", safe_serialization=True)
-    CLIPImageProcessorPil(
-        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64},
-        image_mean=[0.5] * 3, image_std=[0.5] * 3,
-    ).save_pretrained(output / "clip")  # fmt: skip
+    model_writer.write_clip(clip, output / "clip")
+    ImageSettings(size=64, crop=64, mean=MEAN, std=STD).write(output / "clip")
     load_tokenizer(output).save_pretrained(output / "clip")
-    folder = output / "text_encoder"
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        f"text_model.{k.removeprefix('text_model.')}": v.detach().contiguous().cpu()
-        for k, v in clip.text_model.state_dict().items()
-        if not k.endswith("position_ids")
-    }
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    config = clip.config.text_config
-    config.architectures = ["CLIPTextModel"]
-    config.save_pretrained(folder)
+    model_writer.write_text_encoder(clip.text_model, output / "text_encoder")
     write_checksums(output)
 
 
 def write_unet(unet, output: Path, record: dict) -> None:
     """<output>/unet in fp16, the scheduler, model_index.json, and the training record."""
     output = Path(output)
-    _half_copy(unet).save_pretrained(output / "unet", safe_serialization=True)
-    make_scheduler().save_pretrained(output / "scheduler")
-    import diffusers
-
-    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__}
-    index |= {name: list(where) for name, where in PIPELINE.items()}
-    index |= {"feature_extractor": [None, None], "safety_checker": [None, None]}
-    index |= {"image_encoder": [None, None], "requires_safety_checker": False}
-    (output / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_diffusers_part(unet, output / "unet")
     (output / "unet" / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    make_scheduler().save_pretrained(output / "scheduler")
+    write_pipeline_index(output, PIPELINE)
     write_checksums(output)
 
 
@@ -139,9 +98,3 @@ def make_scheduler():
         prediction_type="v_prediction",
         timestep_spacing="trailing",
     )
-
-
-def _half_copy(model):
-    import copy
-
-    return copy.deepcopy(model).cpu().to(torch.float16)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dsd_tutorial.checksums import file_sha256
 from dsd_tutorial.training.artifacts import (
     load_part,
     load_tokenizer,
     make_scheduler,
-    sha256,
     write_unet,
 )
 from dsd_tutorial.training.data import Pool, make_pool, tokenize
@@ -142,8 +142,8 @@ def encode_pool(vae, pool: Pool, chunk: int = 256) -> Tensor:
 def parent_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of the frozen autoencoder and text encoder that the U-Net is trained on."""
     return {
-        "vae_sha256": sha256(Path(folder) / "vae" / WEIGHTS),
-        "text_encoder_sha256": sha256(Path(folder) / "text_encoder" / "model.safetensors"),
+        "vae_sha256": file_sha256(Path(folder) / "vae" / WEIGHTS),
+        "text_encoder_sha256": file_sha256(Path(folder) / "text_encoder" / "model.safetensors"),
     }
 
 

@@ -1,0 +1,210 @@
+"""What turns texts and pictures into the tensors that a Stable Diffusion works on, and back.
+
+Symbols follow Ding et al., arXiv 2305.12716: f_i pooled image state, W_i visual projection, h text
+state at the end token, W_t text projection.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dsd_tutorial.pixels import ImageSettings, check_images, to_tensor
+from dsd_tutorial.registry import ModelEntry
+
+
+class ClipImage(NamedTuple):
+    """What CLIP's image tower says of a batch, neither part normalised."""
+
+    pooled: Tensor  # (batch, d_vision): f_i, the pooled state after the tower's final norm
+    embedding: Tensor  # (batch, d_proj): W_i f_i
+
+
+class Encoders:
+    """The frozen parts around the U-Net: autoencoder, text encoder, CLIP, tokenizer.
+
+    Outside, everything is float32 and in plain units: images (batch, 3, height, width) in [0, 1],
+    latents already multiplied by the autoencoder's scaling factor, text states as the U-Net reads
+    them. Gradients flow to inputs, never to weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        clip: Any = None,
+        image_processor: ImageSettings | None = None,
+        name: str = "unnamed",
+        entry: ModelEntry | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.device, self.dtype = torch.device(device), dtype
+        self.vae = self._frozen(vae, dtype)
+        # text states stay float32 whatever `dtype` is: their small differences are ranked later
+        self.text_encoder = self._frozen(text_encoder, torch.float32)
+        self.clip = self._frozen(clip, torch.float32) if clip is not None else None
+        self.tokenizer, self.image_processor = tokenizer, image_processor
+        self.name, self.entry = name, entry
+
+    def _frozen(self, part: nn.Module, dtype: torch.dtype) -> nn.Module:
+        # nn.Module's own `to`: the one of diffusers warns at any mention of a precision
+        return nn.Module.to(part, self.device, dtype).eval().requires_grad_(False)
+
+    @property
+    def vae_factor(self) -> int:
+        """Return how many pixels one latent cell covers in each direction."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def context_length(self) -> int:
+        """Return the number of token positions L (77 for SD 1.x and 2.x)."""
+        return self.text_encoder.config.max_position_embeddings
+
+    @property
+    def text_layer(self) -> str:
+        """Return which text layer the U-Net reads: "last" (SD 1.x) or "penultimate" (SD 2.x).
+
+        SD 2.x ships its text encoder without the last layer (23 of 24), so `encode_text` is right
+        for both; what differs is whether CLIP's text projection applies to these states.
+        """
+        if self.entry is not None and self.entry.kind != "folder":
+            return self.entry.text_layer
+        layers = self.text_encoder.config.num_hidden_layers
+        whole = self.clip.config.text_config.num_hidden_layers if self.clip is not None else 24
+        return "penultimate" if layers == whole - 1 else "last"
+
+    @property
+    def resolution(self) -> int:
+        """Return the side, in pixels, of the pictures the model was trained on."""
+        raise NotImplementedError
+
+    # -- text ----------------------------------------------------------------------------------
+
+    def tokenize(self, texts: str | Sequence[str]) -> Tensor:
+        """Return token ids (batch, L), int64, cut and padded to L as in training.
+
+        SD 1.x and the embedded model pad with the end token. A text that does not fit is cut, with
+        a warning: what was cut can make no difference to anything.
+        """
+        return self._ids(texts).to(self.device)
+
+    def _ids(self, texts: str | Sequence[str]) -> Tensor:
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        rows = self.tokenizer(
+            texts, padding="max_length", max_length=self.context_length, truncation=True
+        )
+        ids = torch.tensor(rows["input_ids"], dtype=torch.int64).view(-1, self.context_length)
+        full = (ids[:, -2:-1] != self.tokenizer.eos_token_id).all(dim=1)
+        for text in (texts[i] for i in full.nonzero().flatten().tolist()):
+            if (length := len(self.tokenizer(text, verbose=False)["input_ids"])) > ids.shape[1]:
+                cut = f"{length} tokens cut to the {ids.shape[1]} that {self.name} reads: {text!r}"
+                warnings.warn(cut, stacklevel=3)
+        return ids
+
+    def eos_positions(self, texts: str | Sequence[str]) -> Tensor:
+        """Return the position of the first end token of each text, (batch,), int64."""
+        return (self._ids(texts) == self.tokenizer.eos_token_id).int().argmax(1).to(self.device)
+
+    def token_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Return the words of `text` in order, each with the positions of the tokens that spell it.
+
+        Position 0 is the start token. A word ends at a token whose spelling ends in "</w>".
+        """
+        end = int(self.eos_positions(text)[0])
+        ids = self._ids(text)[0].tolist()
+        words, spelling = [], []
+        for position in range(1, end):
+            spelling.append(position)
+            token = self.tokenizer.convert_ids_to_tokens(ids[position])
+            if token.endswith("</w>") or position == end - 1:
+                word = self.tokenizer.decode([ids[p] for p in spelling]).strip()
+                words.append((word, spelling))
+                spelling = []
+        return words
+
+    def encode_text(self, texts: str | Sequence[str]) -> Tensor:
+        """Return the states (batch, L, d) after the final norm: what the U-Net reads."""
+        return self.text_encoder(self.tokenize(texts)).last_hidden_state
+
+    def encode_clip_text(self, texts: str | Sequence[str]) -> Tensor:
+        """Return W_t h, (batch, d_proj), not normalised; h is the state at the end token.
+
+        Raises:
+            ValueError: the model was loaded without CLIP.
+        """
+        clip = self._clip()
+        return clip.text_projection(clip.text_model(self.tokenize(texts)).pooler_output)
+
+    # -- images --------------------------------------------------------------------------------
+
+    def encode_image(self, images: Tensor | Sequence[Any], batch_size: int | None = None) -> Tensor:
+        """Return z0 (batch, 4, h, w): the autoencoder's *mean* times its scaling factor.
+
+        Nothing is sampled, so equal images give equal latents (DSD step 1). PIL pictures are
+        resized and cropped to the model's resolution; tensors are taken at their own size.
+        """
+        images = self._pixels(images, self.resolution)
+        if any(side % self.vae_factor for side in images.shape[-2:]):
+            height, width = images.shape[-2:]
+            raise ValueError(
+                f"images of {height} x {width} pixels: both sides must be multiples of "
+                f"{self.vae_factor}; to_tensor(pictures, {self.resolution}) fits them"
+            )
+        parts = [
+            self.vae.encode(part).latent_dist.mean.float()
+            for part in (2 * images - 1).to(self.dtype).split(batch_size or self._batch_size)
+        ]
+        return torch.cat(parts) * self.vae.config.scaling_factor
+
+    def decode_latents(self, latents: Tensor, batch_size: int | None = None) -> Tensor:
+        """Return images (batch, 3, height, width) in [0, 1] from scaled latents."""
+        latents = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
+        parts = [
+            self.vae.decode(part).sample.float()
+            for part in latents.split(batch_size or self._batch_size)
+        ]
+        return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+
+    def encode_clip_image(
+        self, images: Tensor | Sequence[Any], batch_size: int | None = None
+    ) -> ClipImage:
+        """Return f_i as `.pooled` (batch, d_vision) and W_i f_i as `.embedding` (batch, d_proj).
+
+        Raises:
+            ValueError: the model was loaded without CLIP.
+        """
+        clip, settings = self._clip(), self.image_processor or ImageSettings()
+        images = self._pixels(images, settings.size)
+        pooled = torch.cat([
+            clip.vision_model(settings(part)).pooler_output
+            for part in images.split(batch_size or 4 * self._batch_size)
+        ])
+        return ClipImage(pooled, clip.visual_projection(pooled))
+
+    def _pixels(self, images: Tensor | Sequence[Any], side: int) -> Tensor:
+        tensor = isinstance(images, Tensor)
+        images = check_images(images) if tensor else to_tensor(images, side)
+        return images.to(self.device)
+
+    def _clip(self) -> Any:
+        if self.clip is None:
+            known = self.entry.clip_repo if self.entry is not None else None
+            name = known.repo_id if known else "the CLIP this model was trained with"
+            command = f" Fetch it: {known.fetch_command}." if known else ""
+            raise ValueError(
+                f"{self.name} was loaded without CLIP's image tower and projections.{command} "
+                f"Then load_model({self.name!r}, clip=folder or hub id of {name})."
+            )
+        return self.clip
+
+    @property
+    def _batch_size(self) -> int:
+        """Return images per pass: 64 at 64 pixels and factor 4, 4 at 512 and factor 8."""
+        return max(1, 2**14 // (self.resolution // self.vae_factor) ** 2)

@@ -1,0 +1,197 @@
+"""A model's folder on disk: find it, read its parts.
+
+The layout is an ordinary diffusers pipeline folder with `clip/` (both CLIP towers) beside it and
+`checksums.json`, which maps each weights file to its SHA-256.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dsd_tutorial.checksums import WEIGHTS, part_weights
+from dsd_tutorial.pixels import ImageSettings
+from dsd_tutorial.registry import (
+    IncompleteWeightsError,
+    MissingModelError,
+    ModelEntry,
+    Source,
+    missing_message,
+)
+
+_SMALL = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*"]
+_FETCH = [*_SMALL, *(f"{part}/*model.safetensors" for part in ("vae", "unet", "text_encoder"))]
+_FETCH_CLIP = ["config.json", "preprocessor_config.json"]
+
+
+# -- which files, and are they all there ---------------------------------------------------------
+
+
+def require_complete(folder: Path, entry: ModelEntry) -> None:
+    """Return nothing; raise MissingModelError with the remedy unless `folder` can be loaded."""
+    needed = ["model_index.json", "tokenizer", "scheduler/scheduler_config.json"]
+    needed += [f"{part}/config.json" for part in ("vae", "unet", "text_encoder")]
+    if entry.kind == "embedded":
+        needed += ["clip/config.json", "checksums.json"]
+    for name in needed:
+        if not (folder / name).exists():
+            raise MissingModelError(missing_message(entry, folder, name))
+    parts = [part for part in WEIGHTS if part != "clip" or entry.kind == "embedded"]
+    for part in parts:
+        if not part_weights(folder / part, WEIGHTS[part]):
+            raise MissingModelError(missing_message(entry, folder, f"{part} weights"))
+
+
+# -- the hub -------------------------------------------------------------------------------------
+
+
+def hub_folder(entry: ModelEntry, download: bool = False) -> Path:
+    """Return the cached folder of a hub model; fetch it only when `download` is true.
+
+    Raises:
+        MissingModelError: not in the cache (or not completely), or no source could be fetched.
+    """
+    failures = []
+    for source in entry.sources:
+        folder = _snapshot(source, _FETCH, download, failures)
+        if folder is None:
+            continue
+        try:
+            require_complete(folder, entry)
+        except MissingModelError as error:
+            failures.append(f"{source.repo_id}: {error}")
+            continue
+        return folder
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    tried = f"{HF_HUB_CACHE} ({'; '.join(failures)})"
+    raise MissingModelError(missing_message(entry, tried, "a complete copy"))
+
+
+def clip_folder(source: Source, download: bool = False) -> Path | None:
+    """Return the cached folder of a CLIP repository, or None if it is not there."""
+    stem = WEIGHTS["clip"]
+    for weights in ("model*.safetensors", "pytorch_model*.bin"):  # the second only without a first
+        folder = _snapshot(source, [*_FETCH_CLIP, weights, "*.index.json"], download, [])
+        if folder is not None and part_weights(folder, stem) and (folder / "config.json").is_file():
+            return folder
+        if not download:
+            break
+    return None
+
+
+def find_clip(name_or_folder: str | Path, download: bool = False) -> Path:
+    """Return the folder of the CLIP towers named by a folder or a hub id.
+
+    Raises:
+        MissingModelError: no such folder, or the hub id is not in the cache.
+    """
+    folder = Path(name_or_folder).expanduser()
+    if not folder.is_dir():
+        source = Source(str(name_or_folder))
+        cached = clip_folder(source, download)
+        if cached is not None:
+            return cached
+        raise MissingModelError(
+            f"CLIP {str(name_or_folder)!r} is neither a folder nor in the cache. Fetch it: "
+            f"load_model(..., clip={str(name_or_folder)!r}, download=True), or in a shell: "
+            f"{source.fetch_command}."
+        )
+    if part_weights(folder, WEIGHTS["clip"]) and (folder / "config.json").is_file():
+        return folder
+    raise MissingModelError(
+        f"{folder.absolute()} holds no CLIP: need config.json and model.safetensors there."
+    )
+
+
+def towers_for(entry: ModelEntry, clip: str | Path | None, download: bool) -> Path | None:
+    """Return the folder of the CLIP towers that are not beside the model; None if there is none.
+
+    `clip` is the user's wish (a folder or hub id); without one the registry's repository serves.
+    """
+    if clip is not None:
+        return find_clip(clip, download)
+    return clip_folder(entry.clip_repo, download) if entry.clip_repo is not None else None
+
+
+def _snapshot(source: Source, patterns: list[str], download: bool, failures: list) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            source.repo_id,
+            revision=source.revision,
+            allow_patterns=patterns,
+            local_files_only=not download,
+        )
+    except Exception as error:  # not cached, withdrawn, gated, no network: try the next source
+        failures.append(f"{source.repo_id}: {type(error).__name__}")
+        return None
+    return Path(found)
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def read_parts(folder: Path, clip: Path | None = None) -> dict[str, Any]:
+    """Return the parts of a model folder by name, on the CPU, each with all its tensors.
+
+    Keys: vae, unet, text_encoder, tokenizer, scheduler, clip, image_processor; the last two are
+    None unless `folder`/clip or the folder `clip` holds the towers.
+
+    Raises:
+        IncompleteWeightsError: a file lacks tensors, which would have stayed random.
+    """
+    import diffusers  # its lazy module loads only what is named below
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers.models.clip.modeling_clip import CLIPModel, CLIPTextModel
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    if clip is None and part_weights(folder / "clip", WEIGHTS["clip"]):
+        clip = folder / "clip"
+    stored = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    scheduler = getattr(diffusers, stored["_class_name"])
+    settings = clip is not None and (clip / "preprocessor_config.json").is_file()
+    with quiet():
+        return {
+            "vae": _read(AutoencoderKL, folder / "vae"),
+            "unet": _read(UNet2DConditionModel, folder / "unet"),
+            "text_encoder": _read(CLIPTextModel, folder / "text_encoder"),
+            "tokenizer": CLIPTokenizer.from_pretrained(str(folder / "tokenizer")),
+            "scheduler": scheduler.from_pretrained(str(folder / "scheduler")),
+            "clip": _read(CLIPModel, clip) if clip is not None else None,
+            "image_processor": ImageSettings.read(clip) if settings else None,
+        }
+
+
+def _read(kind: Any, folder: Path) -> Any:
+    model, info = kind.from_pretrained(str(folder), output_loading_info=True, local_files_only=True)
+    missing = sorted(map(str, info["missing_keys"])) + sorted(map(str, info["mismatched_keys"]))
+    if missing:
+        raise IncompleteWeightsError(
+            f"{folder}: {len(missing)} tensors of {kind.__name__} are missing or of another shape "
+            f"(first: {', '.join(missing[:3])}). The file was cut short or belongs to another "
+            "configuration or library version: fetch it again, or write it with "
+            "StableDiffusion.save(folder)."
+        )
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the loading bars and advice of transformers for a moment; errors still show."""
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

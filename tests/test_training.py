@@ -1,0 +1,154 @@
+"""The trainers: what they draw, that they resume, and that they refuse what does not fit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from dsd_tutorial.shapes.captions import parse
+from dsd_tutorial.training.artifacts import load_part, load_tokenizer
+from dsd_tutorial.training.autoencoder import train_autoencoder
+from dsd_tutorial.training.clip import contrastive_loss, train_clip
+from dsd_tutorial.training.data import make_pool
+from dsd_tutorial.training.loop import Ema, Loop, Options, make_accelerator
+from dsd_tutorial.training.tokenizer import train_tokenizer
+from dsd_tutorial.training.unet import HIGH_NOISE, draw_timesteps, train_unet
+
+pytest.importorskip("accelerate", reason="the extra `train` is not installed")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model folder whose stages were each trained for two tiny steps, and its options."""
+    folder = tmp_path_factory.mktemp("model")
+    common = dict(output=folder, steps=2, batch=4, lr=1e-3, pool=24, device="cpu", warmup=1)
+    common |= dict(work=folder / "work", ema=0.9)
+    train_tokenizer(folder, captions=600)
+    train_autoencoder(Options(**common))
+    train_clip(Options(**common))
+    train_unet(Options(**common), widths=(16, 32, 32))
+    return folder, common
+
+
+def test_tokenizer_pads_with_its_end_token(trained):
+    tokenizer = load_tokenizer(trained[0])
+    ids = tokenizer("a red circle", padding="max_length", max_length=32).input_ids
+    end = tokenizer.eos_token_id
+    assert ids[0] == tokenizer.bos_token_id and ids[4:] == [end] * 28 and end not in ids[:4]
+    assert tokenizer.decode(tokenizer("a striped heart").input_ids[1:-1]) == "a striped heart"
+
+
+def test_text_tower_of_clip_is_the_text_encoder_bit_for_bit(trained):
+    folder = trained[0]
+    encoder, clip = load_part(folder, "text_encoder"), load_part(folder, "clip")
+    ours = getattr(encoder, "text_model", encoder).state_dict()
+    theirs = clip.text_model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_pool_holds_train_scenes_and_true_captions(trained):
+    tokenizer = load_tokenizer(trained[0])
+    pool = make_pool(40, 3, tokenizer=tokenizer, progress=False)
+    assert {s.split for s in pool.scenes} == {"train"}
+    index, tokens = pool.draw(64, torch.Generator().manual_seed(0))
+    for i, row in zip(index.tolist(), tokens, strict=True):
+        text = tokenizer.decode(row, skip_special_tokens=True).replace(" ,", ",")
+        assert parse(text).true_of(pool.scenes[i]), text
+
+
+def test_distinct_captions_are_distinct_and_too_many_are_refused(trained):
+    pool = make_pool(200, 3, tokenizer=load_tokenizer(trained[0]), progress=False)
+    _, tokens = pool.draw_distinct(100, torch.Generator().manual_seed(0))
+    assert len({tuple(row.tolist()) for row in tokens}) == 100
+    with pytest.raises(RuntimeError, match="larger pool"):
+        pool.draw_distinct(5000, torch.Generator().manual_seed(0))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    def run(steps: list[int], work) -> torch.Tensor:
+        for stop in steps:
+            torch.manual_seed(0)
+            model = torch.nn.Linear(3, 1)
+            options = Options(
+                output=tmp_path, steps=6, batch=1, lr=0.01, work=tmp_path / work, warmup=1, ema=0.9
+            )
+            loop = Loop("line", model, options, make_accelerator("cpu"))
+
+            def loss(step, loop=loop):
+                if loop.step == stop:
+                    raise KeyboardInterrupt
+                x = torch.randn(8, 3, generator=loop.generator)
+                return (loop.model(x) - x.sum(1, keepdim=True)).pow(2).mean(), {}
+
+            try:
+                loop.run(loss)
+            except KeyboardInterrupt:
+                assert stop < 6
+        return torch.cat([p.detach().flatten() for p in loop.ema.model.parameters()])
+
+    assert torch.equal(run([99], "whole"), run([2, 4, 99], "parts"))
+
+
+def test_ema_follows_slowly_and_starts_fast():
+    model = torch.nn.Linear(2, 2)
+    ema = Ema(model, 0.999)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    ema.update(model, step=0)  # decay 1/10 at the start
+    assert torch.allclose(ema.model.weight, torch.full((2, 2), 0.9), atol=0.11)
+    before = ema.model.weight.clone()
+    with torch.no_grad():
+        model.weight.fill_(5.0)
+    ema.update(model, step=10**6)
+    assert (ema.model.weight - before).abs().max() < 0.005
+
+
+def test_contrastive_loss_is_log_n_for_equal_states_and_falls_for_matching_ones():
+    n = 8
+    same = torch.ones(n, 4)
+    loss, _ = contrastive_loss(same, same, torch.tensor(1.0))
+    assert loss.item() == pytest.approx(torch.log(torch.tensor(float(n))).item(), abs=1e-5)
+    loss, right = contrastive_loss(torch.eye(n), torch.eye(n), torch.tensor(4.6))
+    assert loss < 1e-3 and right == 1
+
+
+def test_time_steps_cover_everything_with_more_weight_on_high_noise():
+    t = draw_timesteps(40_000, torch.Generator().manual_seed(0))
+    assert 0 <= t.min() and t.max() <= 999 and t.min() < 10 and t.max() > 990
+    high = ((t >= HIGH_NOISE[0]) & (t < HIGH_NOISE[1])).float().mean().item()
+    expected = 0.5 + 0.5 * (HIGH_NOISE[1] - HIGH_NOISE[0]) / 1000
+    assert high == pytest.approx(expected, abs=0.02)
+
+
+def test_unet_refuses_weights_trained_on_other_parents(trained, tmp_path):
+    folder, common = trained
+    record = folder / "unet" / "training.json"
+    kept = record.read_text()
+    changed = json.loads(kept) | {"vae_sha256": "0" * 64}
+    record.write_text(json.dumps(changed))
+    try:
+        with pytest.raises(RuntimeError, match="another vae"):
+            train_unet(Options(**(common | {"init": folder, "work": tmp_path})))
+    finally:
+        record.write_text(kept)
+
+
+def test_init_continues_from_the_written_weights(trained, tmp_path):
+    folder, common = trained
+    before = json.loads((folder / "unet" / "training.json").read_text())["samples"]
+    record = train_unet(Options(**(common | {"init": folder, "work": tmp_path, "steps": 1})))
+    assert record["samples"] == before + common["batch"]
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"lr": 0.0}, {"pool": 0}])
+def test_bad_options_are_named(bad, tmp_path):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Options(**({"output": tmp_path, "steps": 1, "batch": 1, "lr": 1.0} | bad))
+
+
+def test_missing_parts_name_the_command_that_makes_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train autoencoder"):
+        load_part(tmp_path, "vae")
