@@ -1,4 +1,4 @@
-"""Measures the embedded model and writes metrics.json and the figures of its model card.
+"""Measures the embedded model and writes metrics.json and its model card.
 
 Every figure is measured on scenes of the test split; guidance and number of steps are chosen on
 validation scenes. The judge that scores pictures is a programme, not a network.
@@ -18,6 +18,7 @@ from dsd_tutorial.shapes.captions import Description, describe, full_description
 from dsd_tutorial.shapes.judge import judge, matches
 from dsd_tutorial.shapes.render import render
 from dsd_tutorial.shapes.scene import Scene, random_scenes
+from dsd_tutorial.training.card import write_card
 from dsd_tutorial.training.probes import image_probes, text_probes
 
 GUIDANCES = (1.5, 2.0, 3.0, 4.0, 6.0)
@@ -131,7 +132,7 @@ def evaluate_model(
     seed: int = 0,
     progress: bool = True,
 ) -> dict:
-    """All figures of the embedded model; with `output`, written to <output>/metrics.json.
+    """All figures of the embedded model, written with the card to `output` (the model's folder).
 
     Each figure is {"value", "low", "high", "n"} with a 95 % Wilson interval.
     """
@@ -149,6 +150,8 @@ def evaluate_model(
     metrics = {name: interval.as_dict() for name, interval in figures.items()}
     metrics["sampling"] = chosen
     metrics["model_sha256"] = loaded.sha256
-    if output is not None:
-        (Path(output) / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    output = Path(output or loaded.folder)
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    if (output / "unet" / "training.json").exists():
+        write_card(output)
     return metrics

@@ -78,6 +78,7 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
     trained = loop.run(loss)
     record = {
         **parents,
+        "parameters": sum(p.numel() for p in trained.parameters()),
         "seed": options.seed,
         "samples": done + loop.step * options.batch * accelerator.num_processes,
         "steps_of_this_run": loop.step,
