@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsd_tutorial.training.artifacts import write_autoencoder
+from dsd_tutorial.training.augment import widen
 from dsd_tutorial.training.data import make_pool
 from dsd_tutorial.training.loop import Loop, Options, make_accelerator
 
@@ -46,7 +47,8 @@ def train_autoencoder(options: Options) -> dict[str, float]:
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         index = torch.randint(len(pool), (options.batch,), generator=loop.generator)
-        images = pool.batch_images(index.to(pool.images.device)) * 2 - 1
+        images = pool.batch_images(index.to(pool.images.device))
+        images = widen(images, loop.generator) * 2 - 1
         posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample()).sample.float()
         l1, l2 = F.l1_loss(decoded, images), F.mse_loss(decoded, images)

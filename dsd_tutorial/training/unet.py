@@ -72,7 +72,7 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
     # each process draws from a pool of its own
     share, seed = options.pool // accelerator.num_processes, accelerator.process_index
     pool = make_pool(share, options.seed + 13 + seed, tokenizer=tokenizer, device=device)
-    latents = encode_pool(load_part(options.output, "vae").to(device), pool)
+    latents = cached_latents(options, pool, options.seed + 13 + seed, device)
     loop = Loop("unet", unet, options, accelerator)
     loss = Denoising(loop, pool, latents, encoder, tokenizer, options)
     trained = loop.run(loss)
@@ -125,6 +125,19 @@ def draw_timesteps(n: int, generator: torch.Generator) -> Tensor:
     everywhere = torch.randint(0, 1000, (n,), generator=generator)
     high = torch.randint(*HIGH_NOISE, (n,), generator=generator)
     return torch.where(torch.rand(n, generator=generator) < 0.5, everywhere, high)
+
+
+def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
+    """`encode_pool` of the model's autoencoder, kept in the work folder for the next start."""
+    key = file_sha256(Path(options.output) / "vae" / WEIGHTS)[:12]
+    file = options.work / f"latents-{key}-{seed}-{len(pool)}.pt"
+    if file.exists():
+        pool.images = pool.images[:0]
+        return torch.load(file, map_location=device, weights_only=True)
+    latents = encode_pool(load_part(options.output, "vae").to(device), pool)
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.save(latents, file)
+    return latents
 
 
 @torch.no_grad()

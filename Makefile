@@ -1,0 +1,11 @@
+# A thin front to make.py, which does the work and also runs where there is no make:
+#   python make.py run
+PYTHON ?= python3
+COMMANDS := run test lab lint strip lock environments readme venv
+
+.PHONY: help $(COMMANDS)
+help:
+	@$(PYTHON) make.py --help
+
+$(COMMANDS):
+	@$(PYTHON) make.py $@ $(ARGS)

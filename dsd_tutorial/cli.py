@@ -1,0 +1,246 @@
+"""The command `dsd-tutorial`: list, run, doctor, train, evaluate.
+
+Thin: every sub-command reads its options, imports what does the work, and reports. Heavy
+libraries are imported by the sub-command that needs them, so that `--help` and errors are quick.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from typer.core import TyperCommand
+
+from .notebooks import NotebookNotFound, all_notebooks, find_notebook
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Stable Diffusion as a few-shot vision-language learner: notebooks, models, training.",
+)
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a model or a method.")
+app.add_typer(evaluate, name="evaluate")
+
+
+class Stage(StrEnum):
+    """The parts of the embedded model, in the order in which they are trained."""
+
+    tokenizer = "tokenizer"
+    autoencoder = "autoencoder"
+    clip = "clip"
+    unet = "unet"
+
+
+# Steps, batch, peak learning rate and EMA decay of each stage.
+SCHEDULES = {
+    Stage.autoencoder: (3_000, 32, 2e-3, None),
+    Stage.clip: (4_000, 256, 1e-3, None),
+    Stage.unet: (24_000, 64, 1e-3, 0.999),
+}
+Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
+
+
+class PairsCommand(TyperCommand):
+    """A command that reads `-p name value` and `-p name=value` alike."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        """What typer parses, with every pair joined by an equals sign."""
+        joined, waiting = [], list(args)
+        while waiting:
+            joined.append(waiting.pop(0))
+            if joined[-1] in ("-p", "--parameter") and waiting:
+                pair = waiting.pop(0)
+                if "=" not in pair and waiting:
+                    pair = f"{pair}={waiting.pop(0)}"
+                joined.append(pair)
+        return super().parse_args(ctx, joined)
+
+
+def _stop(message: object, code: int = 2) -> NoReturn:
+    """Print why to the error stream and end with an exit status; 2 means: nothing was started."""
+    typer.echo(str(message), err=True)
+    raise typer.Exit(code)
+
+
+@app.command("list")
+def list_all() -> None:
+    """Show notebooks (with minutes and memory as measured) and models (with where they are)."""
+    from .registry import list_models
+
+    try:
+        notebooks = all_notebooks()
+    except NotebookNotFound as error:
+        notebooks = []
+        typer.echo(str(error), err=True)
+    typer.echo("Notebooks")
+    for notebook in notebooks:
+        cost = "not measured yet"
+        if notebook.seconds is not None:
+            cost = f"{notebook.seconds / 60:.1f} min, {notebook.peak_mb / 1000:.1f} GB"
+        typer.echo(f"  {notebook.name:28} {cost:20} {notebook.title}")
+    typer.echo("Models")
+    for entry in list_models():
+        typer.echo(f"  {entry.name:14} {_availability(entry):26} {entry.licence:26} {entry.notes}")
+
+
+def _availability(entry) -> str:
+    """Where a registered model's files are, in two words; nothing is downloaded."""
+    from .model_files import hub_folder, require_complete
+    from .registry import EMBEDDED_FOLDER, MissingModelError
+
+    try:
+        if entry.kind == "embedded":
+            require_complete(EMBEDDED_FOLDER, entry)
+            return "ships with the package"
+        hub_folder(entry, download=False)
+        return "in the local cache"
+    except MissingModelError:
+        return "weights absent" if entry.kind == "embedded" else "not downloaded"
+
+
+@app.command("run", cls=PairsCommand)
+def run(
+    notebook: Annotated[str, typer.Argument(help="Name, number (01) or path.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME VALUE", help="Repeat for several."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the notebook and its HTML.")] = Path(
+        "build"
+    ),
+    html: Annotated[bool, typer.Option(help="Also write an HTML page.")] = True,
+) -> None:
+    """Execute one notebook with papermill; parameters are checked before a kernel starts."""
+    from .parameters import ParameterError, check_overrides
+
+    pairs = [text.partition("=") for text in parameter or []]
+    for name, sign, _ in pairs:
+        if not sign:
+            _stop(f"Parameter {name!r} has no value: write -p {name} VALUE.")
+    try:
+        path = find_notebook(notebook)
+        values = check_overrides(path, {name: value for name, _, value in pairs})
+    except (NotebookNotFound, ParameterError) as error:
+        _stop(error)
+    from .running import describe, run_notebook, write_html
+
+    target = output.resolve() / path.name
+    if target == path.resolve():
+        _stop(f"{target} is the notebook itself; give another folder with --output.")
+    outcome = run_notebook(path, target, values)
+    if html and target.is_file():
+        typer.echo(f"wrote {write_html(target)}")
+    typer.echo(describe(outcome))
+    if outcome.status != "ok":
+        raise typer.Exit(1)
+
+
+@app.command("doctor")
+def doctor(
+    deep: Annotated[bool, typer.Option(help="Also start a kernel and sample a picture.")] = False,
+) -> None:
+    """Check the environment: one line per point, OK, WARN or FAIL, with the remedy."""
+    from .doctor import examine
+
+    failed = False
+    for finding in examine(deep):
+        typer.echo(str(finding))
+        failed = failed or finding.status == "FAIL"
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("train")
+def train(
+    stage: Annotated[Stage, typer.Argument(help="Tokenizer first, U-Net last.")],
+    output: Annotated[Path, typer.Option(help="The model folder to write.")] = Path(
+        "build/shapes-sd"
+    ),
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+    init: Annotated[
+        Path | None, typer.Option(help="A model folder whose weights to start from (unet).")
+    ] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the weights' average.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop well after so many.")] = None,
+    compile: Annotated[bool, typer.Option(help="torch.compile the model.")] = False,
+    hard_negatives: Annotated[bool, typer.Option(help="An ablation of clip only.")] = False,
+) -> None:
+    """Train one part of the embedded model from scratch."""
+    if hard_negatives and stage is not Stage.clip:
+        _stop(f"--hard-negatives is an ablation of clip; {stage} has none.")
+    if init is not None and stage is not Stage.unet:
+        _stop(f"--init continues a U-Net; {stage} starts from scratch.")
+    if stage is Stage.tokenizer:
+        from .training.tokenizer import train_tokenizer
+
+        train_tokenizer(output, seed=seed)
+        typer.echo(f"wrote {output / 'tokenizer'}")
+        return
+    from .training.loop import Options
+
+    usual_steps, usual_batch, usual_lr, usual_ema = SCHEDULES[stage]
+    try:
+        options = Options(
+            output=output, steps=steps or usual_steps, batch=batch or usual_batch,
+            lr=usual_lr if lr is None else lr, seed=seed, device=device, resume=resume, init=init,
+            ema=usual_ema if ema is None else ema, minutes=minutes, compile=compile,
+        )
+        figures = _trainer(stage, hard_negatives)(options)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        _stop(error, code=1)
+    typer.echo(f"wrote {output}: " + ", ".join(f"{name} {figures[name]}" for name in figures))
+
+
+def _trainer(stage: Stage, hard_negatives: bool):
+    """The function that trains a stage from its options."""
+    from functools import partial
+
+    if stage is Stage.autoencoder:
+        from .training.autoencoder import train_autoencoder
+
+        return train_autoencoder
+    if stage is Stage.clip:
+        from .training.clip import train_clip
+
+        return partial(train_clip, hard_negatives=hard_negatives)
+    from .training.unet import train_unet
+
+    return train_unet
+
+
+@evaluate.callback()
+def _evaluate() -> None:
+    """Keeps `model` a sub-command while it is the only one."""
+
+
+@evaluate.command("model")
+def evaluate_model(
+    model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
+    n: Annotated[int, typer.Option(min=10, help="Prompts of each kind.")] = 500,
+    device: Device = "auto",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json (default: the model's).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Measure how well a model draws what a caption says, judged by programme."""
+    from .training.evaluation import evaluate_model as measure
+
+    try:
+        figures = measure(model, n=n, device=device, output=output, seed=seed)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        _stop(error, code=1)
+    for name, figure in figures.items():
+        if isinstance(figure, dict) and {"value", "low", "high", "n"} <= set(figure):
+            figure = "{value:.3f}  [{low:.3f}, {high:.3f}]  n = {n}".format(**figure)
+        typer.echo(f"{name:28} {figure}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,191 @@
+"""Is this machine ready for the course? One finding per line, each with a remedy.
+
+`dsd-tutorial doctor` prints them; `examine` yields them as they are made, quick ones first.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+PACKAGE = "dsd-tutorial"
+OLDEST, NEWEST = (3, 11, 5), (3, 13)
+MEMORY_GB = 2.0  # what the most demanding notebook needs, with the browser beside it
+DISK_GB = 1.0
+UNWANTED = {
+    "torchvision": "some of its builds break `import CLIPImageProcessor`",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One point that was looked at: status OK, WARN or FAIL, what was seen, and what to do."""
+
+    status: str
+    what: str
+    seen: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.status:5}{self.what:18}{self.seen}"
+        return f"{line}\n     {'':18}-> {self.remedy}" if self.remedy else line
+
+
+def examine(deep: bool = False) -> Iterator[Finding]:
+    """Every finding, in order; with `deep` also a started kernel and a sampled picture."""
+    yield check_python()
+    yield from check_packages()
+    yield check_device()
+    yield check_weights()
+    yield check_memory()
+    yield check_disk()
+    yield check_kernel(start=deep)
+    if deep:
+        yield check_sampling()
+
+
+def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
+    """Whether this Python is one that the course runs on."""
+    seen = ".".join(map(str, version))
+    if version < OLDEST:
+        return Finding("FAIL", "Python", seen, "install 3.11.5 or newer and run make.py with it")
+    if version[:2] > NEWEST:
+        newest = ".".join(map(str, NEWEST))
+        return Finding("WARN", "Python", seen, f"if packages are missing, use Python {newest}")
+    return Finding("OK", "Python", seen)
+
+
+def check_packages() -> Iterator[Finding]:
+    """One finding for all packages in range, else one per package that is not."""
+    try:
+        lines = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("FAIL", "package", f"{PACKAGE} is not installed", "pip install -e . (clone)")
+        return
+    bad = [finding for line in lines if (finding := check_requirement(Requirement(line)))]
+    yield from bad
+    if not bad:
+        yield Finding("OK", "packages", f"{len(lines)} in their ranges")
+    for name, why in UNWANTED.items():
+        if importlib.util.find_spec(name):
+            yield Finding("WARN", name, f"is installed: {why}",
+                          f"if imports fail: pip uninstall {name}")
+
+
+def check_requirement(wanted: Requirement) -> Finding | None:
+    """A finding for a package that is absent or out of range; None when all is well.
+
+    What only an extra asks for is a warning: the package itself works without it.
+    """
+    extra = wanted.marker is not None and not wanted.marker.evaluate({"extra": ""})
+    status = "WARN" if extra else "FAIL"
+    remedy = f'pip install "{wanted.name}{wanted.specifier}"'
+    try:
+        version = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(status, wanted.name, "is not installed", remedy)
+    if not wanted.specifier.contains(version, prereleases=True):
+        return Finding(status, wanted.name, f"{version} is outside {wanted.specifier}", remedy)
+    return None
+
+
+def check_device() -> Finding:
+    """What torch would compute on. Never a failure: the course is made for a CPU."""
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("FAIL", "device", f"torch cannot be imported: {error}", "make venv")
+    if torch.cuda.is_available():
+        seen = f"cuda ({torch.cuda.get_device_name()})"
+    elif torch.backends.mps.is_available():
+        seen = "mps"
+    else:
+        seen = f"cpu, {torch.get_num_threads()} threads"
+    return Finding("OK", "device", f"{seen}; torch {torch.__version__}")
+
+
+def check_weights(folder: Path | None = None) -> Finding:
+    """Whether the embedded model is complete and every file is the one that was published."""
+    from .checksums import verify
+    from .model_files import require_complete
+    from .registry import EMBEDDED_FOLDER, REGISTRY, ChecksumError, MissingModelError
+
+    folder = EMBEDDED_FOLDER if folder is None else folder
+    entry = REGISTRY["shapes-sd"]
+    try:
+        require_complete(folder, entry)
+        checked = verify(folder, entry) or {}
+    except (MissingModelError, ChecksumError) as error:
+        return Finding("FAIL", "weights", "shapes-sd cannot be used", str(error))
+    return Finding("OK", "weights", f"shapes-sd: {len(checked)} files, SHA-256 as published")
+
+
+def check_memory() -> Finding:
+    """Whether enough memory is free for the most demanding notebook."""
+    import psutil
+
+    free = psutil.virtual_memory().available / 1e9
+    seen = f"{free:.1f} GB free"
+    if free < MEMORY_GB:
+        return Finding("WARN", "memory", seen, f"close programs until {MEMORY_GB:.0f} GB are free")
+    return Finding("OK", "memory", seen)
+
+
+def check_disk() -> Finding:
+    """Whether executed notebooks and pages will fit."""
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    seen = f"{free:.1f} GB free here"
+    if free < DISK_GB:
+        return Finding("WARN", "disk", seen, f"free {DISK_GB:.0f} GB, or work in another folder")
+    return Finding("OK", "disk", seen)
+
+
+def check_kernel(start: bool = False) -> Finding:
+    """Whether Jupyter's `python3` kernel is this Python; with `start`, whether it answers."""
+    remedy = 'pip install -e ".[notebooks]" in the environment of the course'
+    try:
+        from jupyter_client.manager import start_new_kernel
+
+        # with `python3` we mean this environment's kernel, not one in the home folder
+        os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+        from jupyter_client.kernelspec import KernelSpecManager
+
+        specification = KernelSpecManager().get_kernel_spec("python3")
+    except Exception as error:
+        return Finding("FAIL", "kernel", f"no python3 kernel: {error}", remedy)
+    command = Path(specification.argv[0])
+    if command.is_absolute() and not command.exists():
+        return Finding("FAIL", "kernel", f"{command} is gone", "python -m ipykernel install --user")
+    if not start:
+        return Finding("OK", "kernel", f"python3 in {specification.resource_dir}")
+    begin = time.perf_counter()
+    try:
+        manager, client = start_new_kernel(kernel_name="python3", startup_timeout=60)
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    except Exception as error:
+        return Finding("FAIL", "kernel", f"does not start: {error}", remedy)
+    return Finding("OK", "kernel", f"started in {time.perf_counter() - begin:.1f} s")
+
+
+def check_sampling() -> Finding:
+    """Whether the embedded model draws a picture without a network."""
+    begin = time.perf_counter()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        from .stable_diffusion import load_model
+
+        model = load_model("shapes-sd")
+        images = model.sample(["a red circle"], steps=4, seed=0, progress=False)
+    except Exception as error:
+        seen = f"{type(error).__name__}: {error}"
+        return Finding("FAIL", "sampling", seen, "mend what the lines above say first")
+    seen = f"{tuple(images.shape[-2:])} pixels in {time.perf_counter() - begin:.1f} s, offline"
+    return Finding("OK", "sampling", seen)

@@ -1,0 +1,100 @@
+"""The notebooks of the course as files: where they are, what they are called, what they cost.
+
+Nothing here starts a kernel; `dsd_tutorial.running` does.
+"""
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = "notebooks"
+RECORD = Path("results") / "notebooks.json"  # minutes and memory, written by `make readme`
+
+
+class NotebookNotFound(FileNotFoundError):
+    """A notebook, or the folder that holds them, is not there; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One notebook: its file, its title, and seconds and peak MB as last measured (or None)."""
+
+    path: Path
+    title: str
+    seconds: float | None = None
+    peak_mb: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The file name without its ending, e.g. `01_attention_scores`."""
+        return self.path.stem
+
+
+def repository() -> Path:
+    """The folder of the clone: the current folder, one above it, or the one we are imported from.
+
+    Raises `NotebookNotFound` when none of them holds `notebooks/` beside `pyproject.toml`.
+    """
+    here = Path.cwd()
+    installed = Path(__file__).resolve().parents[1]
+    for folder in (here, *here.parents, installed):
+        if (folder / FOLDER).is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    raise NotebookNotFound(
+        f"No {FOLDER}/ folder in {here}, above it or in {installed}: notebooks are part of the "
+        "clone, not of the installed package. Change into the clone and try again."
+    )
+
+
+def read_title(path: Path) -> str:
+    """The first heading of a notebook, without mark-up; its file name where there is none."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "markdown":
+            found = re.search(r"^#\s+(.+)$", "".join(cell["source"]), flags=re.MULTILINE)
+            if found:
+                return re.sub(r"[`*]", "", found.group(1)).strip()
+    return path.stem
+
+
+def read_record(root: Path) -> dict[str, dict]:
+    """What `make readme` last recorded: notebook name -> {seconds, peak_mb}; empty if nothing."""
+    path = root / RECORD
+    if not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))["notebooks"]
+
+
+def all_notebooks(root: Path | None = None) -> list[Notebook]:
+    """Every notebook of the course, in order. `root` is the clone (default: `repository()`)."""
+    root = repository() if root is None else root
+    record = read_record(root)
+    found = []
+    for path in sorted((root / FOLDER).glob("*.ipynb")):
+        measured = record.get(path.stem, {})
+        found.append(
+            Notebook(path, read_title(path), measured.get("seconds"), measured.get("peak_mb"))
+        )
+    return found
+
+
+def find_notebook(name: str) -> Path:
+    """The file of a notebook given by path, by name (`01_attention_scores`) or number (`01`).
+
+    Raises `NotebookNotFound` that names the nearest ones.
+    """
+    as_path = Path(name)
+    if as_path.suffix == ".ipynb" and as_path.is_file():
+        return as_path
+    names = {notebook.name: notebook.path for notebook in all_notebooks()}
+    stem = as_path.name.removesuffix(".ipynb")
+    matching = [known for known in names if known == stem]
+    matching = matching or [known for known in names if stem and known.startswith(stem)]
+    if len(matching) == 1:
+        return names[matching[0]]
+    near = difflib.get_close_matches(stem, names, n=3, cutoff=0.4) or list(names)
+    raise NotebookNotFound(
+        f"No single notebook called {name!r}. Nearest: {', '.join(near) or '(none there)'}. "
+        "`dsd-tutorial list` shows all."
+    )

@@ -1,0 +1,228 @@
+"""Execute notebooks with papermill and say for each: how long, how much memory, did it finish.
+
+`python -m dsd_tutorial.running` runs the whole course; `make run` and `make test` call it.
+papermill reports success for a notebook that calls `sys.exit(0)` half-way: here every cell must
+have run.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from .notebooks import all_notebooks, find_notebook
+from .parameters import ParameterError, defaults, validate
+
+SKIP = "skip-execution"
+SAMPLE_EVERY = 0.1  # seconds between two looks at the kernel's memory
+QUIET = "--IPKernelApp.log_level=40"  # no word about transport encryption on one's own machine
+
+
+@dataclass
+class Outcome:
+    """One executed notebook: what it was, how it ended, what it cost."""
+
+    notebook: str
+    status: str  # "ok" or "failed"
+    seconds: float
+    peak_mb: float  # resident memory of the kernel and its children, in 10^6 bytes
+    error: str | None
+    output: str
+
+
+class PeakMemory:
+    """Samples the resident memory of our child processes (the kernel's tree) in a thread.
+
+    `with PeakMemory() as memory: ...` then `memory.bytes`.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._done = threading.Event()
+        self._ours = psutil.Process()
+        self._before = set(self._ours.children(recursive=True))
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _look(self) -> None:
+        total = 0
+        for process in self._ours.children(recursive=True):
+            if process not in self._before:
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:  # it ended between the two calls
+                    continue
+        self.bytes = max(self.bytes, total)
+
+    def _watch(self) -> None:
+        while not self._done.wait(SAMPLE_EVERY):
+            self._look()
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def unfinished(notebook: Mapping[str, Any]) -> list[int]:
+    """The positions of code cells that papermill did not complete, of an executed notebook."""
+    positions = []
+    for position, cell in enumerate(notebook["cells"]):
+        metadata = cell["metadata"]
+        if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
+            continue
+        if SKIP in metadata.get("tags", []):
+            continue
+        record = metadata.get("papermill", {})
+        if record.get("status") != "completed" or record.get("exception"):
+            positions.append(position)
+    return positions
+
+
+def run_notebook(
+    path: Path,
+    output: Path,
+    parameters: Mapping[str, Any] | None = None,
+    cell_timeout: int | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """The outcome of one notebook; the executed copy is written to `output`, also on failure.
+
+    `parameters` are values already checked. `cell_timeout` in seconds. The kernel works in the
+    folder of `output`, so that nothing it writes lands among the sources.
+    """
+    import papermill
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    error = None
+    start = time.perf_counter()
+    with PeakMemory() as memory:
+        try:
+            papermill.execute_notebook(
+                str(path), str(output), parameters=dict(parameters or {}), kernel_name="python3",
+                language="python", cwd=str(output.parent), progress_bar=progress,
+                execution_timeout=cell_timeout, extra_arguments=[QUIET],
+            )
+        except papermill.PapermillExecutionError as failure:
+            error = f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}"
+        except Exception as failure:  # a dead kernel, a timeout, no kernel: report, go on
+            error = f"{type(failure).__name__}: {failure}"
+    seconds = time.perf_counter() - start
+    if error is None:
+        missed = unfinished(json.loads(output.read_text(encoding="utf-8")))
+        if missed:
+            error = f"cells {missed} did not run to their end: does one before them call exit()?"
+    return Outcome(path.stem, "failed" if error else "ok", round(seconds, 1),
+                   round(memory.bytes / 1e6), error, str(output))
+
+
+def write_html(executed: Path) -> Path:
+    """The HTML page beside an executed notebook, with its figures inside."""
+    from nbconvert import HTMLExporter
+
+    page = executed.with_suffix(".html")
+    body, _ = HTMLExporter().from_filename(str(executed))
+    page.write_text(body, encoding="utf-8")
+    return page
+
+
+def run_all(
+    paths: list[Path],
+    output: Path,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    html: bool = False,
+    cell_timeout: int | None = None,
+) -> list[Outcome]:
+    """The outcomes of several notebooks, in order; a failed one does not stop the others.
+
+    `parameters` maps notebook names to values; all are checked before the first kernel starts.
+    Raises `ParameterError`.
+    """
+    chosen = parameters or {}
+    for path in paths:
+        validate(path.stem, {**defaults(path), **chosen.get(path.stem, {})})
+    outcomes = []
+    for position, path in enumerate(paths, start=1):
+        print(f"[{position}/{len(paths)}] {path.stem}", flush=True)
+        target = output / path.name
+        outcome = run_notebook(path, target, chosen.get(path.stem), cell_timeout)
+        if html and target.is_file():
+            write_html(target)
+        outcomes.append(outcome)
+        print(describe(outcome), flush=True)
+    return outcomes
+
+
+def describe(outcome: Outcome) -> str:
+    """One line for people: name, time, memory, status, and the error beneath."""
+    line = (f"{outcome.notebook:28} {outcome.seconds:7.1f} s {outcome.peak_mb:7.0f} MB  "
+            f"{outcome.status}")
+    return line if outcome.error is None else f"{line}\n    {outcome.error}\n    {outcome.output}"
+
+
+def write_record(outcomes: list[Outcome], path: Path) -> None:
+    """Write what was measured, and on what kind of machine, as JSON."""
+    record = {
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cores": psutil.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "python": platform.python_version(),
+        },
+        "notebooks": [asdict(outcome) for outcome in outcomes],
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status of running the course: 0 when every notebook ran to its end."""
+    parser = argparse.ArgumentParser(prog="python -m dsd_tutorial.running", description=__doc__)
+    parser.add_argument("notebooks", nargs="*", help="names or paths (default: all, in order)")
+    parser.add_argument("--output", type=Path, default=Path("build"))
+    parser.add_argument("--parameters", type=Path, help="YAML file: notebook -> name -> value")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="a parameter for every notebook, e.g. --set device cuda")
+    parser.add_argument("--html", action="store_true", help="also write HTML pages")
+    parser.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
+    given = parser.parse_args(arguments)
+    paths = [find_notebook(name) for name in given.notebooks]
+    paths = paths or [notebook.path for notebook in all_notebooks()]
+    parameters = {}
+    if given.parameters:
+        parameters = yaml.safe_load(given.parameters.read_text(encoding="utf-8")) or {}
+    for path in paths:
+        everywhere = {name: yaml.safe_load(value) for name, value in given.set}
+        parameters.setdefault(path.stem, {}).update(everywhere)
+    given.output.mkdir(parents=True, exist_ok=True)
+    for stale in given.output.glob("*.ipynb"):  # of a notebook that was renamed since
+        stale.unlink()
+    try:
+        outcomes = run_all(paths, given.output.resolve(), parameters, given.html,
+                           given.cell_timeout)
+    except ParameterError as error:
+        print(error, file=sys.stderr)
+        return 2
+    write_record(outcomes, given.output / "run.json")
+    failed = [outcome for outcome in outcomes if outcome.status != "ok"]
+    total = sum(outcome.seconds for outcome in outcomes)
+    print(f"\n{len(outcomes) - len(failed)} of {len(outcomes)} notebooks ran to their end "
+          f"in {total:.0f} s; see {given.output}")
+    for outcome in outcomes:
+        print("  " + describe(outcome))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""The one entry point: `python make.py run | test | lab | ...`, on Linux, macOS and Windows.
+
+It needs the standard library only. It creates `.venv` from `requirements.lock` (again whenever the
+lock, the Python or the folder changed) and carries out the command inside. `make` calls it.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+LOCK = ROOT / "requirements.lock"
+VENV = ROOT / ".venv"
+OLDEST = (3, 11, 5)
+
+# Everything below runs offline; a value that the caller has set wins.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one in the home folder
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # the debugger's start-up warning
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUTF8": "1",  # Windows consoles and notebooks agree on the encoding
+}
+
+
+def venv_python() -> Path:
+    """The interpreter inside `.venv`, on either kind of system."""
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def fingerprint() -> str:
+    """A digest of all that the installed environment depends on."""
+    parts = [LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), str(ROOT).encode(),
+             sys.version.encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def call(*command: object, check: bool = True) -> int:
+    """The exit status of a command, run in the repository root; with `check`, failure ends us."""
+    sys.stdout.flush()
+    environment = {**ENVIRONMENT, **os.environ}
+    try:
+        code = subprocess.call([str(part) for part in command], cwd=ROOT, env=environment)
+    except KeyboardInterrupt:
+        code = 130
+    if check and code:
+        sys.exit(code)
+    return code
+
+
+def ensure_environment() -> None:
+    """Create or renew `.venv` where the lock, the Python or the folder is not the one installed."""
+    stamp = VENV / "installed.txt"
+    wanted = fingerprint()
+    if stamp.is_file() and stamp.read_text() == wanted and venv_python().exists():
+        return
+    if sys.version_info[:3] < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        sys.exit(f"Python {sys.version.split()[0]} is too old: this course needs {oldest} or "
+                 "newer. Give another one: `python3.11 make.py ...`, `make PYTHON=python3.11 ...`.")
+    print("Creating .venv from requirements.lock (once; some minutes, about 2 GB)", flush=True)
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    call(sys.executable, "-m", "venv", VENV)
+    pip = (venv_python(), "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
+    call(*pip, "-r", LOCK)
+    call(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    stamp.write_text(wanted)
+
+
+def run(python: Path, rest: list[str]) -> int:
+    """Execute every notebook at its defaults into build/: notebooks, HTML, run.json."""
+    return call(python, "-m", "dsd_tutorial.running", "--html", "--output", "build", *rest)
+
+
+def test(python: Path, rest: list[str]) -> int:
+    """Package tests; each notebook by papermill with fast values; nbval on papermill's output."""
+    call(python, "-m", "pytest", "tests", "-q", *rest)
+    output = ROOT / "build" / "test"
+    call(python, "-m", "dsd_tutorial.running", "--output", output,
+         "--parameters", "tests/params/fast.yaml", "--cell-timeout", "300")
+    executed = sorted(output.glob("*.ipynb"))
+    if not executed:
+        print("No notebook to compare: notebooks/ is empty.")
+        return 0
+    return call(python, "-m", "pytest", "-q", "--nbval", "--nbval-current-env",
+                "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
+                "--nbval-cell-timeout=300", "--timeout=600", *executed)
+
+
+def lab(python: Path, rest: list[str]) -> int:
+    """Open JupyterLab at the first notebook."""
+    first = next(iter(sorted((ROOT / "notebooks").glob("*.ipynb"))), ROOT / "notebooks")
+    return call(python, "-m", "jupyterlab", first, *rest)
+
+
+def lint(python: Path, rest: list[str]) -> int:
+    """Check the style of every Python file."""
+    return call(python, "-m", "ruff", "check", ".", *rest)
+
+
+def strip(python: Path, rest: list[str]) -> int:
+    """Take outputs, counters and private metadata out of notebooks/ before a commit."""
+    return call(python, "-m", "tools.strip", *rest)
+
+
+def lock(python: Path, rest: list[str]) -> int:
+    """Write requirements.lock from pyproject.toml and what `.venv` holds."""
+    return call(python, "-m", "tools.lock", *rest)
+
+
+def environments(python: Path, rest: list[str]) -> int:
+    """Write environment.yml and binder/environment.yml from pyproject.toml."""
+    return call(python, "-m", "tools.environments", *rest)
+
+
+def readme(python: Path, rest: list[str]) -> int:
+    """Put the minutes and memory of the last `run` into results/ and the README."""
+    return call(python, "-m", "tools.readme", *rest)
+
+
+COMMANDS = {f.__name__: f for f in (run, test, lab, lint, strip, lock, environments, readme)}
+
+
+def main() -> int:
+    """The exit status of the chosen command."""
+    lines = "\n".join(f"  {name:13} {f.__doc__}" for name, f in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="make.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, epilog=f"commands:\n  {'venv':13} Only create .venv.\n{lines}")
+    parser.add_argument("command", choices=["venv", *COMMANDS], metavar="command")
+    parser.add_argument("--here", action="store_true",
+                        help="use the Python that runs this (conda, Binder) instead of .venv")
+    arguments, rest = parser.parse_known_args()
+    if not arguments.here:
+        ensure_environment()
+    if arguments.command == "venv":
+        return 0
+    python = Path(sys.executable) if arguments.here else venv_python()
+    return COMMANDS[arguments.command](python, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

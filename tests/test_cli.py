@@ -1,0 +1,130 @@
+"""The command: what it says, and that nothing starts before everything is checked."""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from course_files import small_clone
+from typer.testing import CliRunner
+
+from dsd_tutorial import running
+from dsd_tutorial.cli import app
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A small clone as the current folder."""
+    path = small_clone(tmp_path, "print(steps)")
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What `run` would have started, instead of starting it."""
+    calls = []
+
+    def record(path, output, parameters, **_):
+        calls.append((path.name, parameters))
+        return running.Outcome(path.stem, "ok", 1.0, 1.0, None, str(output))
+
+    monkeypatch.setattr(running, "run_notebook", record)
+    return calls
+
+
+def invoke(*arguments: str):
+    """The result of a command line."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_run_takes_pairs_in_both_spellings(clone, started):
+    result = invoke("run", "00", "-p", "steps", "7", "--parameter", "prompt=a blue star", "-p",
+                    "guidance", "2")
+    assert result.exit_code == 0, result.output
+    assert started == [("00_orientation.ipynb",
+                        {"steps": 7, "prompt": "a blue star", "guidance": 2.0})]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("00", "-p", "stepz", "3"), "did you mean 'steps'"),
+        (("00", "-p", "steps", "0"), "from 1 to 1000"),
+        (("00", "-p", "steps", "many"), "steps = 'many'"),
+        (("00", "-p", "steps"), "has no value"),
+        (("00", "-p", "model", "shapes-ds"), "Nearest: shapes-sd"),
+        (("orientation_00",), "Nearest: 00_orientation"),
+        (("99",), "dsd-tutorial list"),
+    ],
+)
+def test_mistakes_stop_before_a_kernel(clone, started, arguments, says):
+    result = invoke("run", *arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert started == []
+
+
+def test_run_does_not_overwrite_the_notebook(clone, started):
+    result = invoke("run", "00", "--output", str(clone.parent))
+    assert result.exit_code == 2 and "--output" in result.output
+    assert started == []
+
+
+def test_list_names_notebooks_and_models(clone):
+    result = invoke("list")
+    assert result.exit_code == 0
+    for said in ("00_orientation", "not measured yet", "shapes-sd", "sd-1.5", "MIT"):
+        assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("train", "autoencoder", "--init", "x"), "--init continues a U-Net"),
+        (("train", "unet", "--hard-negatives"), "ablation of clip"),
+        (("train", "clip", "--lr", "-1"), "lr is -1"),
+    ],
+)
+def test_train_refuses_what_has_no_meaning(arguments, says, tmp_path):
+    result = invoke(*arguments, "--output", str(tmp_path))
+    assert result.exit_code in (1, 2)
+    assert says in result.output
+
+
+def test_train_names_the_stage_that_is_missing(tmp_path):
+    result = invoke("train", "clip", "--steps", "1", "--device", "cpu", "--output", str(tmp_path))
+    assert result.exit_code == 1
+    assert "dsd-tutorial train tokenizer" in result.output
+
+
+def test_evaluate_names_a_model_that_is_not_there(tmp_path):
+    result = invoke("evaluate", "model", "--model", "shapes-ds")
+    assert result.exit_code == 1 and "shapes-sd" in result.output
+    result = invoke("evaluate", "model", "--model", str(tmp_path / "nothing"))
+    assert result.exit_code == 1 and "no model folder" in result.output
+
+
+def test_every_command_has_help():
+    for command in ([], ["list"], ["run"], ["doctor"], ["train"], ["evaluate"],
+                    ["evaluate", "model"]):
+        result = invoke(*command, "--help")
+        assert result.exit_code == 0, result.output
+
+
+def test_help_imports_nothing_heavy():
+    code = ("import sys, dsd_tutorial.cli; "
+            "print([m for m in ('torch', 'diffusers', 'transformers', 'matplotlib', 'papermill') "
+            "if m in sys.modules])")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_installed_command_answers():
+    name = "dsd-tutorial.exe" if sys.platform == "win32" else "dsd-tutorial"
+    command = Path(sysconfig.get_path("scripts")) / name
+    if not command.exists():
+        pytest.skip("the package is on the path but not installed")
+    out = subprocess.run([command, "--help"], capture_output=True, text=True)
+    assert out.returncode == 0 and "doctor" in out.stdout

@@ -1,0 +1,81 @@
+"""Running notebooks: failures of every kind are seen, and cost is measured."""
+
+import json
+
+import pytest
+from course_files import small_clone, write_notebook
+
+from dsd_tutorial.parameters import ParameterError
+from dsd_tutorial.running import main, run_all, run_notebook, unfinished
+
+CHECK = ("from dsd_tutorial.parameters import check_parameters\n"
+         'p = check_parameters("00_orientation", globals())')
+
+
+def test_parameters_arrive_and_cost_is_measured(tmp_path):
+    path = small_clone(tmp_path, CHECK, "block = bytearray(150_000_000)\nprint(steps)")
+    output = tmp_path / "build" / path.name
+    outcome = run_notebook(path, output, {"steps": 7}, progress=False)
+    assert outcome.status == "ok" and outcome.error is None
+    assert outcome.peak_mb > 150 and outcome.seconds > 0
+    cells = json.loads(output.read_text(encoding="utf-8"))["cells"]
+    assert "".join(cells[-1]["outputs"][0]["text"]) == "7\n"
+
+
+@pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        (("1 / 0", "print(1)"), "ZeroDivisionError"),
+        (("import sys; sys.exit(0)", "print(1)"), "did not run to their end"),
+        (("import os; os._exit(0)", "print(1)"), "Dead"),
+    ],
+    ids=["error", "exit", "dead kernel"],
+)
+def test_a_notebook_that_stops_half_way_failed(tmp_path, sources, says):
+    path = write_notebook(tmp_path / "stops.ipynb", *sources)
+    outcome = run_notebook(path, tmp_path / "out" / "stops.ipynb", progress=False)
+    assert outcome.status == "failed"
+    assert says in outcome.error
+
+
+def test_unknown_parameter_injected_by_papermill_itself_stops_the_notebook(tmp_path):
+    path = small_clone(tmp_path, CHECK, 'print("work")')
+    outcome = run_notebook(path, tmp_path / "out.ipynb", {"stepz": 3}, progress=False)
+    assert outcome.status == "failed" and "did you mean 'steps'" in outcome.error
+
+
+def test_nothing_starts_when_one_notebook_has_a_bad_value(tmp_path, monkeypatch):
+    path = small_clone(tmp_path)
+    monkeypatch.setattr("dsd_tutorial.running.run_notebook", lambda *a, **k: pytest.fail("ran"))
+    with pytest.raises(ParameterError, match="from 1 to 1000"):
+        run_all([path], tmp_path / "build", {path.stem: {"steps": 0}})
+
+
+def test_unfinished_cells():
+    def code(source="1", tags=(), **record):
+        return {"cell_type": "code", "source": [source],
+                "metadata": {"tags": list(tags), "papermill": record}}
+
+    done = code(status="completed", exception=False)
+    cells = [done, code(status="pending"), code(status="completed", exception=True), code(" "),
+             code(tags=["skip-execution"]), {"cell_type": "markdown", "source": "", "metadata": {}}]
+    assert unfinished({"cells": cells}) == [1, 2]
+
+
+def test_the_whole_course_leaves_pages_a_record_and_its_status(tmp_path, monkeypatch, capsys):
+    small_clone(tmp_path, CHECK, "print(seed)")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--html", "--set", "seed", "5"]) == 0
+    assert (tmp_path / "build" / "00_orientation.html").is_file()
+    record = json.loads((tmp_path / "build" / "run.json").read_text())
+    assert record["notebooks"][0]["status"] == "ok" and record["machine"]["cores"] >= 1
+    assert "1 of 1 notebooks" in capsys.readouterr().out
+    assert main(["--set", "steps", "0"]) == 2
+    assert "steps = 0" in capsys.readouterr().err
+
+
+def test_no_notebook_at_all_is_no_failure(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0

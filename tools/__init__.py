@@ -1,0 +1,1 @@
+"""What maintainers run: the lock, the conda files, the README table, stripped notebooks."""
