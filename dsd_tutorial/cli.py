@@ -32,11 +32,11 @@ class Stage(StrEnum):
     unet = "unet"
 
 
-# Steps, batch, peak learning rate and EMA decay of each stage.
-SCHEDULES = {
-    Stage.autoencoder: (3_000, 32, 2e-3, None),
-    Stage.clip: (4_000, 256, 1e-3, None),
-    Stage.unet: (24_000, 64, 1e-3, 0.999),
+# What `train` does unless told otherwise: about what the shipped weights had.
+SCHEDULES: dict[Stage, dict[str, float]] = {
+    Stage.autoencoder: dict(steps=6_000, batch=32, lr=1.5e-3, ema=0.998, pool=24_000),
+    Stage.clip: dict(steps=3_000, batch=128, lr=1e-3, ema=0.998, pool=30_000, weight_decay=0.05),
+    Stage.unet: dict(steps=30_000, batch=48, lr=1e-3, ema=0.9995, pool=60_000, warmup=300),
 }
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
 
@@ -167,7 +167,11 @@ def train(
         Path | None, typer.Option(help="A model folder whose weights to start from (unet).")
     ] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' average.")] = None,
+    pool: Annotated[int | None, typer.Option(min=1, help="Pictures to draw from.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop well after so many.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder of checkpoints and logs.")] = Path(
+        "build/training"
+    ),
     compile: Annotated[bool, typer.Option(help="torch.compile the model.")] = False,
     hard_negatives: Annotated[bool, typer.Option(help="An ablation of clip only.")] = False,
 ) -> None:
@@ -184,13 +188,14 @@ def train(
         return
     from .training.loop import Options
 
-    usual_steps, usual_batch, usual_lr, usual_ema = SCHEDULES[stage]
+    chosen = {"steps": steps, "batch": batch, "lr": lr, "ema": ema, "pool": pool}
+    given = {name: value for name, value in chosen.items() if value is not None}
     try:
         options = Options(
-            output=output, steps=steps or usual_steps, batch=batch or usual_batch,
-            lr=usual_lr if lr is None else lr, seed=seed, device=device, resume=resume, init=init,
-            ema=usual_ema if ema is None else ema, minutes=minutes, compile=compile,
-        )
+            **(SCHEDULES[stage] | given),
+            output=output, seed=seed, device=device, resume=resume, init=init, minutes=minutes,
+            compile=compile, work=work,
+        )  # fmt: skip
         figures = _trainer(stage, hard_negatives)(options)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         _stop(error, code=1)

@@ -45,7 +45,7 @@ class Oracle:
 
     def sample(self, texts, *, steps, guidance, seed, progress):
         self.asked.append((guidance, steps))
-        return render([draw(t, random.Random(s), self.lie) for t, s in zip(texts, seed)])[0]
+        return render([draw(t, random.Random(s), self.lie) for t, s in zip(texts, seed, strict=True)])[0]
 
     def encode_image(self, images):
         return images

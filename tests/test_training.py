@@ -77,7 +77,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
             )
             loop = Loop("line", model, options, make_accelerator("cpu"))
 
-            def loss(step, loop=loop):
+            def loss(step, loop=loop, stop=stop):
                 if loop.step == stop:
                     raise KeyboardInterrupt
                 x = torch.randn(8, 3, generator=loop.generator)

@@ -1,8 +1,8 @@
 """Recolours and patterns pictures, for the autoencoder alone.
 
 Stable Diffusion's autoencoder was trained on pictures of everything and can code what its U-Net
-has never seen. Ours gets the same breadth from arbitrary colours and from dots on the objects;
-no held-out shape is ever among its pictures, nor stripes.
+has never seen. Ours gets the same breadth from arbitrary colours and from dots on the objects,
+long or round; no held-out shape is ever among its pictures, nor stripes.
 """
 
 from __future__ import annotations
@@ -32,20 +32,24 @@ def recolor(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def pattern(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (n, 3, h, w) whose objects carry darker dots of random size and spacing."""
+    """Pictures (n, 3, h, w) whose objects carry darker dots: any size, stretch and direction."""
     n, _, height, width = images.shape
-    shape, device = (n, 1, 1, 1), images.device
-    period = _uniform((n, 2, 1, 1), 5, 14, generator).to(device)
-    phase = _uniform((n, 2, 1, 1), 0, 2 * math.pi, generator).to(device)
-    depth = _uniform(shape, 0.3, 0.75, generator).to(device)
-    x = torch.arange(width, device=device).view(1, 1, 1, -1)
-    y = torch.arange(height, device=device).view(1, 1, -1, 1)
-    waves = torch.sin(2 * math.pi * x / period[:, :1] + phase[:, :1])
-    waves = waves * torch.sin(2 * math.pi * y / period[:, 1:] + phase[:, 1:])
-    dots = (0.5 + 2.5 * waves).clamp(0, 1)  # (n, 1, h, w)
+    device = images.device
+
+    def draw(low: float, high: float) -> Tensor:
+        return _uniform((n, 1, 1), low, high, generator).to(device)
+
+    angle, depth = draw(0, math.pi), draw(0.3, 0.8)
+    x = torch.arange(width, device=device).view(1, 1, -1)
+    y = torch.arange(height, device=device).view(1, -1, 1)
+    along = x * angle.cos() + y * angle.sin()
+    across = y * angle.cos() - x * angle.sin()
+    waves = torch.sin(2 * math.pi * along / draw(5, 14) + draw(0, 2 * math.pi))
+    waves = waves * torch.sin(2 * math.pi * across / draw(5, 40) + draw(0, 2 * math.pi))
+    dots = (0.5 + 2.5 * waves).clamp(0, 1)[:, None]  # (n, 1, h, w)
     ground = images[:, :, :1, :1]
     inside = ((images - ground).abs().sum(1, keepdim=True) * 2).clamp(0, 1)
-    return images * (1 - depth * dots * inside)
+    return images * (1 - depth[:, None] * dots * inside)
 
 
 def widen(images: Tensor, generator: torch.Generator) -> Tensor:

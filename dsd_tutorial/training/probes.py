@@ -39,12 +39,12 @@ def probe(
     from sklearn.linear_model import RidgeClassifier
 
     center, spread = train.mean(0), train.std().clamp(min=1e-6)
-    fitted = RidgeClassifier(alpha=10.0).fit(((train - center) / spread).numpy(), train_labels)
+    fitted = RidgeClassifier(alpha=1.0).fit(((train - center) / spread).numpy(), train_labels)
     found = fitted.predict(((test - center) / spread).numpy())
     return accuracy(np.asarray(found) == np.asarray(test_labels))
 
 
-def text_probes(model, n_train: int = 6000, n_test: int = 1000, seed: int = 0) -> dict:
+def text_probes(model, n_train: int = 12000, n_test: int = 1000, seed: int = 0) -> dict:
     """Which thing has which colour and shape, and the relation, read from all token states."""
     states, scenes = [], []
     for split, n in (("train", n_train), ("test", n_test)):
