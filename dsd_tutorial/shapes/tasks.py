@@ -1,0 +1,220 @@
+"""The four matching tasks with hard negatives, their splits and how their scores are counted.
+
+The forms follow He et al., arXiv 2305.10722: one text and two images (ComVG), one image and ten
+texts (referring expressions, VQA "other"), two images and two texts (Winoground). The content is
+the shapes world's, where every negative is known to be false.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsd_tutorial.shapes.render import render
+from dsd_tutorial.shapes.scene import (
+    ALL_TEXTURES,
+    COLORS,
+    HELD_OUT_COLORS,
+    HELD_OUT_SHAPES,
+    SHAPES,
+    SPLITS,
+    Scene,
+    pairs,
+)
+from dsd_tutorial.shapes.task_items import Item, Maker, Name, Pool, comvg, winoground
+from dsd_tutorial.shapes.ten_texts import (
+    answer_attribute,
+    answer_background,
+    answer_relation,
+    refer_by_place,
+    refer_by_relation,
+)
+
+MAKERS: dict[str, dict[str, Maker]] = {
+    "comvg": {k: comvg(k) for k in ("subject", "relation", "object", "bindings")},
+    "refcoco": {"relation": refer_by_relation, "place": refer_by_place},
+    "vqa": {
+        "color": answer_attribute("color"), "shape": answer_attribute("shape"),
+        "background": answer_background, "relation": answer_relation,
+    },
+    "winoground": {k: winoground(k) for k in ("objects", "colors")},
+}  # fmt: skip
+TASKS = tuple(MAKERS)
+NAMES: dict[str, tuple[Name, ...]] = {
+    "trained": tuple(pairs("trained")),
+    "held_out_pairs": tuple(pairs("held_out")),
+    "held_out_shapes": tuple((c, s) for c in COLORS for s in HELD_OUT_SHAPES),
+    "held_out_colors": tuple((c, s) for c in HELD_OUT_COLORS for s in SHAPES),
+}
+VALIDATION_ITEMS = 32
+VALIDATION_SEED = 32_000
+_TRIES = 20_000  # draws per item before a kind is given up as impossible
+# kinds for which the four held-out pairs, which share no word, are too few
+_NEED_MORE = {
+    "comvg": ("relation", "bindings"), "refcoco": (), "vqa": ("color", "shape"),
+    "winoground": ("objects", "colors"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items of one matching task, all of one form: `shape` = (images, texts) per item."""
+
+    name: str
+    items: tuple[Item, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(images, texts) per item: (2, 1), (1, 10) or (2, 2)."""
+        return len(self.items[0].images), len(self.items[0].texts)
+
+    @property
+    def candidates(self) -> int:
+        """How many candidates one decision has: 2 or 10."""
+        return max(self.shape)
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """What random scores reach, for each key of `accuracy`."""
+        if self.shape == (2, 2):
+            return {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
+        return {"accuracy": 1 / self.candidates}
+
+    @cached_property
+    def scenes(self) -> tuple[Scene, ...]:
+        """All distinct scenes, in order of first appearance; `pairs` counts these."""
+        return tuple(dict.fromkeys(s for item in self.items for s in item.images))
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """All distinct texts, in order of first appearance; `pairs` counts these."""
+        return tuple(dict.fromkeys(t for item in self.items for t in item.texts))
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """(items,) the kind of each item, for accuracies by kind."""
+        return np.array([item.kind for item in self.items])
+
+    def images(self, size: int = 64, device: str | torch.device = "cpu") -> Tensor:
+        """Pictures of `scenes`, (scenes, 3, size, size) in [0, 1]."""
+        return render(self.scenes, size, device)[0]
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """(image index, text index), each (items * images * texts,): all that must be scored.
+
+        Item by item; within one, image by image, then text by text.
+        """
+        scene, text = self._numbers
+        rows = [
+            (scene[s], text[t]) for item in self.items for s in item.images for t in item.texts
+        ]
+        image_index, text_index = np.array(rows, dtype=np.int64).T
+        return image_index, text_index
+
+    @cached_property
+    def _numbers(self) -> tuple[dict[Scene, int], dict[str, int]]:
+        return (
+            {s: i for i, s in enumerate(self.scenes)},
+            {t: i for i, t in enumerate(self.texts)},
+        )
+
+    def accuracy(self, scores: Tensor | np.ndarray) -> dict[str, np.ndarray]:
+        """Per-item correctness, each (items,) bool: {"accuracy"}, or {"text", "image", "group"}.
+
+        `scores`: one per row of `pairs()`, higher = better match; or the full (scenes, texts)
+        table. A tie with the right candidate, or a score that is not a number, is wrong.
+        Raises ValueError for any other number of scores.
+        """
+        table = np.asarray(scores.detach().cpu() if isinstance(scores, Tensor) else scores, float)
+        if table.shape == (len(self.scenes), len(self.texts)):
+            table = table[self.pairs()]
+        number = len(self.items) * self.shape[0] * self.shape[1]
+        if table.shape != (number,):
+            raise ValueError(
+                f"scores of shape {table.shape}; expected ({number},) for the rows of pairs() or "
+                f"the table ({len(self.scenes)}, {len(self.texts)}) of scenes and texts"
+            )
+        table = table.reshape(len(self.items), *self.shape)
+        correct = np.array([item.correct for item in self.items])
+        if self.shape != (2, 2):
+            return {"accuracy": _wins(table.reshape(len(table), -1), correct)}
+        text = _wins(table[:, 0], correct) & _wins(table[:, 1], 1 - correct)
+        image = _wins(table[:, :, 0], correct) & _wins(table[:, :, 1], 1 - correct)
+        return {"text": text, "image": image, "group": text & image}
+
+
+def _wins(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Whether score `correct` of each row (n, c) beats all others strictly, (n,) bool."""
+    rows = np.arange(len(scores))
+    others = scores.copy()
+    others[rows, correct] = -np.inf
+    rivals = others.max(axis=1)  # NaN if any rival is NaN; every comparison with it is False
+    return scores[rows, correct] > rivals
+
+
+def kinds_of(name: str, names: str = "trained") -> dict[str, Maker]:
+    """The kinds of items of task `name` that the `names` can form; ValueError if none."""
+    for what, value, allowed in (("task", name, TASKS), ("names", names, tuple(NAMES))):
+        if value not in allowed:
+            raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")
+    barred = _NEED_MORE[name] if names == "held_out_pairs" else ()
+    kinds = {kind: make for kind, make in MAKERS[name].items() if kind not in barred}
+    if not kinds:
+        raise ValueError(f"the four {names} cannot form {name!r} items; choose other names")
+    return kinds
+
+
+def make_task(
+    name: str,
+    n: int,
+    split: str = "test",
+    seed: int = 0,
+    names: str = "trained",
+    texture: str = "plain",
+) -> Task:
+    """A task of `n` items, its kinds in turn, all scenes distinct and of one split.
+
+    name: one of `TASKS`; names: which (colour, shape) pairs occur, one of `NAMES`; texture: of
+    all things, never said. With the same seed a longer task begins with the shorter one.
+    Raises ValueError for values outside these lists, or where no item can be formed.
+    """
+    makers = tuple(kinds_of(name, names).items())
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if texture not in ALL_TEXTURES:
+        raise ValueError(f"unknown texture {texture!r}; choose one of {', '.join(ALL_TEXTURES)}")
+    if n < 1:
+        raise ValueError(f"n = {n}; a task needs at least one item")
+    rng = random.Random(f"{name} {split} {names} {texture} {seed}")
+    pool = Pool(NAMES[names], texture, split)
+    items: list[Item] = []
+    seen: set[Scene] = set()
+    for i in range(n):
+        kind, make = makers[i % len(makers)]
+        for _ in range(_TRIES):
+            item = make(rng, pool)
+            if item is not None and seen.isdisjoint(item.images):
+                break
+        else:
+            raise ValueError(
+                f"no {kind!r} item of {name!r} found in the {split} split with {names} names; "
+                "choose another split or other names"
+            )
+        seen.update(item.images)
+        items.append(item)
+    return Task(name, tuple(items))
+
+
+def few_shot(name: str, shots: int, seed: int = 0, names: str = "trained") -> Task:
+    """`shots` items of the train split; subsets of one seed are nested, seeds are independent."""
+    return make_task(name, shots, split="train", seed=seed, names=names)
+
+
+def validation_set(name: str) -> Task:
+    """The one fixed set of 32 items of the validation split on which all choices are made."""
+    return make_task(name, VALIDATION_ITEMS, split="validation", seed=VALIDATION_SEED)
