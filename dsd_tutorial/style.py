@@ -1,0 +1,123 @@
+"""How a figure looks and how it reaches the page: one quiet style, honest colours, alt text.
+
+What is drawn is in `figures.py`. A picture becomes an `<img alt=...>`, in a live notebook and in
+exported HTML alike.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+COLORMAPS = ("viridis", "magma", "inferno", "plasma", "cividis", "gray")
+# Okabe and Ito's palette, without its yellow (too pale for lines on white), black last
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo")
+INK = "#333333"
+LEAST_ALT = 15  # characters; less cannot say what a figure shows
+DPI = 180  # pixels per inch of the file; shown at half of it, crisp on dense screens
+STYLE: dict[str, Any] = {
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#999999",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "image.interpolation": "nearest",
+    "image.cmap": "viridis",
+    "hatch.linewidth": 0.6,
+}
+
+
+def colormap(name: str) -> str:
+    """Return `name` if it is perceptually uniform and colour-blind safe.
+
+    Raises ValueError for any other map, such as jet.
+    """
+    if name not in COLORMAPS:
+        raise ValueError(
+            f"colour map {name!r} is not perceptually uniform; choose one of {', '.join(COLORMAPS)}"
+        )
+    return name
+
+
+def check_alt(alt: str | None) -> str:
+    """Return the alt text on one line. Raises ValueError where it is missing or says nothing."""
+    said = " ".join((alt or "").split())
+    if len(said) < LEAST_ALT:
+        raise ValueError(
+            f"alt={alt!r}: say in a sentence what the figure shows, at least {LEAST_ALT} "
+            "characters, for those who cannot see it"
+        )
+    return said
+
+
+@contextmanager
+def figure(
+    *,
+    alt: str,
+    rows: int = 1,
+    columns: int = 1,
+    size: tuple[float, float] | None = None,
+    caption: str = "",
+    **subplots: Any,
+) -> Iterator[tuple[Any, Any]]:
+    """Yield (figure, axes) in the course's style; at the end of the block it is shown, and closed.
+
+    `alt` describes the figure; `size` is (width, height) in inches; other arguments go to
+    `plt.subplots`. Axes are one object, or an array as matplotlib gives it. Nothing is shown
+    when the block fails.
+    Raises ValueError without alt text, before anything is drawn.
+    """
+    import matplotlib.pyplot as plt
+
+    said = check_alt(alt)
+    size = size or (min(3.6 * columns, 9.0), 2.7 * rows)
+    with plt.rc_context(STYLE | {"axes.prop_cycle": plt.cycler(color=SERIES)}):
+        fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **subplots)
+        try:
+            yield fig, axes
+            _show(fig, said, caption)
+        finally:
+            plt.close(fig)
+
+
+def _show(fig: Any, alt: str, caption: str) -> None:
+    from IPython.display import display
+
+    data = {"text/html": to_html(fig, alt, caption), "text/plain": f"[Figure: {alt}]"}
+    display(data, raw=True)
+
+
+def to_html(fig: Any, alt: str, caption: str = "") -> str:
+    """Return the figure as HTML: an embedded PNG with alt text, and a caption if there is one."""
+    file = io.BytesIO()
+    # without the name of the software the same figure is the same file
+    fig.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    picture = base64.b64encode(file.getvalue()).decode()
+    width = round(fig.get_figwidth() * DPI / 2)
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure style="margin:0.3em 0"><img alt="{html.escape(alt)}" width="{width}" '
+        f'style="max-width:100%;height:auto" src="data:image/png;base64,{picture}">'
+        f"{below}</figure>"
+    )
