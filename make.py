@@ -38,8 +38,12 @@ def venv_python() -> Path:
 
 def fingerprint() -> str:
     """A digest of all that the installed environment depends on."""
-    parts = [LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), str(ROOT).encode(),
-             sys.version.encode()]
+    parts = [
+        LOCK.read_bytes(),
+        (ROOT / "pyproject.toml").read_bytes(),
+        str(ROOT).encode(),
+        sys.version.encode(),
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -64,8 +68,10 @@ def ensure_environment() -> None:
         return
     if sys.version_info[:3] < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        sys.exit(f"Python {sys.version.split()[0]} is too old: this course needs {oldest} or "
-                 "newer. Give another one: `python3.11 make.py ...`, `make PYTHON=python3.11 ...`.")
+        sys.exit(
+            f"Python {sys.version.split()[0]} is too old: this course needs {oldest} or "
+            "newer. Give another one: `python3.11 make.py ...`, `make PYTHON=python3.11 ...`."
+        )
     print("Creating .venv from requirements.lock (once; some minutes, about 2 GB)", flush=True)
     if VENV.exists():
         shutil.rmtree(VENV)
@@ -85,15 +91,34 @@ def test(python: Path, rest: list[str]) -> int:
     """Package tests; each notebook by papermill with fast values; nbval on papermill's output."""
     call(python, "-m", "pytest", "tests", "-q", *rest)
     output = ROOT / "build" / "test"
-    call(python, "-m", "dsd_tutorial.running", "--output", output,
-         "--parameters", "tests/params/fast.yaml", "--cell-timeout", "300")
+    call(
+        python,
+        "-m",
+        "dsd_tutorial.running",
+        "--output",
+        output,
+        "--parameters",
+        "tests/params/fast.yaml",
+        "--cell-timeout",
+        "300",
+    )
     executed = sorted(output.glob("*.ipynb"))
     if not executed:
         print("No notebook to compare: notebooks/ is empty.")
         return 0
-    return call(python, "-m", "pytest", "-q", "--nbval", "--nbval-current-env",
-                "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
-                "--nbval-cell-timeout=300", "--timeout=600", *executed)
+    return call(
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        "tests/nbval_sanitize.cfg",
+        "--nbval-cell-timeout=300",
+        "--timeout=600",
+        *executed,
+    )
 
 
 def lab(python: Path, rest: list[str]) -> int:
@@ -134,11 +159,17 @@ def main() -> int:
     """The exit status of the chosen command."""
     lines = "\n".join(f"  {name:13} {f.__doc__}" for name, f in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        prog="make.py", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__, epilog=f"commands:\n  {'venv':13} Only create .venv.\n{lines}")
+        prog="make.py",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__,
+        epilog=f"commands:\n  {'venv':13} Only create .venv.\n{lines}",
+    )
     parser.add_argument("command", choices=["venv", *COMMANDS], metavar="command")
-    parser.add_argument("--here", action="store_true",
-                        help="use the Python that runs this (conda, Binder) instead of .venv")
+    parser.add_argument(
+        "--here",
+        action="store_true",
+        help="use the Python that runs this (conda, Binder) instead of .venv",
+    )
     arguments, rest = parser.parse_known_args()
     if not arguments.here:
         ensure_environment()

@@ -164,7 +164,8 @@ def train(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
     init: Annotated[
-        Path | None, typer.Option(help="A model folder whose weights to start from (unet).")
+        Path | None,
+        typer.Option(help="A model folder to start from: its U-Net, or (autoencoder) its decoder."),
     ] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' average.")] = None,
     pool: Annotated[int | None, typer.Option(min=1, help="Pictures to draw from.")] = None,
@@ -178,8 +179,8 @@ def train(
     """Train one part of the embedded model from scratch."""
     if hard_negatives and stage is not Stage.clip:
         _stop(f"--hard-negatives is an ablation of clip; {stage} has none.")
-    if init is not None and stage is not Stage.unet:
-        _stop(f"--init continues a U-Net; {stage} starts from scratch.")
+    if init is not None and stage in (Stage.tokenizer, Stage.clip):
+        _stop(f"--init continues a U-Net or refines a decoder; {stage} starts from scratch.")
     if stage is Stage.tokenizer:
         from .training.tokenizer import train_tokenizer
 

@@ -75,8 +75,9 @@ def check_packages() -> Iterator[Finding]:
         yield Finding("OK", "packages", f"{len(lines)} in their ranges")
     for name, why in UNWANTED.items():
         if importlib.util.find_spec(name):
-            yield Finding("WARN", name, f"is installed: {why}",
-                          f"if imports fail: pip uninstall {name}")
+            yield Finding(
+                "WARN", name, f"is installed: {why}", f"if imports fail: pip uninstall {name}"
+            )
 
 
 def check_requirement(wanted: Requirement) -> Finding | None:

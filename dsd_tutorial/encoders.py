@@ -182,10 +182,12 @@ class Encoders:
         """
         clip, settings = self._clip(), self.image_processor or ImageSettings()
         images = self._pixels(images, settings.size)
-        pooled = torch.cat([
-            clip.vision_model(settings(part)).pooler_output
-            for part in images.split(batch_size or 4 * self._batch_size)
-        ])
+        pooled = torch.cat(
+            [
+                clip.vision_model(settings(part)).pooler_output
+                for part in images.split(batch_size or 4 * self._batch_size)
+            ]
+        )
         return ClipImage(pooled, clip.visual_projection(pooled))
 
     def _pixels(self, images: Tensor | Sequence[Any], side: int) -> Tensor:

@@ -128,8 +128,10 @@ def _explain(notebook: str, accepts: type[Parameters], errors: list[dict]) -> st
         elif error["type"] == "missing":
             lines.append(f"  {name} is missing: give {allowed(accepts, name)}.")
         else:
-            lines.append(f"  {name} = {error['input']!r} is refused, {_lower(error['msg'])}: "
-                         f"give {allowed(accepts, name)}.")
+            lines.append(
+                f"  {name} = {error['input']!r} is refused, {_lower(error['msg'])}: "
+                f"give {allowed(accepts, name)}."
+            )
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -201,4 +203,3 @@ def _read(text: str) -> Any:
         except yaml.YAMLError:
             return text
     return text
-

@@ -103,10 +103,12 @@ def read_quiz(path: Path) -> Quiz:
     Raises ValueError where a question has not exactly one right choice, or lacks feedback.
     """
     listed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Quiz(tuple(
-        Question(entry["question"], tuple(Choice(**choice) for choice in entry["choices"]))
-        for entry in listed
-    ))
+    return Quiz(
+        tuple(
+            Question(entry["question"], tuple(Choice(**choice) for choice in entry["choices"]))
+            for entry in listed
+        )
+    )
 
 
 def quiz(name: str) -> Quiz:

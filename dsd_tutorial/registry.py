@@ -124,9 +124,7 @@ _ENTRIES = (
         revision="4e63672c03103b6c636b8fb4119ba982469b2955",
         licence="CreativeML Open RAIL++-M",
         mirrors=(
-            Source(
-                "Manojb/stable-diffusion-2-1-base", "0094d483a120f3f33dafbd187ea4aa60d10de75c"
-            ),
+            Source("Manojb/stable-diffusion-2-1-base", "0094d483a120f3f33dafbd187ea4aa60d10de75c"),
             Source(
                 "stabilityai/stable-diffusion-2-1-base",
                 "5ede9e4bf3e3fd1cb0ef2f7a3fff13ee514fdf06",

@@ -110,9 +110,15 @@ def run_notebook(
     with PeakMemory() as memory:
         try:
             papermill.execute_notebook(
-                str(path), str(output), parameters=dict(parameters or {}), kernel_name="python3",
-                language="python", cwd=str(output.parent), progress_bar=progress,
-                execution_timeout=cell_timeout, extra_arguments=[QUIET],
+                str(path),
+                str(output),
+                parameters=dict(parameters or {}),
+                kernel_name="python3",
+                language="python",
+                cwd=str(output.parent),
+                progress_bar=progress,
+                execution_timeout=cell_timeout,
+                extra_arguments=[QUIET],
             )
         except papermill.PapermillExecutionError as failure:
             error = f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}"
@@ -123,8 +129,14 @@ def run_notebook(
         missed = unfinished(json.loads(output.read_text(encoding="utf-8")))
         if missed:
             error = f"cells {missed} did not run to their end: does one before them call exit()?"
-    return Outcome(path.stem, "failed" if error else "ok", round(seconds, 1),
-                   round(memory.bytes / 1e6), error, str(output))
+    return Outcome(
+        path.stem,
+        "failed" if error else "ok",
+        round(seconds, 1),
+        round(memory.bytes / 1e6),
+        error,
+        str(output),
+    )
 
 
 def write_html(executed: Path) -> Path:
@@ -166,8 +178,10 @@ def run_all(
 
 def describe(outcome: Outcome) -> str:
     """One line for people: name, time, memory, status, and the error beneath."""
-    line = (f"{outcome.notebook:28} {outcome.seconds:7.1f} s {outcome.peak_mb:7.0f} MB  "
-            f"{outcome.status}")
+    line = (
+        f"{outcome.notebook:28} {outcome.seconds:7.1f} s {outcome.peak_mb:7.0f} MB  "
+        f"{outcome.status}"
+    )
     return line if outcome.error is None else f"{line}\n    {outcome.error}\n    {outcome.output}"
 
 
@@ -192,8 +206,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebooks", nargs="*", help="names or paths (default: all, in order)")
     parser.add_argument("--output", type=Path, default=Path("build"))
     parser.add_argument("--parameters", type=Path, help="YAML file: notebook -> name -> value")
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="a parameter for every notebook, e.g. --set device cuda")
+    parser.add_argument(
+        "--set",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter for every notebook, e.g. --set device cuda",
+    )
     parser.add_argument("--html", action="store_true", help="also write HTML pages")
     parser.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
     given = parser.parse_args(arguments)
@@ -209,16 +229,19 @@ def main(arguments: list[str] | None = None) -> int:
     for stale in given.output.glob("*.ipynb"):  # of a notebook that was renamed since
         stale.unlink()
     try:
-        outcomes = run_all(paths, given.output.resolve(), parameters, given.html,
-                           given.cell_timeout)
+        outcomes = run_all(
+            paths, given.output.resolve(), parameters, given.html, given.cell_timeout
+        )
     except ParameterError as error:
         print(error, file=sys.stderr)
         return 2
     write_record(outcomes, given.output / "run.json")
     failed = [outcome for outcome in outcomes if outcome.status != "ok"]
     total = sum(outcome.seconds for outcome in outcomes)
-    print(f"\n{len(outcomes) - len(failed)} of {len(outcomes)} notebooks ran to their end "
-          f"in {total:.0f} s; see {given.output}")
+    print(
+        f"\n{len(outcomes) - len(failed)} of {len(outcomes)} notebooks ran to their end "
+        f"in {total:.0f} s; see {given.output}"
+    )
     for outcome in outcomes:
         print("  " + describe(outcome))
     return 1 if failed else 0

@@ -45,9 +45,9 @@ def seed_list(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
 
 def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
     """Return standard normal latents (batch, 4, h, w); row i is drawn from seeds[i] alone."""
-    return torch.cat([
-        torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds
-    ])
+    return torch.cat(
+        [torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
 
 
 def guided(

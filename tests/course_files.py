@@ -19,8 +19,11 @@ PARAMETERS = {
 def write_notebook(path: Path, *sources: str, tags: dict[int, str] | None = None) -> Path:
     """The path of a notebook with these code cells; `tags` maps a cell's position to its tag."""
     notebook = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3",
-                                 "language": "python"}, "language_info": {"name": "python"}})
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "language_info": {"name": "python"},
+        }
+    )
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
     for position, tag in (tags or {}).items():
         notebook.cells[position].metadata["tags"] = [tag]
@@ -33,5 +36,8 @@ def small_clone(root: Path, *sources: str) -> Path:
     """A folder that looks like a clone, with notebook 00 and nothing else; returns the notebook."""
     (root / "pyproject.toml").write_text("")
     return write_notebook(
-        root / "notebooks" / "00_orientation.ipynb", PARAMETERS["00_orientation"], *sources,
-        tags={0: "parameters"})
+        root / "notebooks" / "00_orientation.ipynb",
+        PARAMETERS["00_orientation"],
+        *sources,
+        tags={0: "parameters"},
+    )

@@ -40,11 +40,13 @@ def invoke(*arguments: str):
 
 
 def test_run_takes_pairs_in_both_spellings(clone, started):
-    result = invoke("run", "00", "-p", "steps", "7", "--parameter", "prompt=a blue star", "-p",
-                    "guidance", "2")
+    result = invoke(
+        "run", "00", "-p", "steps", "7", "--parameter", "prompt=a blue star", "-p", "guidance", "2"
+    )
     assert result.exit_code == 0, result.output
-    assert started == [("00_orientation.ipynb",
-                        {"steps": 7, "prompt": "a blue star", "guidance": 2.0})]
+    assert started == [
+        ("00_orientation.ipynb", {"steps": 7, "prompt": "a blue star", "guidance": 2.0})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_list_names_notebooks_and_models(clone):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("train", "autoencoder", "--init", "x"), "--init continues a U-Net"),
+        (("train", "clip", "--init", "x"), "--init continues a U-Net"),
         (("train", "unet", "--hard-negatives"), "ablation of clip"),
         (("train", "clip", "--lr", "-1"), "lr is -1"),
     ],
@@ -107,16 +109,25 @@ def test_evaluate_names_a_model_that_is_not_there(tmp_path):
 
 
 def test_every_command_has_help():
-    for command in ([], ["list"], ["run"], ["doctor"], ["train"], ["evaluate"],
-                    ["evaluate", "model"]):
+    for command in (
+        [],
+        ["list"],
+        ["run"],
+        ["doctor"],
+        ["train"],
+        ["evaluate"],
+        ["evaluate", "model"],
+    ):
         result = invoke(*command, "--help")
         assert result.exit_code == 0, result.output
 
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys, dsd_tutorial.cli; "
-            "print([m for m in ('torch', 'diffusers', 'transformers', 'matplotlib', 'papermill') "
-            "if m in sys.modules])")
+    code = (
+        "import sys, dsd_tutorial.cli; "
+        "print([m for m in ('torch', 'diffusers', 'transformers', 'matplotlib', 'papermill') "
+        "if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

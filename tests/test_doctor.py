@@ -48,7 +48,8 @@ def test_changed_weights_fail(tmp_path):
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "scheduler" / "scheduler_config.json").write_text("{}")
     (tmp_path / "checksums.json").write_text(
-        json.dumps({"vae/diffusion_pytorch_model.safetensors": "0" * 64}))
+        json.dumps({"vae/diffusion_pytorch_model.safetensors": "0" * 64})
+    )
     finding = check_weights(tmp_path)
     assert finding.status == "FAIL" and "SHA-256" in finding.remedy
 

@@ -24,9 +24,7 @@ def draw(text: str, rng: random.Random, lie: bool = False) -> Scene:
     relation = said.relation or "above"
     relation = INVERSE[relation] if lie else relation
     places = place_pair(rng, relation) if len(said.things) == 2 else [_lone(said.things[0])]
-    things = [
-        Thing(p.shape, p.color, *place) for p, place in zip(said.things, places, strict=True)
-    ]
+    things = [Thing(p.shape, p.color, *place) for p, place in zip(said.things, places, strict=True)]
     return Scene(tuple(things), said.background or "white")
 
 
@@ -45,7 +43,8 @@ class Oracle:
 
     def sample(self, texts, *, steps, guidance, seed, progress):
         self.asked.append((guidance, steps))
-        return render([draw(t, random.Random(s), self.lie) for t, s in zip(texts, seed, strict=True)])[0]
+        pairs = zip(texts, seed, strict=True)
+        return render([draw(t, random.Random(s), self.lie) for t, s in pairs])[0]
 
     def encode_image(self, images):
         return images

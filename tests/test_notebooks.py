@@ -67,11 +67,19 @@ def test_every_description_belongs_to_a_notebook():
 
 
 def test_stripping_removes_what_a_run_leaves_and_keeps_tags():
-    notebook = nbformat.v4.new_notebook(metadata={"widgets": {"a": 1}, "kernelspec": {
-        "name": "my-own", "display_name": "Mine"}})
-    cell = nbformat.v4.new_code_cell("1 + 1", execution_count=7, metadata={
-        "tags": ["solution"], "jupyter": {"source_hidden": True, "outputs_hidden": False},
-        "execution": {"iopub.status.busy": "now"}, "collapsed": True})
+    notebook = nbformat.v4.new_notebook(
+        metadata={"widgets": {"a": 1}, "kernelspec": {"name": "my-own", "display_name": "Mine"}}
+    )
+    cell = nbformat.v4.new_code_cell(
+        "1 + 1",
+        execution_count=7,
+        metadata={
+            "tags": ["solution"],
+            "jupyter": {"source_hidden": True, "outputs_hidden": False},
+            "execution": {"iopub.status.busy": "now"},
+            "collapsed": True,
+        },
+    )
     cell.outputs = [nbformat.v4.new_output("stream", text="2")]
     notebook.cells = [cell, nbformat.v4.new_code_cell("1 + 1")]
     clean = stripped(notebook)

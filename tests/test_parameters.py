@@ -14,7 +14,11 @@ from dsd_tutorial.parameters import (
 )
 
 GOOD = {
-    "model": "shapes-sd", "device": "auto", "seed": 0, "prompt": "a red circle", "steps": 25,
+    "model": "shapes-sd",
+    "device": "auto",
+    "seed": 0,
+    "prompt": "a red circle",
+    "steps": 25,
     "guidance": 3.0,
 }
 

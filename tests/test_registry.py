@@ -25,8 +25,10 @@ def test_the_registry_is_complete():
     assert list(REGISTRY) == ["shapes-sd", "sd-1.4", "sd-1.5", "sd-2.1-base"]
     assert list_models()[0].kind == "embedded" and list_models()[0].licence == "MIT"
     for entry in list_models()[1:]:
-        assert entry.kind == "hub" and entry.clip_repo and "OpenRAIL" in entry.licence.replace(
-            "Open RAIL", "OpenRAIL"
+        assert (
+            entry.kind == "hub"
+            and entry.clip_repo
+            and "OpenRAIL" in entry.licence.replace("Open RAIL", "OpenRAIL")
         )
         for source in (*entry.sources, entry.clip_repo):
             assert re.fullmatch(r"[\w.-]+/[\w.-]+", source.repo_id)

@@ -19,8 +19,11 @@ from tools import environments, lock, readme
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PINS = [Requirement(line) for line in lock.LOCK.read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")]
+PINS = [
+    Requirement(line)
+    for line in lock.LOCK.read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TARGETS = list(product(lock.SYSTEMS, lock.PYTHONS))
 
@@ -35,8 +38,11 @@ def test_conda_files_are_what_pyproject_says(name):
     assert read(name) == environments.files()[name], "run `make environments`"
     listed = yaml.safe_load(read(name))
     assert listed["dependencies"][0] == f"python={environments.PYTHON}"
-    packages = {Requirement(line).name for line in listed["dependencies"][-1]["pip"]
-                if not line.startswith("-e")}
+    packages = {
+        Requirement(line).name
+        for line in listed["dependencies"][-1]["pip"]
+        if not line.startswith("-e")
+    }
     core = {Requirement(line).name for line in PROJECT["dependencies"]} - {"torch"}
     assert core <= packages
 
@@ -44,8 +50,11 @@ def test_conda_files_are_what_pyproject_says(name):
 @pytest.mark.parametrize("target", TARGETS, ids="-".join)
 def test_lock_holds_every_dependency_in_its_range(target):
     environment = lock.marker_environment(target)
-    pinned = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in PINS
-              if pin.marker is None or pin.marker.evaluate(environment)}
+    pinned = {
+        canonicalize_name(pin.name): next(iter(pin.specifier)).version
+        for pin in PINS
+        if pin.marker is None or pin.marker.evaluate(environment)
+    }
     for wanted in lock.direct():
         version = pinned.get(canonicalize_name(wanted.name))
         assert version, f"{wanted.name} is not locked: run `make lock`"
@@ -56,8 +65,11 @@ def test_lock_holds_every_dependency_in_its_range(target):
 def test_lock_holds_what_its_packages_need(target):
     """As far as they are installed here: nothing is left for pip to choose."""
     environment = lock.marker_environment(target)
-    pinned = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in PINS
-              if pin.marker is None or pin.marker.evaluate(environment)}
+    pinned = {
+        canonicalize_name(pin.name): next(iter(pin.specifier)).version
+        for pin in PINS
+        if pin.marker is None or pin.marker.evaluate(environment)
+    }
     for name in pinned:
         try:
             needs = lock.metadata.distribution(name).requires or ()
@@ -85,8 +97,11 @@ def test_unwanted_packages_are_not_asked_for():
 
 def test_every_import_is_a_declared_dependency():
     modules = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
-    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["notebooks"],
-             *PROJECT["optional-dependencies"]["train"]]
+    lines = [
+        *PROJECT["dependencies"],
+        *PROJECT["optional-dependencies"]["notebooks"],
+        *PROJECT["optional-dependencies"]["train"],
+    ]
     allowed = {canonicalize_name(Requirement(line).name) for line in lines}
     allowed |= {"huggingface-hub"}  # diffusers and transformers are built on it
     allowed |= {"jupyter-client", "ipython"}  # as ipykernel is
@@ -117,7 +132,9 @@ def check(schema: str, path: Path) -> None:
     """Fail with check-jsonschema's words unless a file follows a schema it ships with."""
     out = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)],
-        capture_output=True, text=True)
+        capture_output=True,
+        text=True,
+    )
     assert out.returncode == 0, out.stdout + out.stderr
 
 
@@ -137,8 +154,9 @@ def test_workflows_cover_three_systems_and_both_ends_of_the_ranges():
 
 
 def test_makefile_offers_what_make_py_does():
-    out = subprocess.run([sys.executable, ROOT / "make.py", "--help"], capture_output=True,
-                         text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, ROOT / "make.py", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     commands = re.search(r"^COMMANDS := (.+)$", read("Makefile"), re.M).group(1).split()
     for command in commands:
         assert re.search(rf"^  {command} ", out, re.M), f"make.py has no {command}"

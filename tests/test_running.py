@@ -8,8 +8,10 @@ from course_files import small_clone, write_notebook
 from dsd_tutorial.parameters import ParameterError
 from dsd_tutorial.running import main, run_all, run_notebook, unfinished
 
-CHECK = ("from dsd_tutorial.parameters import check_parameters\n"
-         'p = check_parameters("00_orientation", globals())')
+CHECK = (
+    "from dsd_tutorial.parameters import check_parameters\n"
+    'p = check_parameters("00_orientation", globals())'
+)
 
 
 def test_parameters_arrive_and_cost_is_measured(tmp_path):
@@ -53,12 +55,21 @@ def test_nothing_starts_when_one_notebook_has_a_bad_value(tmp_path, monkeypatch)
 
 def test_unfinished_cells():
     def code(source="1", tags=(), **record):
-        return {"cell_type": "code", "source": [source],
-                "metadata": {"tags": list(tags), "papermill": record}}
+        return {
+            "cell_type": "code",
+            "source": [source],
+            "metadata": {"tags": list(tags), "papermill": record},
+        }
 
     done = code(status="completed", exception=False)
-    cells = [done, code(status="pending"), code(status="completed", exception=True), code(" "),
-             code(tags=["skip-execution"]), {"cell_type": "markdown", "source": "", "metadata": {}}]
+    cells = [
+        done,
+        code(status="pending"),
+        code(status="completed", exception=True),
+        code(" "),
+        code(tags=["skip-execution"]),
+        {"cell_type": "markdown", "source": "", "metadata": {}},
+    ]
     assert unfinished({"cells": cells}) == [1, 2]
 
 

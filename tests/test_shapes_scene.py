@@ -37,7 +37,10 @@ def holding(first, second):
     return {
         name
         for name, along, across in (
-            ("left of", dx, dy), ("right of", -dx, dy), ("above", dy, dx), ("below", -dy, dx),
+            ("left of", dx, dy),
+            ("right of", -dx, dy),
+            ("above", dy, dx),
+            ("below", -dy, dx),
         )  # fmt: skip
         if along > apart and abs(across) <= OFF_AXIS + 1e-6
     }

@@ -170,8 +170,9 @@ def test_context_may_be_shared_and_of_any_length(tiny):
     assert torch.allclose(shared, tiny.predict_noise(noisy, 100, context.expand(3, -1, -1)))
     # n copies of one key change nothing (arXiv 2305.12716): softmax over equal logits
     one = tiny.predict_noise(noisy, 100, context[:, :1])
-    assert torch.allclose(one, tiny.predict_noise(noisy, 100, context[:, :1].expand(-1, 50, -1)),
-                          atol=1e-5)
+    assert torch.allclose(
+        one, tiny.predict_noise(noisy, 100, context[:, :1].expand(-1, 50, -1)), atol=1e-5
+    )
 
 
 def test_gradients_reach_the_context_and_only_it(tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from dsd_tutorial.training.clip import contrastive_loss, train_clip
 from dsd_tutorial.training.data import make_pool
 from dsd_tutorial.training.loop import Ema, Loop, Options, make_accelerator
 from dsd_tutorial.training.tokenizer import train_tokenizer
-from dsd_tutorial.training.unet import HIGH_NOISE, draw_timesteps, train_unet
+from dsd_tutorial.training.unet import HIGH_NOISE, draw_timesteps, parent_hashes, train_unet
 
 pytest.importorskip("accelerate", reason="the extra `train` is not installed")
 
@@ -127,10 +128,10 @@ def test_unet_refuses_weights_trained_on_other_parents(trained, tmp_path):
     folder, common = trained
     record = folder / "unet" / "training.json"
     kept = record.read_text()
-    changed = json.loads(kept) | {"vae_sha256": "0" * 64}
+    changed = json.loads(kept) | {"encoder_sha256": "0" * 64}
     record.write_text(json.dumps(changed))
     try:
-        with pytest.raises(RuntimeError, match="another vae"):
+        with pytest.raises(RuntimeError, match="another encoder"):
             train_unet(Options(**(common | {"init": folder, "work": tmp_path})))
     finally:
         record.write_text(kept)
@@ -141,6 +142,19 @@ def test_init_continues_from_the_written_weights(trained, tmp_path):
     before = json.loads((folder / "unet" / "training.json").read_text())["samples"]
     record = train_unet(Options(**(common | {"init": folder, "work": tmp_path, "steps": 1})))
     assert record["samples"] == before + common["batch"]
+
+
+def test_refining_the_decoder_leaves_every_latent_as_it_was(trained, tmp_path):
+    folder, common = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    hashes = parent_hashes(copy)
+    before = load_part(copy, "vae").state_dict()
+    train_autoencoder(Options(**(common | {"output": copy, "init": copy, "work": tmp_path})))
+    after = load_part(copy, "vae").state_dict()
+    changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert "decoder" in changed and not changed & {"encoder", "quant_conv"}
+    assert parent_hashes(copy) == hashes
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"lr": 0.0}, {"pool": 0}])

@@ -20,7 +20,20 @@ from dsd_tutorial.shapes.scene import (
 )
 
 __all__ = [
-    "BACKGROUNDS", "COLORS", "HELD_OUT_COLORS", "HELD_OUT_PAIRS", "HELD_OUT_SHAPES",
-    "HELD_OUT_TEXTURES", "RELATIONS", "SHAPES", "Description", "Phrase", "Scene", "Thing",
-    "describe", "parse", "random_scenes", "render",
+    "BACKGROUNDS",
+    "COLORS",
+    "HELD_OUT_COLORS",
+    "HELD_OUT_PAIRS",
+    "HELD_OUT_SHAPES",
+    "HELD_OUT_TEXTURES",
+    "RELATIONS",
+    "SHAPES",
+    "Description",
+    "Phrase",
+    "Scene",
+    "Thing",
+    "describe",
+    "parse",
+    "random_scenes",
+    "render",
 ]

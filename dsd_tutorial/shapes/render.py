@@ -75,9 +75,7 @@ SIGNED_DISTANCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }  # fmt: skip
 
 
-def coverage(
-    shapes: Sequence[str], x: Tensor, y: Tensor, radius: Tensor, size: int = 64
-) -> Tensor:
+def coverage(shapes: Sequence[str], x: Tensor, y: Tensor, radius: Tensor, size: int = 64) -> Tensor:
     """Share of each pixel that a shape covers, (n, size, size) in [0, 1].
 
     `x`, `y`, `radius`: (n,) fractions of the canvas, one per entry of `shapes`.

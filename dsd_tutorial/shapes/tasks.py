@@ -110,9 +110,7 @@ class Task:
         Item by item; within one, image by image, then text by text.
         """
         scene, text = self._numbers
-        rows = [
-            (scene[s], text[t]) for item in self.items for s in item.images for t in item.texts
-        ]
+        rows = [(scene[s], text[t]) for item in self.items for s in item.images for t in item.texts]
         image_index, text_index = np.array(rows, dtype=np.int64).T
         return image_index, text_index
 

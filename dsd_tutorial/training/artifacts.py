@@ -15,6 +15,7 @@ from dsd_tutorial.pixels import ImageSettings
 
 MEAN = STD = (0.5, 0.5, 0.5)  # the image tower reads pixels in [-1, 1]
 
+ENCODER = ("encoder.", "quant_conv.")  # the autoencoder's tensors that latents depend on
 PIPELINE = {
     "vae": ("diffusers", "AutoencoderKL"),
     "text_encoder": ("transformers", "CLIPTextModel"),

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsd_tutorial.training.artifacts import write_autoencoder
+from dsd_tutorial.training.artifacts import ENCODER, load_part, write_autoencoder
 from dsd_tutorial.training.augment import widen
 from dsd_tutorial.training.data import make_pool
 from dsd_tutorial.training.loop import Loop, Options, make_accelerator
@@ -38,25 +38,37 @@ def build_autoencoder():
 
 
 def train_autoencoder(options: Options) -> dict[str, float]:
-    """Trains and writes <output>/vae; returns the last losses and the latents' scale."""
+    """Trains and writes <output>/vae; returns the last losses and the latents' scale.
+
+    `options.init` is a model folder whose decoder alone is refined, so that its latents, and a
+    U-Net trained on them, stay as they are.
+    """
     accelerator = make_accelerator(options.device)
     torch.manual_seed(options.seed)
-    vae = build_autoencoder().to(accelerator.device)
+    refine = options.init is not None
+    vae = load_part(options.init, "vae") if refine else build_autoencoder()
+    vae.train().requires_grad_(True).to(accelerator.device)
+    if refine:
+        for name, parameter in vae.named_parameters():
+            parameter.requires_grad_(not name.startswith(ENCODER))
     pool = make_pool(options.pool, options.seed, device=accelerator.device)
-    loop = Loop("autoencoder", vae, options, accelerator)
+    loop = Loop("decoder" if refine else "autoencoder", vae, options, accelerator)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         index = torch.randint(len(pool), (options.batch,), generator=loop.generator)
         images = pool.batch_images(index.to(pool.images.device))
         images = widen(images, loop.generator) * 2 - 1
         posterior = vae.encode(images).latent_dist
-        decoded = vae.decode(posterior.sample()).sample.float()
+        latents = posterior.mode() if refine else posterior.sample()
+        decoded = vae.decode(latents).sample.float()
         l1, l2 = F.l1_loss(decoded, images), F.mse_loss(decoded, images)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         return l1 + l2 + KL_WEIGHT * kl, {"mse": l2.detach() / 4, "kl": kl.detach()}
 
     trained = loop.run(step_loss)
-    scale = latent_scale(trained, pool.batch_images(torch.arange(min(2048, len(pool)))))
+    scale = vae.config.scaling_factor
+    if not refine:
+        scale = latent_scale(trained, pool.batch_images(torch.arange(min(2048, len(pool)))))
     trained.register_to_config(scaling_factor=scale)
     if accelerator.is_main_process:
         write_autoencoder(trained, options.output)

@@ -116,9 +116,10 @@ def clip_retrieval(model, groups: int, seed: int) -> Interval:
         texts = [full_description(s).text() for s in part]
         image = model.encode_clip_image(render(part)[0]).embedding
         text = model.encode_clip_text(texts)
-        table = torch.nn.functional.normalize(image, dim=-1) @ torch.nn.functional.normalize(
-            text, dim=-1
-        ).T
+        table = (
+            torch.nn.functional.normalize(image, dim=-1)
+            @ torch.nn.functional.normalize(text, dim=-1).T
+        )
         target = torch.arange(len(part), device=table.device)
         found += (table.argmax(1) == target).tolist() + (table.argmax(0) == target).tolist()
     return accuracy(found)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dsd_tutorial.checksums import file_sha256
+from dsd_tutorial.checksums import file_sha256, state_sha256
 from dsd_tutorial.training.artifacts import (
+    ENCODER,
     load_part,
     load_tokenizer,
     make_scheduler,
@@ -30,7 +31,6 @@ HEADS = 4
 EMPTY_SHARE = 0.1  # captions replaced by the empty one, for classifier-free guidance
 WEIGHT_LIMIT = 5.0  # of an error in z0, which plain v-prediction weights by SNR + 1
 HIGH_NOISE = (500, 1000)  # half of all time steps are drawn from here
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def build_unet(widths: tuple[int, ...] = WIDTHS, context_width: int = 128):
@@ -129,7 +129,7 @@ def draw_timesteps(n: int, generator: torch.Generator) -> Tensor:
 
 def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
     """`encode_pool` of the model's autoencoder, kept in the work folder for the next start."""
-    key = file_sha256(Path(options.output) / "vae" / WEIGHTS)[:12]
+    key = parent_hashes(options.output)["encoder_sha256"][:12]
     file = options.work / f"latents-{key}-{seed}-{len(pool)}.pt"
     if file.exists():
         pool.images = pool.images[:0]
@@ -154,9 +154,15 @@ def encode_pool(vae, pool: Pool, chunk: int = 256) -> Tensor:
 
 
 def parent_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of the frozen autoencoder and text encoder that the U-Net is trained on."""
+    """SHA-256 of what the U-Net is trained on: the encoder's tensors and the text encoder's file.
+
+    The decoder is left out: it may be refined later without touching a latent.
+    """
+    vae = load_part(folder, "vae")
+    encoder = {k: v for k, v in vae.state_dict().items() if k.startswith(ENCODER)}
+    encoder["scaling_factor"] = torch.tensor(vae.config.scaling_factor)
     return {
-        "vae_sha256": file_sha256(Path(folder) / "vae" / WEIGHTS),
+        "encoder_sha256": state_sha256(encoder),
         "text_encoder_sha256": file_sha256(Path(folder) / "text_encoder" / "model.safetensors"),
     }
 
