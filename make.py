@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one in the home folder
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # the debugger's start-up warning
     "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "passive",  # threads that wait leave the core to others
     "PYTHONUTF8": "1",  # Windows consoles and notebooks agree on the encoding
 }
 
@@ -152,7 +153,14 @@ def readme(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "tools.readme", *rest)
 
 
-COMMANDS = {f.__name__: f for f in (run, test, lab, lint, strip, lock, environments, readme)}
+def picture(python: Path, rest: list[str]) -> int:
+    """Draw the README's picture with the embedded model."""
+    return call(python, "-m", "tools.picture", *rest)
+
+
+COMMANDS = {
+    f.__name__: f for f in (run, test, lab, lint, strip, lock, environments, readme, picture)
+}
 
 
 def main() -> int:

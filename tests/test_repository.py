@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tools import environments, lock, readme
+from tools import blocks, environments, lock, readme
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -178,7 +178,7 @@ def test_scripts_can_be_executed(name):
 
 def test_readme_table_is_what_was_measured():
     text = read("README.md")
-    assert text == readme.with_table(text, readme.table()), "run `make readme`"
+    assert text == blocks.with_block(text, readme.MARKS, readme.table()), "run `make readme`"
 
 
 def test_readme_table_refuses_a_failed_run():

@@ -33,9 +33,18 @@ def conda_file(root: Path, name: str, extras: tuple[str, ...], torch: str, edita
     """
     wanted = requirements(root, extras)
     version = next(r.specifier for r in wanted if r.name == "torch")
-    lines = [f"name: {name}", "channels:", "  - conda-forge", "  - nodefaults", "dependencies:",
-             f"  - python={PYTHON}", "  - pip", "  - setuptools", f"  - {torch}{_ordered(version)}",
-             "  - pip:"]
+    lines = [
+        f"name: {name}",
+        "channels:",
+        "  - conda-forge",
+        "  - nodefaults",
+        "dependencies:",
+        f"  - python={PYTHON}",
+        "  - pip",
+        "  - setuptools",
+        f"  - {torch}{_ordered(version)}",
+        "  - pip:",
+    ]
     lines += [f'      - "{r.name}{_ordered(r.specifier)}"' for r in wanted if r.name != "torch"]
     if editable:
         lines.append("      - -e .")
@@ -51,9 +60,11 @@ def files(root: Path = ROOT) -> dict[str, str]:
     """Path -> text of every generated conda file."""
     return {
         "environment.yml": conda_file(
-            root, "dsd-tutorial", ("notebooks", "train", "test"), "pytorch", editable=True),
+            root, "dsd-tutorial", ("notebooks", "train", "test"), "pytorch", editable=True
+        ),
         "binder/environment.yml": conda_file(
-            root, "dsd-tutorial-binder", ("notebooks",), "pytorch-cpu", editable=False),
+            root, "dsd-tutorial-binder", ("notebooks",), "pytorch-cpu", editable=False
+        ),
     }
 
 

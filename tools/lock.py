@@ -38,10 +38,17 @@ def marker_environment(target: Target) -> dict[str, str]:
     system, python = target
     name, os_name, machine, _ = SYSTEMS[system]
     return {
-        "sys_platform": system, "platform_system": name, "os_name": os_name,
-        "platform_machine": machine, "python_version": python, "python_full_version": f"{python}.9",
-        "implementation_name": "cpython", "platform_python_implementation": "CPython",
-        "platform_release": "", "platform_version": "", "implementation_version": f"{python}.9",
+        "sys_platform": system,
+        "platform_system": name,
+        "os_name": os_name,
+        "platform_machine": machine,
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_version": "",
+        "implementation_version": f"{python}.9",
     }
 
 
@@ -60,11 +67,29 @@ def asked_of_pip(name: str, target: Target) -> tuple[str, tuple[str, ...]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps",
-             "--ignore-installed", "--only-binary", ":all:", "--target", folder,
-             "--platform", SYSTEMS[target[0]][3], "--python-version", target[1],
-             "--report", str(report), name],
-            check=True)
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--dry-run",
+                "--no-deps",
+                "--ignore-installed",
+                "--only-binary",
+                ":all:",
+                "--target",
+                folder,
+                "--platform",
+                SYSTEMS[target[0]][3],
+                "--python-version",
+                target[1],
+                "--report",
+                str(report),
+                name,
+            ],
+            check=True,
+        )
         entry = json.loads(report.read_text())["install"][0]["metadata"]
     return entry["version"], tuple(entry.get("requires_dist", ()))
 
@@ -97,8 +122,9 @@ def marker(targets: set[Target]) -> str:
         parts.append(" or ".join(f'sys_platform == "{s}"' for s in systems))
     if len(pythons) < len(PYTHONS):
         parts.append(" or ".join(f'python_version == "{p}"' for p in pythons))
-    return " and ".join(f"({part})" if len(parts) > 1 and " or " in part else part
-                        for part in parts)
+    return " and ".join(
+        f"({part})" if len(parts) > 1 and " or " in part else part for part in parts
+    )
 
 
 def direct(root: Path = ROOT) -> list[Requirement]:

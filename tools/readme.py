@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from dsd_tutorial.notebooks import RECORD, all_notebooks
+from tools.blocks import ROOT, replace_block
 
-ROOT = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- notebooks: written by `make readme` -->", "<!-- end of notebooks -->")
 
 
@@ -23,8 +23,10 @@ def record_from(run: dict) -> dict:
     failed = [entry["notebook"] for entry in run["notebooks"] if entry["status"] != "ok"]
     if failed:
         raise ValueError(f"{', '.join(failed)} failed; mend it and run `make run` again")
-    measured = {entry["notebook"]: {"seconds": entry["seconds"], "peak_mb": entry["peak_mb"]}
-                for entry in run["notebooks"]}
+    measured = {
+        entry["notebook"]: {"seconds": entry["seconds"], "peak_mb": entry["peak_mb"]}
+        for entry in run["notebooks"]
+    }
     return {"machine": run["machine"], "notebooks": measured}
 
 
@@ -42,17 +44,11 @@ def table(root: Path = ROOT) -> str:
     if path.is_file():
         machine = json.loads(path.read_text(encoding="utf-8"))["machine"]
         rows.append("")
-        rows.append(f"Measured by `make run` on {machine['cores']} CPU cores, no GPU "
-                    f"({machine['system']}, Python {machine['python']}).")
+        rows.append(
+            f"Measured by `make run` on {machine['cores']} CPU cores, no GPU "
+            f"({machine['system']}, Python {machine['python']})."
+        )
     return "\n".join(rows)
-
-
-def with_table(text: str, block: str) -> str:
-    """The README with its block replaced; raises `ValueError` where the marks are missing."""
-    if any(text.count(mark) != 1 for mark in MARKS):
-        raise ValueError(f"README.md must hold each of {MARKS} once")
-    before, rest = text.split(MARKS[0])
-    return f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
 
 
 def main() -> int:
@@ -69,9 +65,7 @@ def main() -> int:
         target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
     else:
         print("No build/run.json: keeping the last record. `make run` measures anew.")
-    readme = ROOT / "README.md"
-    text = with_table(readme.read_text(encoding="utf-8"), table())
-    readme.write_text(text, encoding="utf-8", newline="\n")
+    replace_block(MARKS, table())
     return 0
 
 

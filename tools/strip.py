@@ -57,8 +57,11 @@ def main() -> int:
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
-    changed = [path for path in given.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
-               if not is_stripped(path)]
+    changed = [
+        path
+        for path in given.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+        if not is_stripped(path)
+    ]
     for path in changed:
         if not given.check:
             notebook = nbformat.read(path, as_version=4)
