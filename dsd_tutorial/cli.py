@@ -86,8 +86,8 @@ def list_all() -> None:
 
 def _availability(entry) -> str:
     """Where a registered model's files are, in two words; nothing is downloaded."""
-    from .model_files import hub_folder, require_complete
     from .registry import EMBEDDED_FOLDER, MissingModelError
+    from .stable_diffusion.files import hub_folder, require_complete
 
     try:
         if entry.kind == "embedded":

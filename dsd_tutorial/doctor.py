@@ -114,9 +114,9 @@ def check_device() -> Finding:
 
 def check_weights(folder: Path | None = None) -> Finding:
     """Whether the embedded model is complete and every file is the one that was published."""
-    from .checksums import verify
-    from .model_files import require_complete
     from .registry import EMBEDDED_FOLDER, REGISTRY, ChecksumError, MissingModelError
+    from .stable_diffusion.checksums import verify
+    from .stable_diffusion.files import require_complete
 
     folder = EMBEDDED_FOLDER if folder is None else folder
     entry = REGISTRY["shapes-sd"]

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsd_tutorial.attention import observe
-from dsd_tutorial.noising import shared_noise, time_grid
-from dsd_tutorial.token_masks import word_positions
+from dsd_tutorial.attention.token_masks import word_positions
+from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
 Word = str | tuple[str, int]
 Heat = dict[Word, Tensor]

@@ -16,8 +16,8 @@ from dsd_tutorial.attention import (
     cross_attention_paths,
     observe,
 )
-from dsd_tutorial.pooling import log_sum_exp
-from dsd_tutorial.processors import AlteredAttnProcessor, fused_kernel
+from dsd_tutorial.attention.pooling import log_sum_exp
+from dsd_tutorial.attention.processors import AlteredAttnProcessor, fused_kernel
 
 TEXTS = ["a red circle", "a blue square above a green star", "ring"]
 
@@ -131,7 +131,7 @@ def test_what_the_kernel_does_not_know_takes_the_explicit_path(tiny, inputs, ask
 def test_without_a_kernel_the_explicit_path_gives_the_same(tiny, inputs, monkeypatch):
     with torch.no_grad(), observe(tiny, "mid.0") as fast:
         tiny.predict_noise(*inputs)
-    monkeypatch.setattr("dsd_tutorial.processors.fused_kernel", lambda *a: None)
+    monkeypatch.setattr("dsd_tutorial.attention.processors.fused_kernel", lambda *a: None)
     with torch.no_grad(), observe(tiny, "mid.0") as slow:
         tiny.predict_noise(*inputs)
     assert slow.path == {"mid.0": "explicit"}
@@ -141,7 +141,7 @@ def test_without_a_kernel_the_explicit_path_gives_the_same(tiny, inputs, monkeyp
 def test_unknown_devices_have_no_kernel_and_a_kernel_that_lies_is_refused(monkeypatch):
     assert fused_kernel("mps", torch.float32, 8) is None
     lie = lambda q, k, v, s: (q, torch.zeros(q.shape[:-1]))  # noqa: E731
-    monkeypatch.setattr("dsd_tutorial.processors._cpu_kernel", lie)
+    monkeypatch.setattr("dsd_tutorial.attention.processors._cpu_kernel", lie)
     assert fused_kernel.__wrapped__("cpu", torch.float32, 8) is None
 
 
@@ -314,7 +314,7 @@ def test_large_passes_go_through_in_parts(tiny, inputs, monkeypatch):
     mask = torch.rand(3, 32, generator=torch.Generator().manual_seed(0)) < 0.5
     with torch.no_grad(), observe(tiny, "up", mask) as whole:
         tiny.predict_noise(*inputs)
-    monkeypatch.setattr("dsd_tutorial.watching.CHUNK", 1)
+    monkeypatch.setattr("dsd_tutorial.attention.watching.CHUNK", 1)
     with torch.no_grad(), observe(tiny, "up", mask) as parts:
         tiny.predict_noise(*inputs)
     for name in whole.scores:
@@ -424,7 +424,7 @@ def test_observers_nest_and_each_gets_what_it_asked_for(tiny, inputs):
 def test_our_processors_return_the_stock_tensor(stock, options, case):
     from diffusers.models import attention_processor as stocks
 
-    from dsd_tutorial.processors import FusedAttnProcessor
+    from dsd_tutorial.attention.processors import FusedAttnProcessor
 
     torch.manual_seed(0)
     text = None if case == "no text" else torch.randn(2, 7, 24 if case != "no text" else 16)

@@ -12,7 +12,8 @@ import torch
 
 matplotlib.use("Agg")
 
-from dsd_tutorial import figures, style  # noqa: E402
+from dsd_tutorial import figures
+from dsd_tutorial.figures import style  # noqa: E402
 from dsd_tutorial.metrics import Interval  # noqa: E402
 
 ALT = 'Two lines, "a" & <b>, that cross at three.'

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dsd_tutorial.attention import alter, observe
+from dsd_tutorial.attention.token_masks import word_positions
 from dsd_tutorial.heatmaps import heat_maps, mass_ratio, pointing_game, token_heat, trace
-from dsd_tutorial.noising import shared_noise
-from dsd_tutorial.token_masks import word_positions
+from dsd_tutorial.stable_diffusion.noising import shared_noise
 
 TEXT = "a red circle left of a hexagon"
 FAST = {"steps": 2, "progress": False}

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dsd_tutorial.attention import alter
+from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask, word_positions
 from dsd_tutorial.matching import components, pass_components, score, score_pairs
-from dsd_tutorial.noising import shared_noise, time_grid
-from dsd_tutorial.token_masks import TOKEN_MASKS, token_mask, word_positions
+from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
 TEXTS = ["a red circle", "a blue square above a green star", "a pink heart", "a red circle"]
 FAST = {"steps": 2, "progress": False}
@@ -176,7 +176,7 @@ def test_weights_over_layers_and_heads(tiny, images):
 
 
 def test_layers_with_unequal_head_counts_are_padded_and_ignored():
-    from dsd_tutorial.components import Components
+    from dsd_tutorial.matching.parts import Components
 
     nan = float("nan")
     scores = torch.tensor([[[[1.0, 3.0], [4.0, nan]]]])  # 1 pair, 1 step, 2 layers, 2 and 1 heads

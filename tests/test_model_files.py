@@ -9,7 +9,6 @@ import torch
 from folder_checks import run_plain, text_towers_are_equal, weights
 from safetensors.torch import load_file, save_file
 
-from dsd_tutorial.checksums import combined_sha256, file_sha256, part_weights
 from dsd_tutorial.registry import (
     REGISTRY,
     ChecksumError,
@@ -17,6 +16,7 @@ from dsd_tutorial.registry import (
     MissingModelError,
 )
 from dsd_tutorial.stable_diffusion import load_model
+from dsd_tutorial.stable_diffusion.checksums import combined_sha256, file_sha256, part_weights
 
 TEXTS = ["a red circle left of a blue square", ""]
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -5,7 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dsd_tutorial.pixels import ImageSettings, check_images, resize, to_pil, to_tensor
+from dsd_tutorial.stable_diffusion.pixels import (
+    ImageSettings,
+    check_images,
+    resize,
+    to_pil,
+    to_tensor,
+)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_model import tiny_model
 
-from dsd_tutorial.sampling import guided, initial_noise, seed_list
+from dsd_tutorial.stable_diffusion.sampling import guided, initial_noise, seed_list
 
 PROMPTS = ["a red circle", "a blue square left of a green star", "a yellow ring"]
 QUICK = {"steps": 3, "progress": False}

@@ -121,7 +121,7 @@ def test_clip_image_equals_clip(tiny, images):
 
 
 def test_pil_pictures_are_accepted(tiny, images):
-    from dsd_tutorial.pixels import to_pil
+    from dsd_tutorial.stable_diffusion.pixels import to_pil
 
     pictures = to_pil(images)
     assert torch.allclose(tiny.encode_image(pictures), tiny.encode_image(images), atol=0.05)

@@ -27,9 +27,9 @@ def draw() -> str:
     import matplotlib.pyplot as plt
 
     from dsd_tutorial.figures import draw_image, overlay_heat
+    from dsd_tutorial.figures.style import DPI, STYLE
     from dsd_tutorial.heatmaps import trace
     from dsd_tutorial.stable_diffusion import load_model
-    from dsd_tutorial.style import DPI, STYLE
 
     model = load_model("shapes-sd")
     with plt.rc_context(STYLE):

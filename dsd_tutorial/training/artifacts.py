@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dsd_tutorial import model_writer
-from dsd_tutorial.model_writer import write_checksums, write_diffusers_part, write_pipeline_index
-from dsd_tutorial.pixels import ImageSettings
+from dsd_tutorial.stable_diffusion import writer
+from dsd_tutorial.stable_diffusion.pixels import ImageSettings
+from dsd_tutorial.stable_diffusion.writer import (
+    write_checksums,
+    write_diffusers_part,
+    write_pipeline_index,
+)
 
 MEAN = STD = (0.5, 0.5, 0.5)  # the image tower reads pixels in [-1, 1]
 
@@ -67,10 +71,10 @@ def write_clip(clip, output: Path) -> None:
     """<output>/clip and, from the same tensors bit for bit, <output>/text_encoder, in fp32."""
     output = Path(output)
     clip.config._attn_implementation = None
-    model_writer.write_clip(clip, output / "clip")
+    writer.write_clip(clip, output / "clip")
     ImageSettings(size=64, crop=64, mean=MEAN, std=STD).write(output / "clip")
     load_tokenizer(output).save_pretrained(output / "clip")
-    model_writer.write_text_encoder(clip.text_model, output / "text_encoder")
+    writer.write_text_encoder(clip.text_model, output / "text_encoder")
     write_checksums(output)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dsd_tutorial.checksums import file_sha256, state_sha256
+from dsd_tutorial.stable_diffusion.checksums import file_sha256, state_sha256
 from dsd_tutorial.training.artifacts import (
     ENCODER,
     load_part,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsd_tutorial.layers import cross_attention_layers
-from dsd_tutorial.style import INK, figure
+from dsd_tutorial.attention.layers import cross_attention_layers
+from dsd_tutorial.figures.style import INK, figure
 
 NETWORK, TENSOR, EDGE = "#CFE3F2", "#FFFFFF", "#0072B2"
 ALT = (

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsd_tutorial.pooling import add_gated
+from dsd_tutorial.attention.pooling import add_gated
 
 Edit = Callable[[Tensor, str], Tensor]
 

@@ -16,9 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsd_tutorial.components import Components, components, pass_components
-
-__all__ = ["Components", "components", "pass_components", "score", "score_pairs"]
+from dsd_tutorial.matching.parts import components
 
 
 def score(

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dsd_tutorial.pixels import ImageSettings, check_images, to_tensor
 from dsd_tutorial.registry import ModelEntry
+from dsd_tutorial.stable_diffusion.pixels import ImageSettings, check_images, to_tensor
 
 
 class ClipImage(NamedTuple):

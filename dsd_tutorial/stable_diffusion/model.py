@@ -18,21 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsd_tutorial import model_files, model_writer, sampling
-from dsd_tutorial.checksums import (
+from dsd_tutorial.registry import resolve
+from dsd_tutorial.stable_diffusion import files, sampling, writer
+from dsd_tutorial.stable_diffusion.checksums import (
     WEIGHTS,
     combined_sha256,
     folder_checksums,
     state_sha256,
     verify,
 )
-from dsd_tutorial.devices import pick_device, pick_dtype
-from dsd_tutorial.encoders import ClipImage, Encoders
-from dsd_tutorial.pixels import ImageSettings, to_pil, to_tensor
-from dsd_tutorial.registry import resolve
-
-__all__ = ["ClipImage", "ImageSettings", "StableDiffusion", "load_model", "pick_device"]
-__all__ += ["to_pil", "to_tensor"]
+from dsd_tutorial.stable_diffusion.devices import pick_device, pick_dtype
+from dsd_tutorial.stable_diffusion.encoders import Encoders
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "clip", "image_processor")
 
@@ -206,7 +202,7 @@ class StableDiffusion(Encoders):
 
     def pipeline(self) -> Any:
         """Return a diffusers StableDiffusionPipeline that shares these parts (import: seconds)."""
-        with model_files.quiet():
+        with files.quiet():
             from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
                 StableDiffusionPipeline,
             )
@@ -230,7 +226,7 @@ class StableDiffusion(Encoders):
         text encoder and CLIP in float32. Other files in the folder are left alone.
         """
         parts = {name: getattr(self, name) for name in PARTS}
-        return model_writer.write_parts(parts, Path(folder), dtype_unet)
+        return writer.write_parts(parts, Path(folder), dtype_unet)
 
 
 def load_model(
@@ -254,12 +250,12 @@ def load_model(
     entry, folder = resolve(name_or_path)
     target, precision = pick_device(device), pick_dtype(dtype)
     if folder is None:
-        folder = model_files.hub_folder(entry, download)
+        folder = files.hub_folder(entry, download)
     else:
-        model_files.require_complete(folder, entry)
+        files.require_complete(folder, entry)
     found = verify(folder, entry)
-    towers = model_files.towers_for(entry, clip, download)
-    parts = model_files.read_parts(folder, towers)
+    towers = files.towers_for(entry, clip, download)
+    parts = files.read_parts(folder, towers)
     model = StableDiffusion(
         **parts, name=entry.name, entry=entry, folder=folder, device=target, dtype=precision
     )

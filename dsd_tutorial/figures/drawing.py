@@ -14,12 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dsd_tutorial.style import HATCHES, INK, LINES, MARKERS, SERIES, colormap, figure
-
-__all__ = [
-    "band", "bare", "bars", "colormap", "draw_image", "figure", "overlay_heat", "show_heats",
-    "show_images", "show_latents",
-]  # fmt: skip
+from dsd_tutorial.figures.style import HATCHES, INK, LINES, MARKERS, SERIES, colormap, figure
 
 
 def _array(values: Any) -> np.ndarray:

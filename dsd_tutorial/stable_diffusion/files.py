@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsd_tutorial.checksums import WEIGHTS, part_weights
-from dsd_tutorial.pixels import ImageSettings
 from dsd_tutorial.registry import (
     IncompleteWeightsError,
     MissingModelError,
@@ -21,6 +19,8 @@ from dsd_tutorial.registry import (
     Source,
     missing_message,
 )
+from dsd_tutorial.stable_diffusion.checksums import WEIGHTS, part_weights
+from dsd_tutorial.stable_diffusion.pixels import ImageSettings
 
 _SMALL = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*"]
 _FETCH = [*_SMALL, *(f"{part}/*model.safetensors" for part in ("vae", "unet", "text_encoder"))]

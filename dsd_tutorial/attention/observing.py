@@ -20,22 +20,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dsd_tutorial.layers import choose_layers, cross_attention_layers, cross_attention_paths
-from dsd_tutorial.pooling import Normalise
-from dsd_tutorial.processors import AlteredAttnProcessor, Edit, FusedAttnProcessor, Prefix
-from dsd_tutorial.watching import STOCK, Masks, Observation, Request, Watch, check_masks
-
-__all__ = [
-    "AlteredAttnProcessor",
-    "NothingCaptured",
-    "Observation",
-    "Prefix",
-    "alter",
-    "choose_layers",
-    "cross_attention_layers",
-    "cross_attention_paths",
-    "observe",
-]
+from dsd_tutorial.attention.layers import (
+    choose_layers,
+)
+from dsd_tutorial.attention.pooling import Normalise
+from dsd_tutorial.attention.processors import AlteredAttnProcessor, Edit, FusedAttnProcessor, Prefix
+from dsd_tutorial.attention.watching import STOCK, Masks, Observation, Request, Watch, check_masks
 
 
 class NothingCaptured(RuntimeError):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsd_tutorial.checksums import folder_checksums
+from dsd_tutorial.stable_diffusion.checksums import folder_checksums
 
 
 def write_parts(parts: dict[str, Any], folder: Path, dtype: torch.dtype) -> dict[str, str]:

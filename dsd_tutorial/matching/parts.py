@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsd_tutorial.attention import observe
-from dsd_tutorial.layers import choose_layers
-from dsd_tutorial.noising import shared_noise, time_grid
-from dsd_tutorial.pooling import PIXEL_POOLINGS, pool_pixels
-from dsd_tutorial.token_masks import TOKEN_MASKS
-from dsd_tutorial.token_masks import token_mask as positions_of
+from dsd_tutorial.attention.layers import choose_layers
+from dsd_tutorial.attention.pooling import PIXEL_POOLINGS, pool_pixels
+from dsd_tutorial.attention.token_masks import TOKEN_MASKS
+from dsd_tutorial.attention.token_masks import token_mask as positions_of
+from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dsd_tutorial.pooling import Normalise, log_sum_exp
-from dsd_tutorial.processors import AttentionRecord, head_bias, scaled_logits, split_heads
+from dsd_tutorial.attention.pooling import Normalise, log_sum_exp
+from dsd_tutorial.attention.processors import AttentionRecord, head_bias, scaled_logits, split_heads
 
 Masks = Tensor | Sequence[Tensor | None] | None
 # Processors of diffusers that use to_q and to_k and leave the logits alone.
