@@ -133,7 +133,7 @@ def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
     file = options.work / f"latents-{key}-{seed}-{len(pool)}.pt"
     if file.exists():
         pool.images = pool.images[:0]
-        return torch.load(file, map_location=device, weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True).to(device)
     latents = encode_pool(load_part(options.output, "vae").to(device), pool)
     options.work.mkdir(parents=True, exist_ok=True)
     torch.save(latents, file)
