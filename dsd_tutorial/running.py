@@ -140,13 +140,27 @@ def run_notebook(
 
 
 def write_html(executed: Path) -> Path:
-    """The HTML page beside an executed notebook, with its figures inside."""
+    """The HTML page beside an executed notebook, with its figures inside, solutions folded."""
+    import nbformat
     from nbconvert import HTMLExporter
 
     page = executed.with_suffix(".html")
-    body, _ = HTMLExporter().from_filename(str(executed))
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.cells = [_folded(cell) for cell in notebook.cells]
+    body, _ = HTMLExporter().from_notebook_node(notebook)
     page.write_text(body, encoding="utf-8")
     return page
+
+
+def _folded(cell: Any) -> Any:
+    """A solution's cell as text that opens on a click: HTML pages know nothing of hidden source."""
+    if cell.cell_type != "code" or "solution" not in cell.metadata.get("tags", []):
+        return cell
+    from nbformat.v4 import new_markdown_cell
+
+    return new_markdown_cell(
+        f"<details><summary>Solution</summary>\n\n```python\n{cell.source}\n```\n\n</details>"
+    )
 
 
 def run_all(

@@ -2,11 +2,12 @@
 
 import json
 
+import nbformat
 import pytest
 from course_files import small_clone, write_notebook
 
 from dsd_tutorial.parameters import ParameterError
-from dsd_tutorial.running import main, run_all, run_notebook, unfinished
+from dsd_tutorial.running import main, run_all, run_notebook, unfinished, write_html
 
 CHECK = (
     "from dsd_tutorial.parameters import check_parameters\n"
@@ -90,3 +91,16 @@ def test_no_notebook_at_all_is_no_failure(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text("")
     monkeypatch.chdir(tmp_path)
     assert main([]) == 0
+
+
+def test_pages_fold_solutions_away(tmp_path):
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    cells = [new_code_cell("open_one = 1"), new_code_cell("secret = 2")]
+    cells[1].metadata["tags"] = ["solution"]
+    path = tmp_path / "page.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    page = write_html(path).read_text(encoding="utf-8")
+    before, folded = page.split("<summary>Solution</summary>")
+    assert "open_one" in before and "secret" not in before
+    assert "secret" in folded.split("</details>")[0]
