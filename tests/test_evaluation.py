@@ -84,7 +84,7 @@ def test_sampling_is_chosen_by_exact_pictures(monkeypatch):
             )
 
     chosen = evaluation.choose_sampling(Picky(), 20, 0, progress=False)
-    assert (chosen["guidance"], chosen["steps"]) == (3.0, 20)  # 40 is no better, so 20
+    assert (chosen["guidance"], chosen["steps"]) == (3.0, 20)
     assert len(chosen["tried"]) == len(evaluation.GUIDANCES) + len(evaluation.STEPS) - 1
 
 
