@@ -5,6 +5,7 @@ alt text included. The prompts are fixed and every seed is 0: nothing was picked
 """
 
 import sys
+import textwrap
 
 from tools.blocks import ROOT, replace_block
 
@@ -38,8 +39,7 @@ def draw() -> str:
             with trace(model, prompt, [word]) as heat:
                 image = model.sample([prompt], progress=False)[0]
             draw_image(top, image)
-            words = prompt.split(" on a ")
-            top.set_title(words[0].replace(" of ", " of\n", 1) + f"\non {words[-1]}", fontsize=8)
+            top.set_title("\n".join(textwrap.wrap(prompt, 24)), fontsize=8)
             overlay_heat(bottom, image, heat[word][0], f"where “{word}” looks")
         TARGET.parent.mkdir(exist_ok=True)
         fig.savefig(TARGET, dpi=DPI, metadata={"Software": None})

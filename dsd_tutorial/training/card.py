@@ -109,7 +109,7 @@ def write_card(folder: Path) -> Path:
         limits=f"Below the level aimed at: {_list(f'`{m}`' for m in missed)}. " if missed else "",
     )
     path = folder / "README.md"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -39,10 +39,8 @@ def probe(
     from sklearn.linear_model import RidgeClassifier
 
     center, spread = train.mean(0), train.std().clamp(min=1e-6)
-    fitted = RidgeClassifier(alpha=1.0).fit(
-        ((train - center) / spread).double().numpy(), train_labels
-    )
-    found = fitted.predict(((test - center) / spread).double().numpy())
+    train, test = (((x - center) / spread).double().numpy() for x in (train, test))
+    found = RidgeClassifier(alpha=1.0).fit(train, train_labels).predict(test)
     return accuracy(np.asarray(found) == np.asarray(test_labels))
 
 
