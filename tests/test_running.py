@@ -16,7 +16,8 @@ CHECK = (
 
 
 def test_parameters_arrive_and_cost_is_measured(tmp_path):
-    path = small_clone(tmp_path, CHECK, "block = bytearray(150_000_000)\nprint(steps)")
+    hold = "import time\nblock = b'x' * 150_000_000\ntime.sleep(2)  # longer than a sample\n"
+    path = small_clone(tmp_path, CHECK, hold + "print(steps)")
     output = tmp_path / "build" / path.name
     outcome = run_notebook(path, output, {"steps": 7}, progress=False)
     assert outcome.status == "ok" and outcome.error is None
