@@ -158,17 +158,21 @@ def read_parts(folder: Path, clip: Path | None = None) -> dict[str, Any]:
     settings = clip is not None and (clip / "preprocessor_config.json").is_file()
     with quiet():
         return {
-            "vae": _read(AutoencoderKL, folder / "vae"),
-            "unet": _read(UNet2DConditionModel, folder / "unet"),
-            "text_encoder": _read(CLIPTextModel, folder / "text_encoder"),
+            "vae": read_part(AutoencoderKL, folder / "vae"),
+            "unet": read_part(UNet2DConditionModel, folder / "unet"),
+            "text_encoder": read_part(CLIPTextModel, folder / "text_encoder"),
             "tokenizer": CLIPTokenizer.from_pretrained(str(folder / "tokenizer")),
             "scheduler": scheduler.from_pretrained(str(folder / "scheduler")),
-            "clip": _read(CLIPModel, clip) if clip is not None else None,
+            "clip": read_part(CLIPModel, clip) if clip is not None else None,
             "image_processor": ImageSettings.read(clip) if settings else None,
         }
 
 
-def _read(kind: Any, folder: Path) -> Any:
+def read_part(kind: Any, folder: Path) -> Any:
+    """Return the model of class `kind` in `folder`; IncompleteWeightsError if tensors are missing.
+
+    Without this check a missing tensor would silently stay random.
+    """
     model, info = kind.from_pretrained(str(folder), output_loading_info=True, local_files_only=True)
     missing = sorted(map(str, info["missing_keys"])) + sorted(map(str, info["mismatched_keys"]))
     if missing:

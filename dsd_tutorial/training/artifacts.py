@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from dsd_tutorial.stable_diffusion import writer
+from dsd_tutorial.stable_diffusion.files import read_part
 from dsd_tutorial.stable_diffusion.pixels import ImageSettings
 from dsd_tutorial.stable_diffusion.writer import (
     write_checksums,
@@ -47,7 +48,7 @@ def load_part(folder: Path, name: str):
         from transformers import CLIPModel as kind
     else:
         from transformers import CLIPTextModel as kind
-    model = kind.from_pretrained(_need(folder, name), use_safetensors=True)
+    model = read_part(kind, _need(folder, name))
     return model.float().requires_grad_(False).eval()
 
 

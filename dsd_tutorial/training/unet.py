@@ -93,7 +93,7 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
 
 
 class Denoising:
-    """The loss of one step: noise prediction with min-SNR weights on a random batch."""
+    """The loss of one step: v-prediction on a random batch, its weight in z0 capped."""
 
     def __init__(self, loop: Loop, pool: Pool, latents: Tensor, encoder, tokenizer, options):
         self.loop, self.pool, self.latents, self.encoder = loop, pool, latents, encoder
@@ -112,8 +112,9 @@ class Denoising:
         with torch.no_grad():
             context = self.encoder(tokens).last_hidden_state
         abar = self.alphas[t].view(-1, 1, 1, 1)
-        noisy = abar.sqrt() * self.latents[index].float() + (1 - abar).sqrt() * noise
-        v = abar.sqrt() * noise - (1 - abar).sqrt() * self.latents[index].float()
+        clean = self.latents[index].float()
+        noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
+        v = abar.sqrt() * noise - (1 - abar).sqrt() * clean
         each = (self.unet(noisy, t, context).sample.float() - v).pow(2).mean((1, 2, 3))
         in_z0 = 1 / (1 - abar).flatten()  # SNR + 1
         loss = (each * in_z0.clamp(max=WEIGHT_LIMIT) / in_z0).mean()
