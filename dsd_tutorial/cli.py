@@ -33,10 +33,12 @@ class Stage(StrEnum):
 
 
 # What `train` does unless told otherwise: about what the shipped weights had.
-SCHEDULES: dict[Stage, dict[str, float]] = {
+SCHEDULES: dict[Stage, dict[str, float | str]] = {
     Stage.autoencoder: dict(steps=6_000, batch=32, lr=1.5e-3, ema=0.998, pool=24_000),
     Stage.clip: dict(steps=3_000, batch=128, lr=1e-3, ema=0.998, pool=30_000, weight_decay=0.05),
-    Stage.unet: dict(steps=30_000, batch=48, lr=1e-3, ema=0.9995, pool=60_000, warmup=300),
+    Stage.unet: dict(
+        steps=30_000, batch=48, lr=1e-3, ema=0.9995, pool=80_000, warmup=300, optimizer="muon"
+    ),
 }
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
 
@@ -165,7 +167,9 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
     init: Annotated[
         Path | None,
-        typer.Option(help="A model folder to start from: its U-Net, or (autoencoder) its decoder."),
+        typer.Option(
+            help="A model folder whose U-Net, decoder (autoencoder) or image tower (clip) goes on."
+        ),
     ] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' average.")] = None,
     pool: Annotated[int | None, typer.Option(min=1, help="Pictures to draw from.")] = None,
@@ -173,14 +177,15 @@ def train(
     work: Annotated[Path, typer.Option(help="Folder of checkpoints and logs.")] = Path(
         "build/training"
     ),
+    optimizer: Annotated[str | None, typer.Option(help="adamw or muon.")] = None,
     compile: Annotated[bool, typer.Option(help="torch.compile the model.")] = False,
     hard_negatives: Annotated[bool, typer.Option(help="An ablation of clip only.")] = False,
 ) -> None:
     """Train one part of the embedded model from scratch."""
     if hard_negatives and stage is not Stage.clip:
         _stop(f"--hard-negatives is an ablation of clip; {stage} has none.")
-    if init is not None and stage in (Stage.tokenizer, Stage.clip):
-        _stop(f"--init continues a U-Net or refines a decoder; {stage} starts from scratch.")
+    if init is not None and stage is Stage.tokenizer:
+        _stop("--init continues a U-Net, a decoder or CLIP's image side; a tokenizer starts anew.")
     if stage is Stage.tokenizer:
         from .training.tokenizer import train_tokenizer
 
@@ -190,6 +195,7 @@ def train(
     from .training.loop import Options
 
     chosen = {"steps": steps, "batch": batch, "lr": lr, "ema": ema, "pool": pool}
+    chosen["optimizer"] = optimizer
     given = {name: value for name, value in chosen.items() if value is not None}
     try:
         options = Options(

@@ -84,7 +84,8 @@ def test_list_names_notebooks_and_models(clone):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("train", "clip", "--init", "x"), "--init continues a U-Net"),
+        (("train", "tokenizer", "--init", "x"), "a tokenizer starts anew"),
+        (("train", "clip", "--optimizer", "sgd"), "'sgd'; choose adamw or muon"),
         (("train", "unet", "--hard-negatives"), "ablation of clip"),
         (("train", "clip", "--lr", "-1"), "lr is -1"),
     ],

@@ -15,7 +15,13 @@ from dsd_tutorial.training.clip import contrastive_loss, train_clip
 from dsd_tutorial.training.data import make_pool
 from dsd_tutorial.training.loop import Ema, Loop, Options, make_accelerator
 from dsd_tutorial.training.tokenizer import train_tokenizer
-from dsd_tutorial.training.unet import HIGH_NOISE, draw_timesteps, parent_hashes, train_unet
+from dsd_tutorial.training.unet import (
+    HIGH_NOISE,
+    HIGH_SHARE,
+    draw_timesteps,
+    parent_hashes,
+    train_unet,
+)
 
 pytest.importorskip("accelerate", reason="the extra `train` is not installed")
 
@@ -120,7 +126,8 @@ def test_time_steps_cover_everything_with_more_weight_on_high_noise():
     t = draw_timesteps(40_000, torch.Generator().manual_seed(0))
     assert 0 <= t.min() and t.max() <= 999 and t.min() < 10 and t.max() > 990
     high = ((t >= HIGH_NOISE[0]) & (t < HIGH_NOISE[1])).float().mean().item()
-    expected = 0.5 + 0.5 * (HIGH_NOISE[1] - HIGH_NOISE[0]) / 1000
+    everywhere = (HIGH_NOISE[1] - HIGH_NOISE[0]) / 1000
+    expected = HIGH_SHARE + (1 - HIGH_SHARE) * everywhere
     assert high == pytest.approx(expected, abs=0.02)
 
 
@@ -155,6 +162,19 @@ def test_refining_the_decoder_leaves_every_latent_as_it_was(trained, tmp_path):
     changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
     assert "decoder" in changed and not changed & {"encoder", "quant_conv"}
     assert parent_hashes(copy) == hashes
+
+
+def test_refining_the_image_tower_leaves_the_text_side_as_it_was(trained, tmp_path):
+    folder, common = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    hashes = parent_hashes(copy)
+    before = load_part(copy, "clip").state_dict()
+    train_clip(Options(**(common | {"output": copy, "init": copy, "work": tmp_path})))
+    after = load_part(copy, "clip").state_dict()
+    changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {"vision_model", "visual_projection", "logit_scale"}
+    assert parent_hashes(copy) == hashes  # the text encoder's file, byte for byte
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"lr": 0.0}, {"pool": 0}])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsd_tutorial.training.artifacts import load_tokenizer, write_clip
+from dsd_tutorial.training.artifacts import load_part, load_tokenizer, write_clip
 from dsd_tutorial.training.data import CONTEXT_LENGTH, Pool, make_pool, tokenize
 from dsd_tutorial.training.loop import Loop, Options, make_accelerator
 
@@ -62,13 +62,23 @@ def contrastive_loss(image: Tensor, text: Tensor, log_scale: Tensor) -> tuple[Te
 
 
 def train_clip(options: Options, hard_negatives: bool = False) -> dict[str, float]:
-    """Trains and writes <output>/clip and <output>/text_encoder; returns the last figures."""
+    """Trains and writes <output>/clip and <output>/text_encoder; returns the last figures.
+
+    `options.init` is a model folder whose image side alone is trained further, against its text
+    side as it is (as in LiT, Zhai et al., arXiv 2111.07991), so that a U-Net that reads the text
+    tower stays valid.
+    """
     accelerator = make_accelerator(options.device)
     tokenizer = load_tokenizer(options.output)
     torch.manual_seed(options.seed)
-    clip = build_clip(tokenizer).to(accelerator.device)
+    refine = options.init is not None
+    clip = load_part(options.init, "clip") if refine else build_clip(tokenizer)
+    clip.set_attn_implementation("eager")  # the backward of sdpa is slow on CPU
+    clip.train().to(accelerator.device)
+    for name, parameter in clip.named_parameters():
+        parameter.requires_grad_(not (refine and name.startswith("text_")))
     pool = make_pool(options.pool, options.seed + 7, tokenizer=tokenizer, device=accelerator.device)
-    loop = Loop("clip", clip, options, accelerator)
+    loop = Loop("image_tower" if refine else "clip", clip, options, accelerator)
     forward = torch.compile(clip) if options.compile else clip
     rng = random.Random(options.seed)
 

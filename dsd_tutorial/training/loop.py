@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from dsd_tutorial.training.optimizer import OPTIMIZERS, make_optimizer
+
 
 @dataclass
 class Options:
@@ -42,6 +44,7 @@ class Options:
     warmup: int = 200
     weight_decay: float = 0.01
     ema: float | None = None
+    optimizer: str = "adamw"
     compile: bool = False
     work: Path = Path("build/training")
 
@@ -51,6 +54,8 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
         self.output, self.work = Path(self.output), Path(self.work)
 
 
@@ -92,18 +97,8 @@ class Loop:
         self.name, self.options, self.accelerator = name, options, accelerator
         self.raw = model
         self.ema = Ema(model, options.ema) if options.ema else None
-        decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": decay, "weight_decay": options.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=options.lr,
-            betas=(0.9, 0.99),
-            fused=True,
-        )
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model = accelerator.prepare(model)
+        self.optimizer = make_optimizer(options.optimizer, model, options.lr, options.weight_decay)
         seed = options.seed * 1000 + accelerator.process_index
         self.generator = torch.Generator().manual_seed(seed)
         self.step, self.elapsed, self.history = 0, 0.0, []

@@ -3,8 +3,8 @@
 The network predicts v = sqrt(abar) e - sqrt(1 - abar) z0 (Salimans and Ho, arXiv 2202.00512), as
 Stable Diffusion 2.1 does. What an object is and where it goes is decided at high noise, and there
 the loss on e alone hardly sees it: an error in z0 counts with the signal-to-noise ratio, a few
-thousandths, while in v it counts fully. For the same reason half of the time steps are drawn from
-the noisy half, and the weight of nearly clean steps is capped (min-SNR, arXiv 2303.09556).
+thousandths, while in v it counts fully. For the same reason most time steps are drawn from the
+noisy side, and the weight of nearly clean steps is capped (min-SNR, arXiv 2303.09556).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ WIDTHS = (32, 96, 192)
 HEADS = 4
 EMPTY_SHARE = 0.1  # captions replaced by the empty one, for classifier-free guidance
 WEIGHT_LIMIT = 5.0  # of an error in z0, which plain v-prediction weights by SNR + 1
-HIGH_NOISE = (500, 1000)  # half of all time steps are drawn from here
+HIGH_NOISE = (600, 1000)  # where layout and identity are decided: that share is drawn from here
+HIGH_SHARE = 0.7
+ONE_OBJECT_SHARE = 0.35  # two objects are the harder half
 
 
 def build_unet(widths: tuple[int, ...] = WIDTHS, context_width: int = 128):
@@ -71,7 +73,10 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
     encoder = load_part(options.output, "text_encoder").to(device)
     # each process draws from a pool of its own
     share, seed = options.pool // accelerator.num_processes, accelerator.process_index
-    pool = make_pool(share, options.seed + 13 + seed, tokenizer=tokenizer, device=device)
+    pool = make_pool(
+        share, options.seed + 13 + seed, tokenizer=tokenizer, device=device,
+        one_object_share=ONE_OBJECT_SHARE,
+    )  # fmt: skip
     latents = cached_latents(options, pool, options.seed + 13 + seed, device)
     loop = Loop("unet", unet, options, accelerator)
     loss = Denoising(loop, pool, latents, encoder, tokenizer, options)
@@ -84,6 +89,7 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
         "steps_of_this_run": loop.step,
         "batch": options.batch,
         "lr": options.lr,
+        "optimizer": options.optimizer,
         "minutes_of_this_run": round(loop.elapsed / 60, 1),
         "loss": loop.history[-1]["loss"] if loop.history else None,
     }
@@ -122,16 +128,16 @@ class Denoising:
 
 
 def draw_timesteps(n: int, generator: torch.Generator) -> Tensor:
-    """Time steps (n,): half uniform over all 1,000, half uniform over `HIGH_NOISE`."""
+    """Time steps (n,): a share `HIGH_SHARE` from `HIGH_NOISE`, the others from all 1,000."""
     everywhere = torch.randint(0, 1000, (n,), generator=generator)
     high = torch.randint(*HIGH_NOISE, (n,), generator=generator)
-    return torch.where(torch.rand(n, generator=generator) < 0.5, everywhere, high)
+    return torch.where(torch.rand(n, generator=generator) < HIGH_SHARE, high, everywhere)
 
 
 def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
     """`encode_pool` of the model's autoencoder, kept in the work folder for the next start."""
     key = parent_hashes(options.output)["encoder_sha256"][:12]
-    file = options.work / f"latents-{key}-{seed}-{len(pool)}.pt"
+    file = options.work / f"latents-{key}-{seed}-{len(pool)}-{ONE_OBJECT_SHARE}.pt"
     if file.exists():
         pool.images = pool.images[:0]
         return torch.load(file, map_location="cpu", weights_only=True).to(device)
