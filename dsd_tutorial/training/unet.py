@@ -5,16 +5,21 @@ Stable Diffusion 2.1 does. What an object is and where it goes is decided at hig
 the loss on e alone hardly sees it: an error in z0 counts with the signal-to-noise ratio, a few
 thousandths, while in v it counts fully. For the same reason most time steps are drawn from the
 noisy side, and the weight of nearly clean steps is capped (min-SNR, arXiv 2303.09556).
+Cross-attention learns in coordinates in which all that the text says is equally loud
+(whitening.py).
 """
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dsd_tutorial.shapes.captions import caption
+from dsd_tutorial.shapes.scene import random_scenes
 from dsd_tutorial.stable_diffusion.checksums import file_sha256, state_sha256
 from dsd_tutorial.training.artifacts import (
     ENCODER,
@@ -25,12 +30,13 @@ from dsd_tutorial.training.artifacts import (
 )
 from dsd_tutorial.training.data import Pool, make_pool, tokenize
 from dsd_tutorial.training.loop import Loop, Options, make_accelerator
+from dsd_tutorial.training.whitening import change_coordinates, whitening
 
 WIDTHS = (32, 96, 192)
 HEADS = 4
 EMPTY_SHARE = 0.1  # captions replaced by the empty one, for classifier-free guidance
 WEIGHT_LIMIT = 5.0  # of an error in z0, which plain v-prediction weights by SNR + 1
-HIGH_NOISE = (600, 1000)  # where layout and identity are decided: that share is drawn from here
+HIGH_NOISE = (700, 1000)  # where layout and identity are decided: that share is drawn from here
 HIGH_SHARE = 0.7
 ONE_OBJECT_SHARE = 0.35  # two objects are the harder half
 
@@ -73,14 +79,17 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
     encoder = load_part(options.output, "text_encoder").to(device)
     # each process draws from a pool of its own
     share, seed = options.pool // accelerator.num_processes, accelerator.process_index
+    whiten, back = whitening(some_states(encoder, tokenizer))
+    change_coordinates(unet, back)
     pool = make_pool(
         share, options.seed + 13 + seed, tokenizer=tokenizer, device=device,
         one_object_share=ONE_OBJECT_SHARE,
     )  # fmt: skip
     latents = cached_latents(options, pool, options.seed + 13 + seed, device)
     loop = Loop("unet", unet, options, accelerator)
-    loss = Denoising(loop, pool, latents, encoder, tokenizer, options)
+    loss = Denoising(loop, pool, latents, encoder, whiten, options)
     trained = loop.run(loss)
+    change_coordinates(trained, whiten)
     record = {
         **parents,
         "parameters": sum(p.numel() for p in trained.parameters()),
@@ -101,11 +110,14 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
 class Denoising:
     """The loss of one step: v-prediction on a random batch, its weight in z0 capped."""
 
-    def __init__(self, loop: Loop, pool: Pool, latents: Tensor, encoder, tokenizer, options):
+    def __init__(
+        self, loop: Loop, pool: Pool, latents: Tensor, encoder, tokenizer, options, whiten
+    ):
+        self.whiten = whiten.to(latents.device)
         self.loop, self.pool, self.latents, self.encoder = loop, pool, latents, encoder
         self.batch, device = options.batch, latents.device
         self.alphas = make_scheduler().alphas_cumprod.to(device)
-        self.empty = tokenize(tokenizer, [""]).to(device)
+        self.empty = tokenize(load_tokenizer(options.output), [""]).to(device)
         self.unet = torch.compile(loop.model) if options.compile else loop.model
 
     def __call__(self, step: int) -> tuple[Tensor, dict]:
@@ -116,7 +128,7 @@ class Denoising:
         t = draw_timesteps(self.batch, generator).to(device)
         noise = torch.randn(self.batch, *self.latents.shape[1:], generator=generator).to(device)
         with torch.no_grad():
-            context = self.encoder(tokens).last_hidden_state
+            context = self.encoder(tokens).last_hidden_state.float() @ self.whiten
         abar = self.alphas[t].view(-1, 1, 1, 1)
         clean = self.latents[index].float()
         noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
@@ -158,6 +170,16 @@ def encode_pool(vae, pool: Pool, chunk: int = 256) -> Tensor:
         parts.append((mean.float() * scale).half())
     pool.images = pool.images[:0]  # the pictures are not needed again
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def some_states(encoder, tokenizer, n: int = 4096) -> Tensor:
+    """Text states (n, L, d) of random training captions, the same in every process."""
+    rng = random.Random(0)
+    scenes = random_scenes(n, 0, split="train", one_object_share=ONE_OBJECT_SHARE)
+    tokens = tokenize(tokenizer, [caption(scene, rng) for scene in scenes])
+    device = next(encoder.parameters()).device
+    return torch.cat([encoder(part.to(device)).last_hidden_state for part in tokens.split(256)])
 
 
 def parent_hashes(folder: Path) -> dict[str, str]:
