@@ -1,4 +1,4 @@
-"""Measures with their uncertainty: accuracy, paired differences, Winoground, recall, pointing.
+"""Measures with their uncertainty: accuracy, paired differences and tests, Winoground, recall.
 
 Score tables follow `matching.score`: rows are images, columns are texts, higher is better. A tie is
 never a success by luck: among k equal best candidates the right one counts 1/k, and Winoground and
@@ -80,6 +80,64 @@ def paired_difference(a: Any, b: Any, *, seed: int = 0, draws: int = 2000) -> In
     return Interval(float((a - b).mean()), *_bootstrap(a - b, seed, draws), len(a))
 
 
+def seeds_difference(
+    a: Any, b: Any, *, shared_items: bool = True, seed: int = 0, draws: int = 2000
+) -> Interval:
+    """Return mean(a - b) over seeds and items, with its hierarchical paired bootstrap interval.
+
+    a, b (seeds, items): what two methods got on each item, after fitting with each seed. Every draw
+    takes seeds with replacement, then items within them. `shared_items`: all seeds were tested on
+    the same items, so an item is drawn for all seeds at once; False: each seed has items of its
+    own. Shared items drawn per seed would count one item as many, and the interval would be too
+    narrow; the reverse is no mistake. With two or three seeds the spread between seeds is hardly
+    known: that is said by n, not by the interval. `n` counts different items.
+    Raises ValueError for unequal shapes.
+    """
+    a, b = _grid(a), _grid(b)
+    if a.shape != b.shape:
+        raise ValueError(f"a is {a.shape} and b {b.shape}: pairs need the same (seeds, items)")
+    gap, numbers = a - b, np.random.default_rng(seed)
+    seeds, items = gap.shape
+    means = np.empty(draws)
+    for i in range(draws):
+        rows = numbers.integers(seeds, size=seeds)
+        size = (1, items) if shared_items else (seeds, items)
+        means[i] = gap[rows[:, None], numbers.integers(items, size=size)].mean()
+    low, high = np.percentile(means, [2.5, 97.5])
+    n = items if shared_items else seeds * items
+    return Interval(float(gap.mean()), float(low), float(high), n)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """How often one method beats the other on the same items, and how likely that is by chance."""
+
+    wins: int
+    losses: int
+    ties: int
+    p_value: float
+
+    def __str__(self) -> str:
+        return f"{self.wins} wins, {self.losses} losses, {self.ties} ties, p = {self.p_value:.2g}"
+
+
+def paired_test(a: Any, b: Any) -> PairedTest:
+    """Return the exact two-sided sign test of a against b over the same items, each (items,).
+
+    For right or wrong answers this is McNemar's exact test: only items on which the two differ
+    count. With several seeds give each item's mean over them: items are what is independent.
+    Raises ValueError for unequal lengths.
+    """
+    from scipy.stats import binomtest
+
+    a, b = _numbers(a), _numbers(b)
+    if len(a) != len(b):
+        raise ValueError(f"a has {len(a)} items and b {len(b)}: a paired test needs the same")
+    wins, losses = int((a > b).sum()), int((a < b).sum())
+    p_value = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    return PairedTest(wins, losses, len(a) - wins - losses, float(p_value))
+
+
 def winoground(scores: Tensor) -> dict[str, Interval]:
     """Return {"text", "image", "group"} scores from (items, 2 images, 2 texts).
 
@@ -125,6 +183,14 @@ def _numbers(values: Any) -> np.ndarray:
     if not len(array) or np.isnan(array).any():
         raise ValueError("need at least one item, and no NaN among them")
     return array
+
+
+def _grid(values: Any) -> np.ndarray:
+    """Return (seeds, items) float64."""
+    shape = np.shape(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if len(shape) != 2:
+        raise ValueError(f"need (seeds, items), one row per seed, not shape {shape}")
+    return _numbers(values).reshape(shape)
 
 
 def _bootstrap(values: np.ndarray, seed: int, draws: int) -> tuple[float, float]:

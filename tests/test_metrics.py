@@ -10,8 +10,10 @@ from dsd_tutorial.metrics import (
     accuracy,
     hits,
     paired_difference,
+    paired_test,
     pointing_rate,
     recall_at_k,
+    seeds_difference,
     winoground,
 )
 
@@ -101,3 +103,62 @@ def test_no_items_or_no_numbers_are_refused(bad):
         accuracy(bad)
     with pytest.raises(ValueError, match="unknown method"):
         accuracy([1], "normal")
+
+
+def test_one_seed_is_the_paired_difference():
+    rng = np.random.default_rng(2)
+    a, b = rng.random(300) < 0.7, rng.random(300) < 0.6
+    one, plain = seeds_difference(a[None], b[None], seed=1), paired_difference(a, b, seed=1)
+    assert one.value == plain.value and one.n == 300
+    assert one.high - one.low == pytest.approx(plain.high - plain.low, rel=0.1)
+    assert one == seeds_difference(torch.tensor(a)[None], b[None].astype(float), seed=1)
+
+
+def test_seeds_that_repeat_each_other_add_no_certainty():
+    rng = np.random.default_rng(3)
+    a, b = (np.tile(rng.random(300) < share, (4, 1)) for share in (0.7, 0.6))
+    one, four = seeds_difference(a[:1], b[:1]), seeds_difference(a, b)
+    assert four.high - four.low == pytest.approx(one.high - one.low, rel=0.1)
+    fooled = seeds_difference(a, b, shared_items=False)  # counts each item four times
+    assert fooled.high - fooled.low < 0.65 * (four.high - four.low) and fooled.n == 4 * 300
+
+
+def test_what_differs_between_seeds_widens_the_interval():
+    a = np.zeros((4, 200))
+    a[:2] = 1  # two seeds win everything, two lose everything
+    found = seeds_difference(a, 1 - a, shared_items=False)
+    assert found.value == 0.0 and found.low < -0.5 and found.high > 0.5
+    for bad in ([1, 0], [[1, 0, 1]]):
+        with pytest.raises(ValueError, match="seeds, items"):
+            seeds_difference(bad, [[1, 0]])
+
+
+def test_seeds_intervals_cover_the_truth_when_items_are_shared():
+    rng = np.random.default_rng(4)
+    covered = 0
+    for run in range(120):
+        hard, seeds = rng.random(150), rng.normal(0, 0.02, 8)[:, None]
+        a = hard + seeds < 0.7 + 0.2 * rng.random((8, 150))  # truth: P(a) - P(b) = 0.1
+        found = seeds_difference(a, hard + 0 * seeds < 0.7, seed=run, draws=200)
+        covered += found.low <= 0.1 <= found.high
+    assert covered / 120 >= 0.87
+
+
+def test_the_paired_test_is_exact_mcnemar():
+    a = np.array([1] * 10 + [0] * 2 + [1] * 5, dtype=bool)
+    b = np.array([0] * 10 + [1] * 2 + [1] * 5, dtype=bool)
+    found = paired_test(a, b)
+    assert (found.wins, found.losses, found.ties) == (10, 2, 5)
+    by_hand = 2 * sum(math.comb(12, k) for k in range(3)) / 2**12
+    assert found.p_value == pytest.approx(by_hand) == paired_test(b, a).p_value
+    assert paired_test(a, a).p_value == 1.0 and "10 wins, 2 losses" in str(found)
+    halves = paired_test([0.5, 1.0, 0.0], torch.tensor([0.0, 1.0, 0.5]))
+    assert (halves.wins, halves.losses, halves.ties) == (1, 1, 1)
+    with pytest.raises(ValueError, match="paired test"):
+        paired_test([1, 0], [1])
+
+
+def test_the_paired_test_seldom_cries_wolf():
+    rng = np.random.default_rng(5)
+    p = [paired_test(*(rng.random((2, 80)) < 0.6)).p_value for _ in range(400)]
+    assert np.mean(np.array(p) < 0.05) <= 0.07
