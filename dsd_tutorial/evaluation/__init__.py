@@ -1,0 +1,1 @@
+"""What `dsd-tutorial evaluate ...` runs: one module per table in `results/`."""

@@ -1,0 +1,98 @@
+"""Reference pictures for closed-form projection, and what is chosen on some that no row uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsd_tutorial.projection import (
+    METHODS,
+    Calibration,
+    Inverse,
+    Pairs,
+    automatic_threshold,
+    end_states,
+    fit_inverse,
+    singular_values,
+    text_weight,
+)
+from dsd_tutorial.shapes import Scene, random_scenes, render
+from dsd_tutorial.shapes.captions import full_description
+
+THRESHOLDS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # times the automatic one
+ALTERNATIVES = tuple(name for name in METHODS if name != "truncated")
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Scenes of one split, encoded: what CLIP sees of them, and what their captions say."""
+
+    scenes: list[Scene]
+    model: Any
+
+    @cached_property
+    def seen(self) -> Any:
+        """CLIP's answer, a `ClipImage`."""
+        return self.model.encode_clip_image(render(self.scenes, self.model.resolution)[0])
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """Captions with objects, relation and background; no size, position or texture."""
+        plain = [
+            Scene(tuple(replace(t, texture="plain") for t in s.things), s.background)
+            for s in self.scenes
+        ]
+        return [full_description(s, details=False).text() for s in plain]
+
+    @cached_property
+    def states(self) -> Tensor:
+        """The true end states of these captions, (references, d)."""
+        return end_states(self.model, self.captions)
+
+
+def reference_sets(model: Any, n: int, split: str, seed: int) -> dict[str, References]:
+    """Return {"one", "two", "striped"}: `n` scenes of one object, n // 4 of two, and of stripes."""
+    few = max(2, n // 4)
+    options = {
+        "one": (n, {"one_object_share": 1.0}),
+        "two": (few, {"one_object_share": 0.0}),
+        "striped": (few, {"one_object_share": 1.0, "textures": ("striped",)}),
+    }
+    return {
+        name: References(random_scenes(count, seed + i, split=split, **more), model)
+        for i, (name, (count, more)) in enumerate(options.items())
+    }
+
+
+def cosines(inverse: Inverse, references: References) -> Tensor:
+    """Return cos(h_img, true end state) of each reference, (references,)."""
+    return F.cosine_similarity(inverse(references.seen), references.states, dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The paper's inverse at its best threshold, and the best alternative, by validation cosine."""
+
+    truncated: Inverse
+    alternative: Inverse
+    inverses: dict[str, Inverse]  # every method at its automatic setting
+
+
+def choose(model: Any, known: Calibration, pairs: Pairs, validation: References) -> Chosen:
+    """Return the `Chosen` inverses: highest mean cosine to the true end states of `validation`."""
+    shared = {"calibration": known, "pairs": pairs, "progress": False}
+    values = singular_values(text_weight(model))
+    automatic = automatic_threshold(values)
+    cuts = [c * automatic for c in THRESHOLDS if c * automatic < float(values[0])]
+    truncated = [fit_inverse(model, threshold=cut, **shared) for cut in cuts]
+    inverses = {name: fit_inverse(model, name, **shared) for name in METHODS}
+
+    def merit(inverse: Inverse) -> float:
+        return float(cosines(inverse, validation).mean())
+
+    best = max((inverses[name] for name in ALTERNATIVES), key=merit)
+    return Chosen(max(truncated, key=merit), best, inverses)

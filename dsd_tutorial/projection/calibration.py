@@ -1,0 +1,214 @@
+"""What the encoder at hand says of its own text states: length, mean, covariance, repetition.
+
+No constant of another encoder is used: Ding et al., arXiv 2305.12716, have 27.5 for ViT-L/14; a
+width of 128 gives another length. Everything here is measured on captions, and where a method needs
+pairs, on captions with their pictures; all of them of the train split.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 64
+# cosine of 45 degrees: a state nearer to the end state than to unrelated ones. The limit was set
+# after 4, 8 and 16 copies had been tried on validation scenes, where 8 looked best of close rivals.
+NEAR = 0.5**0.5
+LEAST = 8  # positions behind the end token are compared where this many captions have them
+
+
+class PenultimateLayerError(ValueError):
+    """The U-Net does not read the layer that CLIP's text projection belongs to."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Figures of the end-token states h of `n` captions. d is the text width."""
+
+    length: float  # c: mean length of h
+    spread: float  # standard deviation of the length of h
+    projected_length: float  # mean length of W_t h: the numerator of k
+    mean: Tensor  # (d,) float64
+    covariance: Tensor  # (d, d) float64
+    agreement: Tensor  # (positions,): mean cosine of the state j behind the end token with h
+    n: int
+
+    @property
+    def repeats(self) -> int:
+        """Return how many positions, from the end token on, repeat its state (within 45 degrees).
+
+        So many copies of one state are what the U-Net saw behind a caption in its training; more
+        are unlike any caption *(ours)*.
+        """
+        near = (self.agreement >= NEAR).int()
+        return max(1, int(near.cumprod(0).sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pictures and their captions, encoded: row i of every tensor belongs together. Float32."""
+
+    pooled: Tensor  # (pairs, d_vision): f_i
+    embedding: Tensor  # (pairs, d_proj): W_i f_i
+    state: Tensor  # (pairs, d): h
+    projected: Tensor  # (pairs, d_proj): W_t h
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+def text_weight(model: Any) -> Tensor:
+    """Return W_t, (d_proj, d), float64 on the CPU, of a model whose U-Net reads h itself.
+
+    Raises:
+        PenultimateLayerError: SD 2.x: the states its U-Net reads are not those that W_t projects.
+        ValueError: no CLIP, or towers of another width than the U-Net's.
+    """
+    from dsd_tutorial.projection.matrices import as_matrix
+
+    clip = model._clip()
+    read = model.text_encoder.config.num_hidden_layers
+    whole = clip.config.text_config.num_hidden_layers
+    if model.text_layer != "last" or read != whole:
+        raise PenultimateLayerError(
+            f"{model.name}: its U-Net reads the states of text layer {read} of {whole}, but CLIP's "
+            "text projection belongs to the last layer. An inverse of it would give states that "
+            "this U-Net has never seen, without any error. Closed-form projection works where the "
+            "U-Net reads the last layer: shapes-sd, sd-1.4, sd-1.5."
+        )
+    weight = clip.text_projection.weight
+    if weight.shape[1] != model.unet.config.cross_attention_dim:
+        raise ValueError(
+            f"{model.name}: CLIP's text states have width {weight.shape[1]}, the U-Net reads "
+            f"{model.unet.config.cross_attention_dim}: this is the CLIP of another model"
+        )
+    return as_matrix(weight)
+
+
+def train_scenes(n: int, seed: int) -> tuple[list[Any], list[str]]:
+    """Return `n` scenes of the train split and a caption of each, in a random wording.
+
+    It names objects, relation and background, and no size or position: the longer a caption, the
+    less of an object's shape the U-Net reads from its end state alone.
+    """
+    from dsd_tutorial.shapes import random_scenes
+    from dsd_tutorial.shapes.captions import full_description
+
+    rng = random.Random(seed)
+    scenes = random_scenes(n, seed, split="train")
+    said = [full_description(s, details=False).phrasings() for s in scenes]
+    return scenes, [rng.choice(wordings) for wordings in said]
+
+
+def end_states(model: Any, texts: Sequence[str], progress: bool = False) -> Tensor:
+    """Return h of each text, (texts, d): the state at its first end token, as the U-Net reads it.
+
+    Raises ValueError for no texts.
+    """
+    return _end_and_behind(model, texts, progress)[0]
+
+
+@torch.no_grad()
+def _end_and_behind(
+    model: Any, texts: Sequence[str], progress: bool
+) -> tuple[Tensor, list[list[float]]]:
+    """h (texts, d), and for each text the cosines of h with every state from its place on."""
+    from tqdm.auto import tqdm
+
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not texts:
+        raise ValueError("no captions: give at least one")
+    states, cosines = [], []
+    with tqdm(total=len(texts), desc="captions", disable=not progress, leave=False) as bar:
+        for start in range(0, len(texts), CHUNK):
+            part = texts[start : start + CHUNK]
+            context, ends = model.encode_text(part), model.eos_positions(part)
+            end = context[torch.arange(len(part), device=context.device), ends]
+            same = F.cosine_similarity(context, end[:, None], dim=-1).cpu()  # (part, L)
+            cosines += [row[at:].tolist() for row, at in zip(same, ends.tolist(), strict=True)]
+            states.append(end)
+            bar.update(len(part))
+    return torch.cat(states), cosines
+
+
+def calibrate(
+    model: Any,
+    texts: Sequence[str] | None = None,
+    *,
+    n: int = 400,
+    seed: int = 0,
+    progress: bool = True,
+) -> Calibration:
+    """Return the `Calibration` of a model on `texts`, or on `n` captions of the shapes world.
+
+    For photographs give captions of photographs: the length hardly depends on them, mean and
+    covariance do. Raises as `text_weight`, and ValueError for fewer than two texts.
+    """
+    weight = text_weight(model)
+    if texts is None:
+        texts = train_scenes(n, seed)[1]
+    if len(texts) < 2:
+        raise ValueError(f"{len(texts)} captions: need two or more to calibrate")
+    states, cosines = _end_and_behind(model, texts, progress)
+    h = states.cpu().double()
+    lengths = h.norm(dim=-1)
+    least = min(LEAST, len(cosines))
+    far = max(j for j in range(model.context_length) if sum(len(c) > j for c in cosines) >= least)
+    columns = [[c[j] for c in cosines if len(c) > j] for j in range(far + 1)]
+    return Calibration(
+        length=float(lengths.mean()),
+        spread=float(lengths.std()),
+        projected_length=float((h @ weight.T).norm(dim=-1).mean()),
+        mean=h.mean(0),
+        covariance=torch.cov(h.T),
+        agreement=torch.tensor([sum(c) / len(c) for c in columns], dtype=torch.float64),
+        n=len(states),
+    )
+
+
+@torch.no_grad()
+def collect_pairs(
+    model: Any,
+    images: Tensor | Sequence[Any] | None = None,
+    texts: Sequence[str] | None = None,
+    *,
+    n: int = 1500,
+    seed: int = 1,
+    progress: bool = True,
+) -> Pairs:
+    """Return encoded pairs: of `images` and their `texts`, or of `n` scenes of the train split.
+
+    Raises ValueError where only one of the two is given, or their numbers differ.
+    """
+    from tqdm.auto import tqdm
+
+    text_weight(model)
+    scenes: list[Any] = []
+    if (images is None) != (texts is None):
+        raise ValueError("pairs need images and texts, or neither (then the shapes world is used)")
+    if images is None:
+        scenes, texts = train_scenes(n, seed)
+    elif len(images) != len(texts):
+        raise ValueError(f"{len(images)} images and {len(texts)} texts do not pair up")
+    found = []
+    with tqdm(total=len(texts), desc="pairs", disable=not progress, leave=False) as bar:
+        for start in range(0, len(texts), CHUNK):
+            rows = slice(start, start + CHUNK)
+            pictures = images[rows] if images is not None else _draw(model, scenes[rows])
+            state = end_states(model, texts[rows])
+            pooled, embedding = model.encode_clip_image(pictures)
+            found.append((pooled, embedding, state, model.clip.text_projection(state)))
+            bar.update(len(state))
+    return Pairs(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def _draw(model: Any, scenes: Sequence[Any]) -> Tensor:
+    from dsd_tutorial.shapes import render
+
+    return render(scenes, model.resolution)[0]

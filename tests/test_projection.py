@@ -1,0 +1,289 @@
+"""Inverses fitted to a model: calibration, every method, files, and what is refused."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from real_sizes import real_model
+
+from dsd_tutorial.projection import (
+    METHODS,
+    Inverse,
+    OrientationError,
+    PenultimateLayerError,
+    WrongClipError,
+    automatic_threshold,
+    calibrate,
+    clip_digest,
+    collect_pairs,
+    end_states,
+    fit_inverse,
+    fit_random,
+    load_inverse,
+    own_inverse,
+    refine,
+    save_inverse,
+    singular_values,
+    text_weight,
+    truncated_pseudo_inverse,
+)
+
+TEXTS = [
+    "a red circle",
+    "a blue square on a gray background",
+    "a ring above a star",
+    "a green cross",
+]
+
+
+@pytest.fixture(scope="module")
+def known(tiny):
+    return calibrate(tiny, n=40, progress=False)
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny):
+    return collect_pairs(tiny, n=80, progress=False)
+
+
+@pytest.fixture(scope="module")
+def seen(tiny):
+    numbers = torch.Generator().manual_seed(3)
+    return tiny.encode_clip_image(torch.rand(3, 3, 64, 64, generator=numbers))
+
+
+def test_calibration_measures_what_it_says(tiny):
+    found = calibrate(tiny, TEXTS, progress=False)
+    h = torch.stack([tiny.encode_text(t)[0, int(tiny.eos_positions(t)[0])] for t in TEXTS]).double()
+    torch.testing.assert_close(end_states(tiny, TEXTS).double(), h, atol=1e-5, rtol=1e-5)
+    assert found.length == pytest.approx(float(h.norm(dim=1).mean()), rel=1e-6)
+    projected = tiny.encode_clip_text(TEXTS).norm(dim=1).mean()
+    assert found.projected_length == pytest.approx(float(projected), rel=1e-5)
+    torch.testing.assert_close(
+        found.covariance, torch.from_numpy(np.cov(h.T.numpy())), atol=1e-5, rtol=1e-4
+    )
+    assert found.n == 4 and float(found.agreement[0]) == pytest.approx(1, abs=1e-6)
+    assert 1 <= found.repeats <= len(found.agreement) < tiny.context_length
+    with pytest.raises(ValueError, match="two or more"):
+        calibrate(tiny, ["a star"], progress=False)
+
+
+def test_repeats_stop_at_the_first_stranger(known):
+    from dataclasses import replace
+
+    profile = torch.tensor([1.0, 0.9, 0.72, 0.6, 0.8])
+    assert replace(known, agreement=profile).repeats == 3
+    assert replace(known, agreement=torch.tensor([1.0])).repeats == 1
+
+
+def test_pairs_belong_together(tiny, pairs):
+    assert len(pairs) == 80
+    weight = tiny.clip.text_projection.weight
+    torch.testing.assert_close(pairs.projected, pairs.state @ weight.T)
+    torch.testing.assert_close(pairs.embedding, pairs.pooled @ tiny.clip.visual_projection.weight.T)
+    picture = torch.rand(2, 3, 64, 64)
+    own = collect_pairs(tiny, picture, TEXTS[:2], progress=False)
+    torch.testing.assert_close(own.pooled, tiny.encode_clip_image(picture).pooled)
+    with pytest.raises(ValueError, match="neither"):
+        collect_pairs(tiny, picture, progress=False)
+    with pytest.raises(ValueError, match="2 images and 4 texts"):
+        collect_pairs(tiny, picture, TEXTS, progress=False)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_states_of_the_calibrated_length(tiny, known, pairs, seen, method):
+    inverse = fit_inverse(tiny, method, calibration=known, pairs=pairs)
+    states = inverse(seen)
+    assert states.shape == (3, 32) and states.dtype == torch.float32
+    torch.testing.assert_close(states.norm(dim=1), torch.full((3,), known.length))
+    assert torch.equal(states, inverse(getattr(seen, inverse.reads)))
+    assert inverse.reads == ("pooled" if method == "direct" else "embedding")
+    assert inverse.copies == tiny.context_length - 1  # not the embedded model: as in the paper
+    assert method in repr(inverse)
+    longer = fit_inverse(tiny, method, calibration=known, pairs=pairs, length=5.0, copies=2)
+    torch.testing.assert_close(longer(seen), states * 5 / known.length)
+    assert longer.copies == 2
+
+
+def test_the_papers_formula_by_hand(tiny, known, seen):
+    weight = text_weight(tiny).numpy()
+    cut = automatic_threshold(singular_values(torch.from_numpy(weight)))
+    u, s, vt = np.linalg.svd(weight)
+    plus = vt.T @ np.diag(np.where(s >= cut, 1 / s, 0)) @ u.T
+    h = seen.embedding.double().numpy() @ plus.T
+    h = known.length * h / np.linalg.norm(h, axis=1, keepdims=True)
+    found = fit_inverse(tiny, calibration=known)(seen)
+    np.testing.assert_allclose(found.double().numpy(), h, rtol=1e-5, atol=1e-6)
+
+
+def test_the_affine_methods_by_hand(tiny, known, pairs, seen):
+    from scipy.linalg import orthogonal_procrustes
+    from sklearn.linear_model import Ridge
+
+    shared = {"calibration": known, "pairs": pairs}
+    x, y = (F.normalize(t.double(), dim=1).numpy() for t in (pairs.embedding, pairs.projected))
+    new = F.normalize(seen.embedding.double(), dim=1).numpy()
+    plus = truncated_pseudo_inverse(text_weight(tiny), 0.4).numpy()
+    shifted = (new + y.mean(0) - x.mean(0)) @ plus.T
+    turn = orthogonal_procrustes(x - x.mean(0), y - y.mean(0))[0]
+    turned = ((new - x.mean(0)) @ turn + y.mean(0)) @ plus.T
+    model = Ridge(alpha=0.02 * len(pairs), solver="cholesky")
+    model.fit(pairs.pooled.double().numpy(), pairs.state.double().numpy())
+    mapped = model.predict(seen.pooled.double().numpy())
+    want = {"mean_shift": shifted, "procrustes": turned, "direct": mapped}
+    for method, by_hand in want.items():
+        own = {"lam": 0.02} if method == "direct" else {"threshold": 0.4}
+        found = fit_inverse(tiny, method, **shared, **own)(seen)
+        unit = by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True)
+        np.testing.assert_allclose(found.numpy(), known.length * unit, rtol=1e-4, atol=1e-5)
+
+
+def test_k_cancels_for_the_linear_inverse_and_not_for_the_prior(tiny, known, pairs, seen):
+    from dataclasses import replace
+
+    for method, cancels in (("truncated", True), ("gaussian", False)):
+        inverse = fit_inverse(tiny, method, calibration=known, pairs=pairs)
+        other = replace(inverse, input_length=3 * inverse.input_length)
+        assert torch.allclose(inverse(seen), other(seen), atol=1e-5) is cancels
+
+
+def test_refinement_starts_where_it_says_and_only_improves(tiny, known, seen):
+    start = fit_inverse(tiny, calibration=known)
+    none = fit_inverse(tiny, "refined", steps=0, calibration=known)
+    assert torch.equal(none(seen), start(seen))
+    weight = text_weight(tiny)
+
+    def objective(states):
+        return 1 - F.cosine_similarity(states.double() @ weight.T, seen.embedding.double(), dim=1)
+
+    values = [
+        objective(fit_inverse(tiny, "refined", steps=k, calibration=known)(seen))
+        for k in (0, 1, 5, 20)
+    ]
+    for before, after in zip(values, values[1:], strict=False):
+        assert bool((after < before).all())
+    wild = refine(start(seen).double(), seen.embedding.double(), weight, 8, rate=1e6)
+    assert bool((objective(wild) <= values[0] + 1e-12).all())  # too long a step is not taken
+
+
+def test_gradients_reach_the_picture_and_batches_do_not_matter(tiny, known, seen):
+    inverse = fit_inverse(tiny, calibration=known)
+    rows = seen.embedding.clone().requires_grad_()
+    inverse(rows)[:, 0].sum().backward()
+    assert rows.grad.abs().sum() > 0
+    torch.testing.assert_close(inverse(seen.embedding[1:2]), inverse(seen)[1:2])
+
+
+def test_a_random_inverse_knows_nothing_but_the_length(tiny, known, seen):
+    first, again, other = (fit_random(tiny, seed, known) for seed in (0, 0, 1))
+    assert torch.equal(first(seen), again(seen)) and not torch.equal(first(seen), other(seen))
+    torch.testing.assert_close(first(seen).norm(dim=1), torch.full((3,), known.length))
+
+
+def test_a_transposed_inverse_is_refused(tiny, known):
+    matrix = truncated_pseudo_inverse(text_weight(tiny), 0.3)
+    own = own_inverse(tiny, matrix, calibration=known)
+    assert torch.equal(own.matrix, fit_inverse(tiny, threshold=0.3, calibration=known).matrix)
+    with pytest.raises(OrientationError, match="transposed"):
+        own_inverse(tiny, matrix.T, calibration=known)
+    with pytest.raises(OrientationError, match=r"shape \(32, 32\)"):
+        own_inverse(tiny, matrix[:, :20], calibration=known)
+
+
+@pytest.mark.parametrize("method", ["truncated", "gaussian", "direct", "refined"])
+def test_a_saved_inverse_is_the_same_to_the_last_bit(tiny, known, pairs, seen, method, tmp_path):
+    inverse = fit_inverse(tiny, method, calibration=known, pairs=pairs)
+    save_inverse(inverse, tmp_path / "deep" / "inverse.safetensors")
+    again = load_inverse(tmp_path / "deep" / "inverse.safetensors", tiny)
+    assert torch.equal(again(seen), inverse(seen)) and repr(again) == repr(inverse)
+    assert again.matrix.dtype == torch.float64 and again.clip == clip_digest(tiny)
+
+
+def test_files_that_do_not_fit_are_refused(tiny, known, tmp_path):
+    from safetensors.torch import save_file
+    from tiny_model import tiny_model
+
+    path = tmp_path / "inverse.safetensors"
+    with pytest.raises(FileNotFoundError, match="save_inverse"):
+        load_inverse(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        load_inverse(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="holds no inverse"):
+        load_inverse(path)
+    save_inverse(fit_inverse(tiny, calibration=known), path)
+    with pytest.raises(WrongClipError, match="fit it again"):
+        load_inverse(path, tiny_model(seed=1))
+
+
+def test_arguments_out_of_range_are_named(tiny, known, seen):
+    for options, message in (
+        ({"method": "magic"}, "truncated, ridge"),
+        ({"method": "ridge", "threshold": 0.3}, "no part in 'ridge'"),
+        ({"lam": 0.1}, "no part in 'truncated'"),
+        ({"threshold": "best"}, "'auto'"),
+        ({"threshold": 1e6}, "largest singular value"),
+        ({"threshold": -1.0}, "largest singular value"),
+        ({"length": 0.0}, "length 0.0: need a number above 0"),
+        ({"copies": 0}, "copies 0"),
+        ({"method": "refined", "steps": -1}, "steps -1"),
+        ({"method": "gaussian", "lam": 0.0}, "above 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_inverse(tiny, **{"calibration": known, **options})
+    inverse = fit_inverse(tiny, calibration=known)
+    with pytest.raises(ValueError, match=r"W_i f_i.*\(batch, 32\), not \(3, 48\)"):
+        inverse(seen.pooled)
+    with pytest.raises(ValueError, match="reads 'both'"):
+        Inverse("own", torch.eye(2), 1.0, reads="both")
+
+
+def test_sd_2_stops_with_an_explanation_and_sd_1_does_not():
+    with pytest.raises(PenultimateLayerError, match="layer 23 of 24.*sd-1.5"):
+        fit_inverse(real_model("sd-2.1-base"))
+    with pytest.raises(NotImplementedError, match="meta"):
+        text_weight(real_model("sd-1.5"))  # the right layer: only the numbers are missing
+
+
+def test_a_model_without_clip_or_with_anothers_is_refused(tiny):
+    from copy import copy
+
+    bare = copy(tiny)
+    bare.clip = None
+    with pytest.raises(ValueError, match="(?i)clip"):
+        fit_inverse(bare)
+
+
+def test_conversion_is_quick(tiny, known, seen):
+    inverse = fit_inverse(tiny, calibration=known)
+    inverse(seen)
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        inverse(seen)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.005
+
+
+def test_the_prior_and_the_pairs_beat_the_bare_inverse_on_the_embedded_model(shapes_sd):
+    """Both know what real end states look like; untrained matrices know nothing."""
+    known = calibrate(shapes_sd, n=120, progress=False)
+    pairs = collect_pairs(shapes_sd, n=400, progress=False)
+    other = collect_pairs(shapes_sd, n=60, seed=99, progress=False)
+    shared = {"calibration": known, "pairs": pairs}
+
+    def cosine(inverse):
+        rows = getattr(other, inverse.reads)
+        return float(F.cosine_similarity(inverse(rows), other.state, dim=1).mean())
+
+    found = {
+        m: cosine(fit_inverse(shapes_sd, m, **shared)) for m in ("truncated", "gaussian", "direct")
+    }
+    uncut = cosine(fit_inverse(shapes_sd, threshold=None, calibration=known))
+    assert uncut < found["truncated"] < found["gaussian"]
+    assert found["direct"] > found["truncated"] > 0.5
+    assert abs(cosine(fit_random(shapes_sd, 0, known))) < 0.2
+    assert known.spread < 0.02 * known.length  # the constant length that the method rests on
