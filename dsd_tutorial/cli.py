@@ -35,7 +35,15 @@ class Stage(StrEnum):
 # What `train` does unless told otherwise: about what the shipped weights had.
 SCHEDULES: dict[Stage, dict[str, float | str]] = {
     Stage.autoencoder: dict(steps=6_000, batch=32, lr=1.5e-3, ema=0.998, pool=24_000),
-    Stage.clip: dict(steps=3_000, batch=128, lr=1e-3, ema=0.998, pool=30_000, weight_decay=0.05),
+    Stage.clip: dict(
+        steps=4_000,
+        batch=192,
+        lr=2.5e-3,
+        ema=0.998,
+        pool=60_000,
+        weight_decay=0.05,
+        optimizer="muon",
+    ),
     Stage.unet: dict(
         steps=30_000, batch=48, lr=1e-3, ema=0.9995, pool=80_000, warmup=300, optimizer="muon"
     ),
@@ -180,10 +188,15 @@ def train(
     optimizer: Annotated[str | None, typer.Option(help="adamw or muon.")] = None,
     compile: Annotated[bool, typer.Option(help="torch.compile the model.")] = False,
     hard_negatives: Annotated[bool, typer.Option(help="An ablation of clip only.")] = False,
+    image_side: Annotated[
+        bool, typer.Option(help="clip: leave the text side, and so the U-Net, as it is.")
+    ] = False,
 ) -> None:
     """Train one part of the embedded model from scratch."""
     if hard_negatives and stage is not Stage.clip:
         _stop(f"--hard-negatives is an ablation of clip; {stage} has none.")
+    if image_side and stage is not Stage.clip:
+        _stop(f"--image-side is for clip; {stage} has none.")
     if init is not None and stage is Stage.tokenizer:
         _stop("--init continues a U-Net, a decoder or CLIP's image side; a tokenizer starts anew.")
     if stage is Stage.tokenizer:
@@ -203,13 +216,13 @@ def train(
             output=output, seed=seed, device=device, resume=resume, init=init, minutes=minutes,
             compile=compile, work=work,
         )  # fmt: skip
-        figures = _trainer(stage, hard_negatives)(options)
+        figures = _trainer(stage, hard_negatives, image_side)(options)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         _stop(error, code=1)
     typer.echo(f"wrote {output}: " + ", ".join(f"{name} {figures[name]}" for name in figures))
 
 
-def _trainer(stage: Stage, hard_negatives: bool):
+def _trainer(stage: Stage, hard_negatives: bool, image_side: bool):
     """The function that trains a stage from its options."""
     from functools import partial
 
@@ -220,7 +233,7 @@ def _trainer(stage: Stage, hard_negatives: bool):
     if stage is Stage.clip:
         from .training.clip import train_clip
 
-        return partial(train_clip, hard_negatives=hard_negatives)
+        return partial(train_clip, hard_negatives=hard_negatives, image_side=image_side)
     from .training.unet import train_unet
 
     return train_unet

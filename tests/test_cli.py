@@ -86,6 +86,8 @@ def test_list_names_notebooks_and_models(clone):
     [
         (("train", "tokenizer", "--init", "x"), "a tokenizer starts anew"),
         (("train", "clip", "--optimizer", "sgd"), "'sgd'; choose adamw or muon"),
+        (("train", "unet", "--image-side"), "--image-side is for clip"),
+        (("train", "clip", "--image-side"), "with --init"),
         (("train", "unet", "--hard-negatives"), "ablation of clip"),
         (("train", "clip", "--lr", "-1"), "lr is -1"),
     ],

@@ -11,7 +11,12 @@ import torch
 from dsd_tutorial.shapes.captions import parse
 from dsd_tutorial.training.artifacts import load_part, load_tokenizer
 from dsd_tutorial.training.autoencoder import train_autoencoder
-from dsd_tutorial.training.clip import contrastive_loss, train_clip
+from dsd_tutorial.training.clip import (
+    PLACE_LOUDNESS,
+    contrastive_loss,
+    place_code,
+    train_clip,
+)
 from dsd_tutorial.training.data import make_pool
 from dsd_tutorial.training.loop import Ema, Loop, Options, make_accelerator
 from dsd_tutorial.training.tokenizer import train_tokenizer
@@ -170,11 +175,20 @@ def test_refining_the_image_tower_leaves_the_text_side_as_it_was(trained, tmp_pa
     shutil.copytree(folder, copy)
     hashes = parent_hashes(copy)
     before = load_part(copy, "clip").state_dict()
-    train_clip(Options(**(common | {"output": copy, "init": copy, "work": tmp_path})))
+    train_clip(
+        Options(**(common | {"output": copy, "init": copy, "work": tmp_path})), image_side=True
+    )
     after = load_part(copy, "clip").state_dict()
     changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
     assert changed == {"vision_model", "visual_projection", "logit_scale"}
     assert parent_hashes(copy) == hashes  # the text encoder's file, byte for byte
+
+
+def test_places_are_told_apart_by_their_code():
+    code = place_code(4, 32)
+    assert code.norm(dim=1).mean() == pytest.approx(PLACE_LOUDNESS)
+    apart = torch.cdist(code, code) + 9 * torch.eye(16)
+    assert apart.min() > 0.1 * PLACE_LOUDNESS
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"lr": 0.0}, {"pool": 0}])

@@ -192,10 +192,12 @@ def full_description(scene: Scene, background: bool = True, details: bool = True
     return Description(things, scene.relation, scene.background if background else None)
 
 
-def describe(scene: Scene, rng: random.Random, partial: float = 0.08) -> Description:
+def describe(
+    scene: Scene, rng: random.Random, partial: float = 0.08, details: float = 0.35
+) -> Description:
     """A description as people give it: true, and often leaving something unsaid.
 
-    The background is named in half of all, size and position in about a third of those scenes
+    The background is named in half of all, size and position in a share `details` of those scenes
     that have one, the relation in seven of eight; a share `partial` says a single fact or
     names only a colour or a shape.
     """
@@ -206,8 +208,8 @@ def describe(scene: Scene, rng: random.Random, partial: float = 0.08) -> Descrip
         return _one_fact(scene, said, rng)
     things = list(said.things)
     if len(things) == 1:
-        size = things[0].size if rng.random() < 0.35 else None
-        position = things[0].position if rng.random() < 0.35 else None
+        size = things[0].size if rng.random() < details else None
+        position = things[0].position if rng.random() < details else None
         things = [replace(things[0], size=size, position=position)]
     relation = said.relation if rng.random() < 0.875 else None
     return Description(tuple(things), relation, said.background)
@@ -225,9 +227,11 @@ def _one_fact(scene: Scene, said: Description, rng: random.Random) -> Descriptio
     return Description(things, said.relation, said.background)
 
 
-def caption(scene: Scene, rng: random.Random, partial: float = 0.08) -> str:
+def caption(
+    scene: Scene, rng: random.Random, partial: float = 0.08, details: float = 0.35
+) -> str:
     """A random wording of a random true description of `scene`."""
-    return rng.choice(describe(scene, rng, partial).phrasings())
+    return rng.choice(describe(scene, rng, partial, details).phrasings())
 
 
 __all__ = [

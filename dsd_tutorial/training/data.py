@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONTEXT_LENGTH = 32
 CHUNK = 4096
+DETAILS = 0.7  # how often size and position are named: rarely named words are learned last
 
 
 @dataclass
@@ -101,7 +102,7 @@ def _add_captions(
     pool: Pool, tokenizer: CLIPTokenizer, captions: int, seed: int, progress: bool
 ) -> None:
     rng = random.Random(seed + 1)
-    texts = [[caption(s, rng) for _ in range(captions)] for s in pool.scenes]
+    texts = [[caption(s, rng, details=DETAILS) for _ in range(captions)] for s in pool.scenes]
     number: dict[str, int] = {}
     ids = [[number.setdefault(t, len(number)) for t in row] for row in texts]
     unique = list(number)
