@@ -6,12 +6,14 @@ libraries are imported by the sub-command that needs them, so that `--help` and 
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from typer.core import TyperCommand
 
+from .evaluation.commands import evaluate
 from .notebooks import NotebookNotFound, all_notebooks, find_notebook
+from .terminal import Device, stop
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,7 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Stable Diffusion as a few-shot vision-language learner: notebooks, models, training.",
 )
-evaluate = typer.Typer(no_args_is_help=True, help="Measure a model or a method.")
 app.add_typer(evaluate, name="evaluate")
 
 
@@ -48,7 +49,6 @@ SCHEDULES: dict[Stage, dict[str, float | str]] = {
         steps=30_000, batch=48, lr=1e-3, ema=0.9995, pool=80_000, warmup=300, optimizer="muon"
     ),
 }
-Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
 
 
 class PairsCommand(TyperCommand):
@@ -65,12 +65,6 @@ class PairsCommand(TyperCommand):
                     pair = f"{pair}={waiting.pop(0)}"
                 joined.append(pair)
         return super().parse_args(ctx, joined)
-
-
-def _stop(message: object, code: int = 2) -> NoReturn:
-    """Print why to the error stream and end with an exit status; 2 means: nothing was started."""
-    typer.echo(str(message), err=True)
-    raise typer.Exit(code)
 
 
 @app.command("list")
@@ -127,17 +121,17 @@ def run(
     pairs = [text.partition("=") for text in parameter or []]
     for name, sign, _ in pairs:
         if not sign:
-            _stop(f"Parameter {name!r} has no value: write -p {name} VALUE.")
+            stop(f"Parameter {name!r} has no value: write -p {name} VALUE.")
     try:
         path = find_notebook(notebook)
         values = check_overrides(path, {name: value for name, _, value in pairs})
     except (NotebookNotFound, ParameterError) as error:
-        _stop(error)
+        stop(error)
     from .running import describe, run_notebook, write_html
 
     target = output.resolve() / path.name
     if target == path.resolve():
-        _stop(f"{target} is the notebook itself; give another folder with --output.")
+        stop(f"{target} is the notebook itself; give another folder with --output.")
     outcome = run_notebook(path, target, values)
     if html and target.is_file():
         typer.echo(f"wrote {write_html(target)}")
@@ -194,11 +188,11 @@ def train(
 ) -> None:
     """Train one part of the embedded model from scratch."""
     if hard_negatives and stage is not Stage.clip:
-        _stop(f"--hard-negatives is an ablation of clip; {stage} has none.")
+        stop(f"--hard-negatives is an ablation of clip; {stage} has none.")
     if image_side and stage is not Stage.clip:
-        _stop(f"--image-side is for clip; {stage} has none.")
+        stop(f"--image-side is for clip; {stage} has none.")
     if init is not None and stage is Stage.tokenizer:
-        _stop("--init continues a U-Net, a decoder or CLIP's image side; a tokenizer starts anew.")
+        stop("--init continues a U-Net, a decoder or CLIP's image side; a tokenizer starts anew.")
     if stage is Stage.tokenizer:
         from .training.tokenizer import train_tokenizer
 
@@ -218,7 +212,7 @@ def train(
         )  # fmt: skip
         figures = _trainer(stage, hard_negatives, image_side)(options)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
-        _stop(error, code=1)
+        stop(error, code=1)
     typer.echo(f"wrote {output}: " + ", ".join(f"{name} {figures[name]}" for name in figures))
 
 
@@ -237,34 +231,6 @@ def _trainer(stage: Stage, hard_negatives: bool, image_side: bool):
     from .training.unet import train_unet
 
     return train_unet
-
-
-@evaluate.callback()
-def _evaluate() -> None:
-    """Keeps `model` a sub-command while it is the only one."""
-
-
-@evaluate.command("model")
-def evaluate_model(
-    model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
-    n: Annotated[int, typer.Option(min=10, help="Prompts of each kind.")] = 500,
-    device: Device = "auto",
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for metrics.json (default: the model's).")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-) -> None:
-    """Measure how well a model draws what a caption says, judged by programme."""
-    from .training.evaluation import evaluate_model as measure
-
-    try:
-        figures = measure(model, n=n, device=device, output=output, seed=seed)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        _stop(error, code=1)
-    for name, figure in figures.items():
-        if isinstance(figure, dict) and {"value", "low", "high", "n"} <= set(figure):
-            figure = "{value:.3f}  [{low:.3f}, {high:.3f}]  n = {n}".format(**figure)
-        typer.echo(f"{name:28} {figure}")
 
 
 if __name__ == "__main__":

@@ -142,3 +142,17 @@ def test_installed_command_answers():
         pytest.skip("the package is on the path but not installed")
     out = subprocess.run([command, "--help"], capture_output=True, text=True)
     assert out.returncode == 0 and "doctor" in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("few-shot", "--task", "chess"), "chess"),
+        (("few-shot", "--method", "magic"), "magic"),
+        (("projection", "--model", "shape-sd"), "shapes-sd"),
+    ],
+)
+def test_evaluate_names_what_it_does_not_know(arguments, says, tmp_path):
+    result = invoke("evaluate", *arguments, "--output", str(tmp_path / "t.csv"))
+    assert result.exit_code == 1 and says in result.output
+    assert not (tmp_path / "t.csv").exists()

@@ -1,0 +1,82 @@
+"""The sub-commands of `dsd-tutorial evaluate`: each measures one thing and writes one table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsd_tutorial.terminal import Device, stop
+
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a model or a method.")
+Results = Annotated[Path | None, typer.Option(help="The csv file (default: in results/).")]
+
+
+@evaluate.command("model")
+def evaluate_model(
+    model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
+    n: Annotated[int, typer.Option(min=10, help="Prompts of each kind.")] = 500,
+    device: Device = "auto",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json (default: the model's).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Measure how well a model draws what a caption says, judged by programme."""
+    from dsd_tutorial.training.evaluation import evaluate_model as measure
+
+    try:
+        figures = measure(model, n=n, device=device, output=output, seed=seed)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        stop(error, code=1)
+    for name, figure in figures.items():
+        if isinstance(figure, dict) and {"value", "low", "high", "n"} <= set(figure):
+            figure = "{value:.3f}  [{low:.3f}, {high:.3f}]  n = {n}".format(**figure)
+        typer.echo(f"{name:28} {figure}")
+
+
+@evaluate.command("few-shot")
+def evaluate_few_shot(
+    model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
+    task: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
+    shots: Annotated[int, typer.Option(min=1, help="Labelled items.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of the labelled items.")] = 3,
+    n: Annotated[int, typer.Option(min=2, help="Test items of each task.")] = 300,
+    curve: Annotated[bool, typer.Option(help="Also other numbers of shots, on one task.")] = True,
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure what a few labelled pairs bring, against baselines on the same items."""
+    from dsd_tutorial.evaluation.few_shot import evaluate_few_shot as measure
+
+    chosen = {name: tuple(v) for name, v in (("tasks", task), ("methods", method)) if v}
+    if not curve:
+        chosen["curve_task"] = None
+    try:
+        path = measure(
+            model, shots=shots, seeds=range(seeds), n_items=n, device=device, output=output,
+            **chosen,
+        )  # fmt: skip
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        stop(error, code=1)
+    typer.echo(f"wrote {path}")
+
+
+@evaluate.command("projection")
+def evaluate_projection(
+    model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
+    n: Annotated[int, typer.Option(min=4, help="Reference pictures.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Variations of each.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
+    device: Device = "auto",
+    output: Results = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Measure what image prompts in closed form keep of a picture, with bounds beside them."""
+    from dsd_tutorial.evaluation.projection import evaluate_projection as measure
+
+    try:
+        table = measure(model, n, seeds=seeds, steps=steps, device=device, output=output, seed=seed)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        stop(error, code=1)
+    typer.echo(table.drop(columns="model_sha256").to_string(index=False))

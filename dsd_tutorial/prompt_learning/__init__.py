@@ -1,0 +1,47 @@
+"""What is learned from a few examples, and how: soft prompts, attention prompts, weights, LoRA.
+
+    fitted = fit(model, AttentionPrompt(model), "comvg", shots=16)
+    fitted.scores(model, make_task("comvg", 300))        # (items, candidates)
+
+Every `Adapter` begins at the zero-shot score exactly, and is fitted on a frozen model.
+"""
+
+from dsd_tutorial.prompt_learning.adapters import Adapter
+from dsd_tutorial.prompt_learning.attention_prompts import AttentionPrompt
+from dsd_tutorial.prompt_learning.choosing import choose, choose_scoring
+from dsd_tutorial.prompt_learning.files import AdapterMismatch, load, save
+from dsd_tutorial.prompt_learning.fit import Fit, fit
+from dsd_tutorial.prompt_learning.guided import gradient_guided
+from dsd_tutorial.prompt_learning.lora import LoRA
+from dsd_tutorial.prompt_learning.objectives import decisions, hinge, infonce
+from dsd_tutorial.prompt_learning.scoring import (
+    Scoring,
+    evaluate_items,
+    item_components,
+    pass_scores,
+)
+from dsd_tutorial.prompt_learning.soft_prompts import SoftPrompt
+from dsd_tutorial.prompt_learning.weights import HeadWeights
+
+__all__ = [
+    "Adapter",
+    "AdapterMismatch",
+    "AttentionPrompt",
+    "Fit",
+    "HeadWeights",
+    "LoRA",
+    "Scoring",
+    "SoftPrompt",
+    "choose",
+    "choose_scoring",
+    "decisions",
+    "evaluate_items",
+    "fit",
+    "gradient_guided",
+    "hinge",
+    "infonce",
+    "item_components",
+    "load",
+    "pass_scores",
+    "save",
+]

@@ -1,0 +1,226 @@
+"""Adapters: every one begins at the zero-shot score, leaves no trace, and can be learned."""
+
+import pytest
+import torch
+
+from dsd_tutorial.matching import score
+from dsd_tutorial.matching.cost import Cost, measure
+from dsd_tutorial.prompt_learning import (
+    Adapter,
+    AttentionPrompt,
+    HeadWeights,
+    LoRA,
+    Scoring,
+    SoftPrompt,
+    decisions,
+    evaluate_items,
+    item_components,
+    pass_scores,
+)
+from dsd_tutorial.prompt_learning.scoring import item_pairs
+from dsd_tutorial.shapes.tasks import few_shot
+from dsd_tutorial.stable_diffusion.checksums import state_sha256
+from dsd_tutorial.stable_diffusion.noising import shared_noise
+
+ONE = Scoring(time_steps=1)
+BOTH = Scoring(time_steps=2, token_mask="words", error_weight=1.0)
+MAKERS = {
+    "soft, after": lambda m, s: SoftPrompt(m),
+    "soft, before": lambda m, s: SoftPrompt(m, where="before"),
+    "bias": lambda m, s: AttentionPrompt(m, prefix=0),
+    "prefix": lambda m, s: AttentionPrompt(m, bias=False, prefix=3),
+    "lora": lambda m, s: LoRA(m),
+    "weights": lambda m, s: HeadWeights(m, s),
+    "softmax": lambda m, s: HeadWeights(
+        m, s, over=("step", "layer", "head"), kind="softmax", error=True
+    ),
+    "weights on lora": lambda m, s: HeadWeights(m, s, error=True, on=LoRA(m)),
+}
+PASSING = ["soft, after", "soft, before", "bias", "prefix", "lora"]
+
+
+@pytest.fixture(scope="module")
+def items():
+    return few_shot("winoground", 1)
+
+
+@pytest.fixture(scope="module")
+def zero_shot(tiny, items):
+    return {s: evaluate_items(tiny, items, None, s, progress=False) for s in (ONE, BOTH)}
+
+
+def _nudge(adapter: Adapter, size: float = 0.3) -> Adapter:
+    numbers = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in adapter.parameters():
+            p.add_(size * torch.randn(p.shape, generator=numbers))
+    adapter.project()
+    return adapter
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_adapter_starts_at_the_zero_shot_score(tiny, items, zero_shot, name):
+    for scoring in (ONE, BOTH):
+        got = evaluate_items(tiny, items, MAKERS[name](tiny, scoring), scoring, progress=False)
+        # 1e-6 of what is subtracted: the error term is the difference of two norms of about 30
+        room = 1e-6 if scoring is ONE else 3e-5
+        torch.testing.assert_close(got, zero_shot[scoring], rtol=1e-6, atol=room)
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_was_learned_changes_the_score_and_leaves_no_trace(tiny, items, zero_shot, name):
+    before = state_sha256(tiny.unet.state_dict())
+    processors = dict(tiny.unet.attn_processors)
+    adapter = _nudge(MAKERS[name](tiny, ONE))
+    with pytest.raises(RuntimeError, match="stop"):
+        with adapter.active(tiny):
+            raise RuntimeError("stop")
+    got = evaluate_items(tiny, items, adapter, ONE, progress=False)
+    assert (got - zero_shot[ONE]).abs().min() > 1e-5
+    assert torch.equal(evaluate_items(tiny, items, None, ONE, progress=False), zero_shot[ONE])
+    assert tiny.unet.attn_processors == processors and not hasattr(tiny.unet, "peft_config")
+    assert state_sha256(tiny.unet.state_dict()) == before
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny.unet.modules())
+    assert not any(m._forward_hooks for m in tiny.text_encoder.modules())
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_gradients_reach_the_adapter_and_no_weight_of_the_model(tiny, items, name):
+    adapter = MAKERS[name](tiny, BOTH)
+    latents = tiny.encode_image(items.images(64))
+    e = shared_noise(latents.shape[1:], 0, 0)
+    pairs = item_pairs(items).flatten(0, 1)
+    scores, eps = pass_scores(tiny, adapter, latents, items.texts, pairs, 500, e, BOTH)
+    assert scores.shape == (4,) and eps.shape == (4, *latents.shape[1:])
+    (scores * torch.tensor([1.0, -1.0, 2.0, 0.5])).sum().backward()
+    touched = {n for n, p in adapter.named_parameters() if p.grad is not None and p.grad.any()}
+    # at the start B = 0 and gate = 0, so that A, keys and values wait for the first step
+    waiting = {"lora": "down", "prefix": ("key", "value")}.get(name, "nothing")
+    assert touched == {n for n, _ in adapter.named_parameters() if not n.startswith(waiting)}
+    assert all(p.grad is None for p in tiny.unet.parameters())
+
+
+@pytest.mark.parametrize("name", ["soft, after", "soft, before", "bias", "prefix", "lora"])
+def test_a_training_pass_scores_what_evaluation_scores(tiny, items, name):
+    """The same (t, e), once through `pass_scores` with gradients, once through components."""
+    scoring = Scoring(time_steps=[300], token_mask="no_start", error_weight=0.5)
+    adapter = _nudge(MAKERS[name](tiny, scoring), 0.1)
+    latents = tiny.encode_image(items.images(64))
+    e = shared_noise(latents.shape[1:], scoring.seed, 0)
+    pairs = item_pairs(items).flatten(0, 1)
+    got, _ = pass_scores(tiny, adapter, latents, items.texts, pairs, 300, e, scoring)
+    want = evaluate_items(tiny, items, adapter, scoring, progress=False)
+    torch.testing.assert_close(got.view(1, 4).detach(), want, atol=3e-5, rtol=1e-5)
+
+
+def test_active_serves_the_rest_of_the_package(tiny, items):
+    adapter = _nudge(SoftPrompt(tiny))
+    with adapter.active(tiny):
+        inside = score(tiny, items.images(64), items.texts, steps=1, progress=False)
+    want = evaluate_items(tiny, items, adapter, ONE, progress=False).view(2, 2)
+    torch.testing.assert_close(inside, want, atol=1e-5, rtol=0)
+
+
+def test_a_soft_prompt_changes_the_places_it_names_and_no_other(tiny):
+    texts = ["a red circle", "a small blue square above a green star"]
+    plain, ends = tiny.encode_text(texts), tiny.eos_positions(texts).tolist()
+    for positions, n in (("start", 1), ("padding", 3), ("both", 3)):
+        adapter = SoftPrompt(tiny, positions=positions, n=n)
+        with torch.no_grad():
+            for p in adapter.parameters():
+                p.fill_(1.0)
+        with adapter.active(tiny), torch.no_grad():
+            moved = (tiny.encode_text(texts) - plain).abs().amax(-1) > 0.5  # (2, L)
+        for row, end in zip(moved, ends, strict=True):
+            want = {0} if positions != "padding" else set()
+            want |= set(range(end + 1, end + 1 + n)) if positions != "start" else set()
+            assert set(row.nonzero().flatten().tolist()) == want
+
+
+def test_before_the_encoder_padding_cannot_reach_the_words_but_the_start_can(tiny):
+    texts = ["a red circle above a star"]
+    plain, end = tiny.encode_text(texts), int(tiny.eos_positions(texts)[0])
+    for positions, reached in (("padding", False), ("start", True)):
+        adapter = _nudge(SoftPrompt(tiny, where="before", positions=positions, n=2), 1.0)
+        with adapter.active(tiny), torch.no_grad():
+            change = (tiny.encode_text(texts) - plain).abs().amax(-1)[0]
+        assert (change[1 : end + 1].max() > 1e-3) == reached
+        assert change[end + 1] > 1e-3
+
+
+def test_a_long_caption_uses_the_padding_it_has(tiny):
+    adapter = SoftPrompt(tiny, positions="padding", n=20)
+    ids = torch.full((1, 6), 5)
+    ids[0, 4:] = 9  # end token at 4, one padding position behind it
+    with torch.no_grad():
+        adapter.residual["padding"].fill_(1.0)
+    assert adapter.added(ids, eos=9).abs().amax(-1).tolist() == [[0, 0, 0, 0, 0, 1]]
+
+
+def test_a_closed_gate_has_a_gradient_and_a_negative_one_is_brought_back(tiny):
+    adapter = AttentionPrompt(tiny, bias=False, prefix=1)
+    gate = next(iter(adapter.gate.values()))
+    with torch.no_grad():
+        gate.fill_(-2.0)
+    adapter.project()
+    assert torch.equal(gate, torch.zeros_like(gate))
+
+
+def test_two_loras_at_once_are_refused(tiny):
+    a, b = LoRA(tiny), LoRA(tiny)
+    with a.active(tiny), pytest.raises(RuntimeError, match="active already"):
+        with b.active(tiny):
+            pass
+
+
+def test_lora_counts_its_numbers(tiny):
+    adapter = LoRA(tiny, rank=2, targets=["to_k"], layers="mid.0")
+    assert adapter.size == 2 * (32 + 64)  # A (2, 32) from the text, B (64, 2) into the layer
+    assert set(adapter.config()) == {"rank", "alpha", "targets", "layers", "seed"}
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda m: SoftPrompt(m, where="during"), "before"),
+        (lambda m: SoftPrompt(m, positions="end"), "start, padding, both"),
+        (lambda m: SoftPrompt(m, n=31), "1 to 30"),
+        (lambda m: AttentionPrompt(m, bias=False, prefix=0), "prefix >= 1"),
+        (lambda m: LoRA(m, rank=0), "rank >= 1"),
+        (lambda m: LoRA(m, targets=["to_z"]), "to_q"),
+        (lambda m: HeadWeights(m, ONE, over=["pixel"]), "step, layer, head"),
+        (lambda m: Scoring(token_mask="verbs"), "no_padding"),
+        (lambda m: Scoring(attention_weight=0), "nothing is scored"),
+        (lambda m: Scoring().changed(beta=1), "error_weight"),
+    ],
+)
+def test_a_wrong_setting_is_answered_with_the_allowed_ones(tiny, make, words):
+    with pytest.raises(ValueError, match=words):
+        make(tiny)
+
+
+def test_scores_are_rows_of_the_task(tiny, items, zero_shot):
+    parts = item_components(tiny, items, None, BOTH, progress=False)
+    torch.testing.assert_close(
+        parts.score(error_weight=1.0).view(1, 4), zero_shot[BOTH], atol=1e-6, rtol=0
+    )
+    assert items.accuracy(zero_shot[BOTH].flatten())["group"].shape == (1,)
+    rows, positive = decisions(zero_shot[BOTH], items.shape, [items.items[0].correct])
+    assert rows.shape == (4, 2) and positive.shape == (4,)
+
+
+def test_weights_refuse_components_of_other_layers(tiny):
+    adapter = HeadWeights(tiny, Scoring(time_steps=2, layers="mid"))
+    with pytest.raises(ValueError, match=r"mid\.0"):
+        adapter.pool(torch.zeros(3, 2, 7, 4), None, ONE)
+
+
+def test_a_meter_counts_items_and_costs_add_up(tiny, items):
+    with measure(tiny) as meter:
+        evaluate_items(tiny, items, None, BOTH, progress=False)
+    assert meter.unet_passes == (4 + 2) * 2  # four pairs and two empty prompts, two time steps
+    total = meter.cost(labels=16) + Cost(parameters=3, labels=4)
+    assert (total.parameters, total.labels) == (3, 20) and total.seconds > 0
+    assert list(total.as_dict()) == ["unet_passes", "parameters", "labels", "seconds"]
+    with pytest.raises(ValueError, match="labels"):
+        Cost(labels=-1)
