@@ -110,11 +110,9 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
 class Denoising:
     """The loss of one step: v-prediction on a random batch, its weight in z0 capped."""
 
-    def __init__(
-        self, loop: Loop, pool: Pool, latents: Tensor, encoder, tokenizer, options, whiten
-    ):
-        self.whiten = whiten.to(latents.device)
+    def __init__(self, loop: Loop, pool: Pool, latents: Tensor, encoder, whiten: Tensor, options):
         self.loop, self.pool, self.latents, self.encoder = loop, pool, latents, encoder
+        self.whiten = whiten.to(latents.device)
         self.batch, device = options.batch, latents.device
         self.alphas = make_scheduler().alphas_cumprod.to(device)
         self.empty = tokenize(load_tokenizer(options.output), [""]).to(device)
