@@ -1,0 +1,210 @@
+"""Everything a frozen U-Net says about the pairs of a task, computed once and kept on disk.
+
+The attention score by token mask, time step, layer and head, and the noise error with and without
+the text, come out of the same passes. Whatever does not change the U-Net (zero-shot scores, learned
+weights over heads, a diffusion classifier) reads them; which method needs how much of them is
+counted all the same (`Seen.cost`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsd_tutorial.attention import choose_layers
+from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask
+from dsd_tutorial.matching import Components, pass_components
+from dsd_tutorial.matching.cost import Cost
+from dsd_tutorial.shapes.tasks import Task
+from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
+
+BLOCK = 20  # items computed and saved at a time: the most that Ctrl-C can lose
+PARTS = ("table", "squares", "empties", "seconds")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Items, and what the U-Net said about their pairs, row by row as `items.pairs()` has them.
+
+    table    (masks, pairs, steps, layers, heads), the masks in the order of `TOKEN_MASKS`
+    squares  (pairs, steps) mean squared error of the predicted noise under the text
+    empties  (pairs, steps) the same under the empty prompt, which an image's pairs share
+    seconds  (items,) that computing them took
+    size     how many numbers one noise has; layers, steps name the axes
+    """
+
+    items: Task
+    table: Tensor
+    squares: Tensor
+    empties: Tensor
+    seconds: Tensor
+    layers: tuple[str, ...]
+    steps: tuple[int, ...]
+    size: int
+
+    @cached_property
+    def components(self) -> Components:
+        """Return what `matching.components` of these pairs gives, error term included."""
+        by_mask = dict(zip(TOKEN_MASKS, self.table, strict=True))
+        # ||e - eps(empty)|| - ||e - eps(text)||, from means of squares
+        errors = (self.size * self.empties).sqrt() - (self.size * self.squares).sqrt()
+        pairs = torch.stack([torch.from_numpy(index) for index in self.items.pairs()], 1)
+        return Components(by_mask, errors, self.layers, self.steps, pairs)
+
+    def evidence(self) -> Tensor:
+        """Return the diffusion classifier's scores (items, images * texts), without elimination.
+
+        Its own rule (`baselines.DiffusionClassifier`): -error where texts compete for one image,
+        error(empty) - error(text) where images compete.
+        """
+        one_image = self.items.shape[0] == 1
+        gains = -self.squares if one_image else self.empties - self.squares
+        return gains.mean(1).view(len(self.items.items), -1)
+
+    def first(self, n: int) -> Seen:
+        """Return the first `n` items alone."""
+        rows = n * self.items.shape[0] * self.items.shape[1]
+        return replace(
+            self, items=replace(self.items, items=self.items.items[:n]), table=self.table[:, :rows],
+            squares=self.squares[:rows], empties=self.empties[:rows], seconds=self.seconds[:n],
+        )  # fmt: skip
+
+    def part(self, layers: Sequence[str], steps: Sequence[int]) -> Seen:
+        """Return the same items, seen in these layers and at these time steps alone."""
+        columns = [self.layers.index(name) for name in layers]
+        rows = [self.steps.index(t) for t in steps]
+        return replace(
+            self, table=self.table[:, :, rows][:, :, :, columns], squares=self.squares[:, rows],
+            empties=self.empties[:, rows], layers=tuple(layers), steps=tuple(steps),
+        )  # fmt: skip
+
+    def cost(self, steps: int | None = None, error: bool = False) -> Cost:
+        """Return what these pairs cost a method that reads `steps` time steps (None: all).
+
+        The error term takes a pass of the empty prompt more, per image and time step. Seconds are
+        those of as many passes here.
+        """
+        images, texts = self.items.shape
+        count, all_steps = len(self.items.items), len(self.steps)
+        passes = (all_steps if steps is None else steps) * count * images * (texts + error)
+        whole = all_steps * count * images * (texts + 1)
+        return Cost(unet_passes=passes, seconds=float(self.seconds.sum()) * passes / whole)
+
+
+@dataclass
+class Store:
+    """Computes and keeps `Seen` in `folder`/<weights>/, in blocks of `BLOCK` items.
+
+    steps  the number of time steps, on the grid of `time_grid`; `seed` draws the shared noise
+    A block is read again only if it holds these very items, for these weights and settings.
+    """
+
+    model: Any
+    folder: Path
+    steps: int = 6
+    seed: int = 0
+    batch_size: int = 32
+    progress: bool = True
+
+    def get(self, items: Task, label: str) -> Seen:
+        """Return what the U-Net says about `items`; `label` names their files, such as "test"."""
+        from tqdm.auto import tqdm
+
+        count = len(items.items)
+        starts = tqdm(
+            range(0, count, BLOCK), f"U-Net on {items.name}, {label}", leave=False,
+            disable=not self.progress,
+        )  # fmt: skip
+        found = [
+            self._block(replace(items, items=items.items[i : i + BLOCK]), label, i) for i in starts
+        ]
+        table = torch.cat([block["table"] for block in found], 1)
+        rows = [torch.cat([block[part] for block in found]) for part in PARTS[1:]]
+        channels, height, width = self.model.latent_shape
+        layers = tuple(choose_layers(self.model, None))
+        return Seen(items, table, *rows, layers, self.grid, channels * height * width)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Return the time steps."""
+        return time_grid(self.steps, self.model.scheduler.config.num_train_timesteps)
+
+    def _block(self, items: Task, label: str, start: int) -> dict[str, Tensor]:
+        """Return the tensors of a few items, from the disk if they are there."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file, save_file
+
+        name = f"{items.name}-{label}-{start:04d}-{_digest(items)}.safetensors"
+        settings = f"steps-{self.steps}-seed-{self.seed}"
+        path = self.folder / self.model.sha256[:16] / settings / name
+        if path.is_file():
+            try:
+                return load_file(path)
+            except SafetensorError:  # half-written
+                path.unlink()
+        found = measure_pairs(self.model, items, self.grid, self.seed, self.batch_size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, partial)
+        partial.replace(path)
+        return found
+
+
+@torch.no_grad()
+def measure_pairs(
+    model: Any, items: Task, grid: Sequence[int], seed: int = 0, batch_size: int = 32
+) -> dict[str, Tensor]:
+    """Return {"table", "squares", "empties", "seconds"} of all pairs of `items`, as in `Seen`.
+
+    The passes of `matching.components` with `errors=True` and all token masks (a test holds both
+    equal), of which the errors are kept as squares: a diffusion classifier averages those.
+    """
+    started = perf_counter()
+    image, text = (torch.from_numpy(index) for index in items.pairs())
+    texts = list(items.texts)
+    contexts = torch.cat([model.encode_text(texts[i : i + 64]) for i in range(0, len(texts), 64)])
+    masks = [token_mask(model, texts, name) for name in TOKEN_MASKS]
+    latents, empty = model.encode_image(items.images(model.resolution)), model.encode_text([""])
+    tables, squares, empties = [], [], []
+    for i, t in enumerate(grid):
+        e = shared_noise(latents.shape[1:], seed, i).to(latents.device)
+        noisy = model.add_noise(latents, e.expand_as(latents), t)
+        parts, errors = [], []
+        for rows in torch.arange(len(image)).split(batch_size):
+            which, said = image[rows].to(noisy.device), text[rows]
+            seen, eps = pass_components(
+                model, noisy[which], t, contexts[said.to(noisy.device)],
+                token_masks=[None if mask is None else mask[said] for mask in masks],
+            )  # fmt: skip
+            parts.append(seen.float().cpu())
+            errors.append(_square(e, eps))
+        without = [
+            _square(e, model.predict_noise(part, t, empty.expand(len(part), -1, -1)))
+            for part in noisy.split(batch_size)
+        ]
+        tables.append(torch.cat(parts, 1))
+        squares.append(torch.cat(errors))
+        empties.append(torch.cat(without)[image])
+    each = (perf_counter() - started) / len(items.items)
+    return {
+        "table": torch.stack(tables, 2), "squares": torch.stack(squares, 1),
+        "empties": torch.stack(empties, 1), "seconds": torch.full((len(items.items),), each),
+    }  # fmt: skip
+
+
+def _square(e: Tensor, eps: Tensor) -> Tensor:
+    """Return the mean squared error of each item, (batch,), float32 on the CPU."""
+    return (e - eps).square().flatten(1).mean(1).cpu()
+
+
+def _digest(items: Task) -> str:
+    """Return a few letters that change with the items."""
+    return hashlib.sha256(repr(items.items).encode()).hexdigest()[:12]

@@ -1,0 +1,171 @@
+"""The three tables of `dsd-tutorial evaluate few-shot`: items, summary and bars.
+
+few_shot_items.csv   one row per (task, method, shots, seed): which items were right. All that was
+                     measured is here; the other two can be made from it at any time
+few_shot.csv         one row per (task, method, shots): accuracy with its interval over seeds, cost
+few_shot_bars.csv    the chosen adapter against its rivals, on the same items
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsd_tutorial.evaluation.few_shot_bench import Outcome
+from dsd_tutorial.evaluation.few_shot_methods import ADAPTERS, ZERO_SHOT
+from dsd_tutorial.metrics import Interval, accuracy, paired_test, seeds_difference
+from dsd_tutorial.results import ResultsError, Table
+from dsd_tutorial.shapes.tasks import TASKS, make_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COSTS = ("unet_passes", "parameters", "labels", "seconds")
+NAMED = ("task", "method", "shots")
+SUMMARY = (*NAMED, "seeds", "accuracy", "low", "high", *COSTS)
+ITEMS = (*NAMED, "seed", "settings", "hits", "validation", "margin", *COSTS)
+BARS = (
+    "task", "comparison", "adapter", "rival", "value", "low", "high", "n", "seeds", "p_value",
+    "passed",
+)  # fmt: skip
+# kinds of items whose candidates have the same words or things, in another relation or binding
+RELATION_AND_BINDING = {"comvg": ("relation", "bindings"), "winoground": ("objects", "colors")}
+HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
+
+
+def beside(summary: Path, name: str) -> Path:
+    """Return the path of another table beside the summary, such as ".../few_shot_items.csv"."""
+    return summary.with_name(f"{summary.stem}_{name}.csv")
+
+
+def add_outcome(table: Table, key: dict[str, Any], settings: str, outcome: Outcome) -> None:
+    """Add what one method reached with one seed."""
+    value, margin = outcome.validation
+    table.add(
+        **key, settings=settings, hits="".join(HIT if hit else MISS for hit in outcome.hits),
+        validation=float(value), margin=float(margin), **outcome.cost.as_dict(),
+    )  # fmt: skip
+
+
+def refuse_mixture(frame: pd.DataFrame, n: int, settings: str, path: Path) -> None:
+    """Raise ResultsError where rows were measured on another number of items or other settings."""
+    other = frame[(frame["settings"] != settings) | (frame["hits"].str.len() != n)]
+    if len(other):
+        first = other.iloc[0]
+        raise ResultsError(
+            f"{path} holds {len(other)} rows of {len(first['hits'])} items with "
+            f"{first['settings']}; asked are {n} items with {settings}: give another output, or "
+            "move that file away"
+        )
+
+
+def hits_of(
+    items: pd.DataFrame, task: str, method: str, shots: int, seeds: Sequence[int] | None = None
+) -> np.ndarray:
+    """Return what a method got right, (seeds, items) of 0 and 1, as the metrics take them.
+
+    items  the table few_shot_items.csv; `seeds` None are all it has, in order. A method that
+           learns nothing (shots 0) has one row, which is repeated for each of `seeds`.
+    Raises ResultsError where a row is missing.
+    """
+    rows = items[(items.task == task) & (items.method == method) & (items.shots == shots)]
+    found = {int(row.seed): row.hits for row in rows.itertuples()}
+    asked = sorted(found) if seeds is None else list(seeds)
+    if method in ZERO_SHOT and found:
+        found = dict.fromkeys(asked, next(iter(found.values())))
+    missing = [seed for seed in asked if seed not in found]
+    if missing or not asked:
+        raise ResultsError(
+            f"few_shot_items.csv has no {method} on {task} at {shots} shots with seeds "
+            f"{missing or 'at all'}: `dsd-tutorial evaluate few-shot` measures it"
+        )
+    return np.array([[letter == HIT for letter in found[seed]] for seed in asked], dtype=int)
+
+
+def interval_of(hits: np.ndarray) -> Interval:
+    """Return the accuracy of hits (seeds, items): Wilson's interval, or over seeds the bootstrap.
+
+    With several seeds, seeds are drawn first and then items, which all seeds share.
+    """
+    if len(hits) == 1:
+        return accuracy(hits[0])
+    return seeds_difference(hits, np.zeros_like(hits))
+
+
+def summary_row(
+    items: pd.DataFrame, task: str, method: str, shots: int, seeds: Sequence[int]
+) -> dict[str, Any] | None:
+    """Return a row of few_shot.csv, or None where a seed is not there yet. Costs are means."""
+    asked = [0] if method in ZERO_SHOT else list(seeds)
+    rows = items[(items.task == task) & (items.method == method) & (items.shots == shots)]
+    rows = rows[rows.seed.isin(asked)]
+    if len(rows) < len(asked):
+        return None
+    found = interval_of(hits_of(rows, task, method, shots, asked))
+    costs = {name: int(round(rows[name].mean())) for name in COSTS[:-1]}
+    return {
+        "task": task, "method": method, "shots": shots, "seeds": len(asked),
+        "accuracy": found.value, "low": found.low, "high": found.high, **costs,
+        "seconds": float(rows["seconds"].mean()),
+    }  # fmt: skip
+
+
+def chosen_adapter(items: pd.DataFrame, task: str, shots: int, seeds: Sequence[int]) -> str | None:
+    """Return the adapter that did best on the validation items, mean over seeds; None without."""
+    return _best(items, task, ADAPTERS, shots, seeds)
+
+
+def _best(
+    items: pd.DataFrame, task: str, methods: Sequence[str], shots: int, seeds: Sequence[int]
+) -> str | None:
+    rows = items[(items.task == task) & (items.shots == shots) & items.seed.isin(list(seeds))]
+    reached = {}
+    for method in methods:
+        own = rows[rows.method == method]
+        if len(own) == len(seeds):
+            reached[method] = own["validation"].mean(), own["margin"].mean()
+    return max(reached, key=reached.get) if reached else None
+
+
+def bars(items: pd.DataFrame, shots: int, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of few_shot_bars.csv: the chosen adapter minus a rival, on the same items.
+
+    The rivals: on every task zero-shot DSD (with or without the error term, whichever validation
+    prefers); on relation and binding items CLIP zero-shot and CoOp. A bar is passed when the whole
+    interval lies above 0. `p_value` is the sign test over items, each by its mean over seeds. What
+    was not measured yet is left out.
+    """
+    for task in (name for name in TASKS if (items.task == name).any()):
+        adapter = chosen_adapter(items, task, shots, seeds)
+        if adapter is None:
+            continue
+        zero_shot = _best(items, task, ("attention", "attention_error"), 0, [0])
+        rivals = [("zero-shot DSD", zero_shot, 0, None)]
+        if kinds := RELATION_AND_BINDING.get(task):
+            rivals += [
+                ("CLIP zero-shot, relation and binding", "clip", 0, kinds),
+                (f"{shots}-shot CoOp, relation and binding", "coop", shots, kinds),
+            ]
+        ours = hits_of(items, task, adapter, shots, seeds)
+        for comparison, rival, their_shots, kinds in rivals:
+            try:
+                theirs = hits_of(items, task, rival, their_shots, seeds)
+            except ResultsError:
+                continue
+            about = {"task": task, "comparison": comparison, "adapter": adapter, "rival": rival}
+            yield {**about, **_compare(ours, theirs, task, kinds)}
+
+
+def _compare(a: np.ndarray, b: np.ndarray, task: str, kinds: Sequence[str] | None) -> dict:
+    """Return the columns from `value` on, of a - b (seeds, items) on items of these kinds."""
+    if kinds is not None:
+        used = np.isin(make_task(task, a.shape[1]).kinds, kinds)
+        a, b = a[:, used], b[:, used]
+    gap = seeds_difference(a, b)
+    return {
+        "value": gap.value, "low": gap.low, "high": gap.high, "n": gap.n, "seeds": len(a),
+        "p_value": paired_test(a.mean(0), b.mean(0)).p_value, "passed": bool(gap.low > 0),
+    }  # fmt: skip
