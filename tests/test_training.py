@@ -154,6 +154,8 @@ def test_init_continues_from_the_written_weights(trained, tmp_path):
     before = json.loads((folder / "unet" / "training.json").read_text())["samples"]
     record = train_unet(Options(**(common | {"init": folder, "work": tmp_path, "steps": 1})))
     assert record["samples"] == before + common["batch"]
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    assert "_name_or_path" not in config, "a folder of the machine that trained it"
 
 
 def test_refining_the_decoder_leaves_every_latent_as_it_was(trained, tmp_path):

@@ -46,7 +46,14 @@ def write_diffusers_part(model: Any, folder: Path, dtype: torch.dtype = torch.fl
     """Write the configuration and, in `dtype`, the weights of a U-Net or an autoencoder."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_config(folder)
+    _forget_origin(folder / "config.json")
     _write_tensors(model.state_dict(), folder / "diffusion_pytorch_model.safetensors", dtype)
+
+
+def _forget_origin(config: Path) -> None:
+    """Drop the folder that the weights were once read from: it names the machine, not the model."""
+    kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "_name_or_path"}
+    config.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def write_text_encoder(text: Any, folder: Path) -> None:
