@@ -22,11 +22,21 @@ from .registry import MissingModelError, resolve
 
 DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
 TimeStep = Annotated[int, Field(ge=0, le=999)]
+PositiveNumber = Annotated[float, Field(gt=0, le=1000)]
 
 
 class ParameterError(ValueError):
     """A parameter has an unknown name or a value out of range; the message says what is allowed."""
+
+
+def picture_files(folder: str | Path) -> list[Path]:
+    """The pictures in a folder, by name; none where there is no such folder."""
+    found = Path(folder).expanduser()
+    files = found.iterdir() if found.is_dir() else ()
+    return sorted(path for path in files if path.suffix.lower() in PICTURES)
 
 
 class Parameters(BaseModel):
@@ -78,9 +88,74 @@ class AttentionParameters(Parameters):
     )
 
 
+class FewShotParameters(Parameters):
+    """Notebook 02: what a few labelled examples teach."""
+
+    task: Literal["comvg", "refcoco", "vqa", "winoground"] = Field(description="the matching task")
+    dataset: str = Field(
+        description='"shapes", or a folder with the task\'s benchmark or an items.jsonl of your own'
+    )
+    adapter: Literal["soft prompt", "attention prompt", "lora", "head weights"] = Field(
+        description="what is learned beside the adapter made by hand"
+    )
+    shots: int = Field(ge=1, le=256, description="labelled items to learn from")
+    seeds: int = Field(ge=1, le=20, description="how often the labelled items are drawn anew")
+    steps: int = Field(ge=1, le=5000, description="training steps of what needs U-Net passes")
+    lr: float = Field(ge=0, le=10, description="learning rate; 0: the adapter's own")
+    layers: str | list[str] = Field(
+        min_length=1, description='"chosen" on validation, "all", "last" or names such as "up"'
+    )
+    time_steps: list[TimeStep] = Field(
+        min_length=1, max_length=50, description="diffusion time steps that are read, each 0..999"
+    )
+    error_weight: float = Field(ge=0, le=100, description="of the error term in the score")
+    n_items: int = Field(ge=8, le=2000, description="test items")
+
+    @field_validator("dataset")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        if name != "shapes" and not Path(name).expanduser().is_dir():
+            raise ValueError(f"there is no folder {name!r}")
+        return name
+
+
+class ProjectionParameters(Parameters):
+    """Notebook 03: from an image to a prompt in closed form."""
+
+    references: str = Field(
+        description="folder with pictures of your own to vary; empty: scenes of the shapes world"
+    )
+    method: Literal[
+        "auto", "ridge", "gaussian", "mean_shift", "procrustes", "direct", "refined"
+    ] = Field(description="alternative beside the truncated inverse; auto: best on validation")
+    threshold: PositiveNumber | Literal["auto", "none"] = Field(
+        description="singular values below it are cut"
+    )
+    length: PositiveNumber | Literal["auto"] = Field(
+        description="of a converted text state; auto: as the text encoder's own"
+    )
+    copies: Annotated[int, Field(ge=1)] | Literal["auto", "all"] = Field(
+        description="positions of the prompt that the state fills"
+    )
+    n_references: int = Field(ge=4, le=500, description="reference pictures that are measured")
+    guidance: PositiveNumber | Literal["auto"] = Field(
+        description="classifier-free guidance scale; auto: the model's own"
+    )
+    steps: int = Field(ge=1, le=1000, description="denoising steps of every variation")
+
+    @field_validator("references")
+    @classmethod
+    def _holds_pictures(cls, folder: str) -> str:
+        if folder and not picture_files(folder):
+            raise ValueError(f"no pictures ({', '.join(PICTURES)}) in the folder {folder!r}")
+        return folder
+
+
 PARAMETERS: dict[str, type[Parameters]] = {
     "00_orientation": OrientationParameters,
     "01_attention_scores": AttentionParameters,
+    "02_few_shot_prompt_learning": FewShotParameters,
+    "03_closed_form_projection": ProjectionParameters,
 }
 
 

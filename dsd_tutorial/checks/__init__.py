@@ -1,15 +1,20 @@
 """Checks that take the learner's own function, name the mistake in it and give hints, step by step.
 
 Each check is called with the function and returns a `Result`. Notebook 01: `tokens`, `noise`,
-`decisions`.
+`decisions`. Notebook 02: `prompts`, `learning`. Notebook 03: `projection`, `image_prompts`.
 """
 
 from dsd_tutorial.checks.decisions import image_scores, text_wins
 from dsd_tutorial.checks.exercise import Exercise, Mistake, Result
+from dsd_tutorial.checks.image_prompts import fill_prompt, one_for_many
+from dsd_tutorial.checks.learning import best_step, hardest_hinge
 from dsd_tutorial.checks.noise import noise_average
+from dsd_tutorial.checks.projection import cut_inverse, to_states
+from dsd_tutorial.checks.prompts import gated_partition, prompted_states
 from dsd_tutorial.checks.tokens import caption_scores, soft_maximum
 
 __all__ = [
-    "Exercise", "Mistake", "Result", "caption_scores", "image_scores", "noise_average",
-    "soft_maximum", "text_wins",
+    "Exercise", "Mistake", "Result", "best_step", "caption_scores", "cut_inverse", "fill_prompt",
+    "gated_partition", "hardest_hinge", "image_scores", "noise_average", "one_for_many",
+    "prompted_states", "soft_maximum", "text_wins", "to_states",
 ]  # fmt: skip

@@ -227,9 +227,7 @@ def _one_fact(scene: Scene, said: Description, rng: random.Random) -> Descriptio
     return Description(things, said.relation, said.background)
 
 
-def caption(
-    scene: Scene, rng: random.Random, partial: float = 0.08, details: float = 0.35
-) -> str:
+def caption(scene: Scene, rng: random.Random, partial: float = 0.08, details: float = 0.35) -> str:
     """A random wording of a random true description of `scene`."""
     return rng.choice(describe(scene, rng, partial, details).phrasings())
 

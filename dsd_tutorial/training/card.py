@@ -48,9 +48,15 @@ parameters in the U-Net); `clip/` holds the whole CLIP whose text tower the U-Ne
 
 ```python
 from diffusers import StableDiffusionPipeline
+
 pipe = StableDiffusionPipeline.from_pretrained("<this folder>")
-pipe("a red circle left of a blue square", guidance_scale={guidance}, num_inference_steps={steps},
-     height=64, width=64).images[0]
+pipe(
+    "a red circle left of a blue square",
+    guidance_scale={guidance},
+    num_inference_steps={steps},
+    height=64,
+    width=64,
+).images[0]
 ```
 
 ## Data
@@ -64,7 +70,9 @@ validation and the test split.
 In this order: tokenizer, autoencoder, CLIP (plain contrastive loss on random distinct captions),
 U-Net (v-prediction, on the frozen autoencoder and text encoder). The U-Net has seen {samples:,}
 samples; the rest of its record is in `unet/training.json`. Commands: `dsd-tutorial train
-tokenizer|autoencoder|clip|unet`; `--init` continues the U-Net from these weights.
+tokenizer|autoencoder|clip|unet`; `--init` continues from these weights. CLIP and U-Net were both
+continued once: CLIP with louder places (`training/clip.py`), the U-Net from weights that had read
+the text tower of before, by the best linear map between the two towers' states.
 
 ## What it can do
 Measured by `dsd-tutorial evaluate model` on test scenes; guidance {guidance} and {steps} steps were
