@@ -101,7 +101,7 @@ def test_command_line_texts_get_their_types(tmp_path):
 
 
 def test_command_line_lists():
-    from dsd_tutorial.parameters import _read
+    from dsd_tutorial.parameters.checking import _read
 
     assert _read("[100, 500]") == [100, 500]
     assert _read("[broken") == "[broken"

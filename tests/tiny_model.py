@@ -5,6 +5,8 @@ that pads with its end token, text width = projection width), so that code is te
 classes, only smaller.
 """
 
+from pathlib import Path
+
 import torch
 
 WORDS = (
@@ -12,41 +14,26 @@ WORDS = (
     "right of above below on white gray black background small large picture with and shape it "
     "is at top bottom pink heart cyan hexagon striped"
 ).split()
+MERGES = Path(__file__).with_name("tiny_merges.txt")
 CONTEXT_LENGTH = 32
 TEXT_WIDTH = 32
 
 
 def tiny_tokenizer(context_length: int = CONTEXT_LENGTH):
-    """Return a CLIPTokenizer with a byte-level BPE trained on `WORDS`; pads with the end token.
+    """Return a CLIPTokenizer with a byte-level BPE of `WORDS`; pads with the end token.
 
-    Words are listed with unequal counts, so that some of them stay split into several tokens:
-    the code that joins tokens to words has something to do.
+    The last four words stay split into several tokens: the code that joins tokens to words has
+    something to do. Its merges are a file, since training breaks ties by chance: another tokenizer,
+    and with it other random weights, in every process.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers.pre_tokenizers import ByteLevel
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=640,
-        min_frequency=2,
-        end_of_word_suffix="</w>",
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    often, seldom = WORDS[:-4], WORDS[-4:]  # the last four words are seen once: never merged whole
-    bpe.train_from_iterator([" ".join(often)] * 3 + [" ".join(seldom)], trainer)
-    import json
-
-    table = json.loads(bpe.to_str())["model"]
-    vocab = dict(table["vocab"])
-    for letter in pre_tokenizers.ByteLevel.alphabet():  # every byte may also end a word
-        vocab.setdefault(letter + "</w>", len(vocab))
-    for special in ("<|startoftext|>", "<|endoftext|>"):
-        vocab[special] = len(vocab)
-    merges = [tuple(pair) for pair in table["merges"]]
+    merges = [tuple(line.split()) for line in MERGES.read_text(encoding="utf-8").splitlines()]
+    letters = sorted(ByteLevel.alphabet())
+    tokens = letters + [letter + "</w>" for letter in letters] + ["".join(m) for m in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: i for i, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=context_length)
 
 
