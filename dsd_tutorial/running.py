@@ -7,12 +7,15 @@ have run.
 
 import argparse
 import json
+import os
 import platform
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -169,25 +172,44 @@ def run_all(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     html: bool = False,
     cell_timeout: int | None = None,
+    jobs: int = 1,
 ) -> list[Outcome]:
     """The outcomes of several notebooks, in order; a failed one does not stop the others.
 
     `parameters` maps notebook names to values; all are checked before the first kernel starts.
-    Raises `ParameterError`.
+    `jobs` notebooks run side by side, each with its share of the cores. Raises `ParameterError`.
     """
     chosen = parameters or {}
     for path in paths:
         validate(path.stem, {**defaults(path), **chosen.get(path.stem, {})})
+    tasks = [(path, output / path.name, chosen.get(path.stem), cell_timeout) for path in paths]
     outcomes = []
-    for position, path in enumerate(paths, start=1):
-        print(f"[{position}/{len(paths)}] {path.stem}", flush=True)
-        target = output / path.name
-        outcome = run_notebook(path, target, chosen.get(path.stem), cell_timeout)
-        if html and target.is_file():
-            write_html(target)
+    for outcome in _side_by_side(tasks, jobs) if jobs > 1 else _in_turn(tasks):
+        if html and Path(outcome.output).is_file():
+            write_html(Path(outcome.output))
         outcomes.append(outcome)
         print(describe(outcome), flush=True)
     return outcomes
+
+
+def _in_turn(tasks: list[tuple]) -> Iterator[Outcome]:
+    """One notebook after the other, with a progress bar."""
+    for position, task in enumerate(tasks, start=1):
+        print(f"[{position}/{len(tasks)}] {task[0].stem}", flush=True)
+        yield run_notebook(*task)
+
+
+def _side_by_side(tasks: list[tuple], jobs: int) -> Iterator[Outcome]:
+    """`jobs` notebooks at a time, each from a process of its own, which watches its own kernel.
+
+    No progress bars: they would write over each other.
+    """
+    threads = str(max(1, (psutil.cpu_count() or 1) // jobs))
+    os.environ.setdefault("OMP_NUM_THREADS", threads)  # the processes and their kernels inherit it
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(run_notebook, *task, progress=False) for task in tasks]
+        for done in running:
+            yield done.result()
 
 
 def describe(outcome: Outcome) -> str:
@@ -229,6 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="a parameter for every notebook, e.g. --set device cuda",
     )
     parser.add_argument("--html", action="store_true", help="also write HTML pages")
+    parser.add_argument("--jobs", type=int, default=1, help="notebooks that run side by side")
     parser.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
     given = parser.parse_args(arguments)
     paths = [find_notebook(name) for name in given.notebooks]
@@ -244,7 +267,12 @@ def main(arguments: list[str] | None = None) -> int:
         stale.unlink()
     try:
         outcomes = run_all(
-            paths, given.output.resolve(), parameters, given.html, given.cell_timeout
+            paths,
+            given.output.resolve(),
+            parameters,
+            given.html,
+            given.cell_timeout,
+            max(1, given.jobs),
         )
     except ParameterError as error:
         print(error, file=sys.stderr)

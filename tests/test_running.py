@@ -55,6 +55,23 @@ def test_nothing_starts_when_one_notebook_has_a_bad_value(tmp_path, monkeypatch)
         run_all([path], tmp_path / "build", {path.stem: {"steps": 0}})
 
 
+def test_notebooks_run_side_by_side_and_are_told_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("dsd_tutorial.running.validate", lambda *a, **k: None)
+    meet = (
+        "import pathlib, time\n"
+        "pathlib.Path('{own}').touch()\n"
+        "end = time.time() + 60\n"
+        "while not pathlib.Path('{other}').exists():  # only the other notebook makes it\n"
+        "    assert time.time() < end\n"
+        "    time.sleep(0.1)\n"
+    )
+    first = write_notebook(tmp_path / "a.ipynb", meet.format(own="a", other="b"))
+    second = write_notebook(tmp_path / "b.ipynb", meet.format(own="b", other="a"), "1 / 0")
+    outcomes = run_all([first, second], tmp_path / "build", jobs=2)
+    assert [(o.notebook, o.status) for o in outcomes] == [("a", "ok"), ("b", "failed")]
+    assert all(o.peak_mb > 20 for o in outcomes)
+
+
 def test_unfinished_cells():
     def code(source="1", tags=(), **record):
         return {
