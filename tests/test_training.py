@@ -24,6 +24,7 @@ from dsd_tutorial.training.unet import (
     HIGH_NOISE,
     HIGH_SHARE,
     draw_timesteps,
+    end_state_alone,
     parent_hashes,
     train_unet,
 )
@@ -134,6 +135,26 @@ def test_time_steps_cover_everything_with_more_weight_on_high_noise():
     everywhere = (HIGH_NOISE[1] - HIGH_NOISE[0]) / 1000
     expected = HIGH_SHARE + (1 - HIGH_SHARE) * everywhere
     assert high == pytest.approx(expected, abs=0.02)
+
+
+def test_the_end_state_stands_alone_at_its_length_and_repeats_itself():
+    def draw(noise):
+        return end_state_alone(states, ends, empty, torch.Generator().manual_seed(1), noise)
+
+    generator = torch.Generator().manual_seed(0)
+    states, empty = (torch.randn(*s, generator=generator) for s in ((200, 12, 8), (12, 8)))
+    ends = torch.randint(2, 12, (200,), generator=generator)
+    own = states[torch.arange(200), ends]
+    exact, noisy = draw(0.0), draw(1.0)
+    assert torch.equal(exact[:, 0], empty[0].expand(200, 8))  # the start token stays
+    copies = (exact - own[:, None]).norm(dim=-1)[:, 1:].lt(1e-5).sum(1)
+    assert copies.min() == 4 and copies.max() == 11  # all but the start token
+    for row, n in zip(noisy, copies.tolist(), strict=True):
+        assert torch.equal(row[n + 1 :], empty[n + 1 :])
+        assert torch.equal(row[1 : n + 1], row[1].expand(n, 8))
+    torch.testing.assert_close(noisy[:, 1].norm(dim=-1), own.norm(dim=-1))
+    cosine = torch.cosine_similarity(noisy[:, 1], own)
+    assert cosine.max() > 0.99 and cosine.min() < 0.7  # from nearly right to quite off
 
 
 def test_unet_refuses_weights_trained_on_other_parents(trained, tmp_path):

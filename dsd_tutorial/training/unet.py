@@ -7,6 +7,11 @@ thousandths, while in v it counts fully. For the same reason most time steps are
 noisy side, and the weight of nearly clean steps is capped (min-SNR, arXiv 2303.09556).
 Cross-attention learns in coordinates in which all that the text says is equally loud
 (whitening.py).
+
+In some examples the end state stands alone for the caption, a little off (`end_state_alone`). Most
+of Stable Diffusion's 77 positions hold padding that repeats the end state, so its U-Net learns to
+read it; captions of this world fill half of the sequence, and a U-Net trained on them alone reads
+words only. Without it there is nothing for SD-IPC to replace (Ding et al., arXiv 2305.12716).
 """
 
 from __future__ import annotations
@@ -35,6 +40,8 @@ from dsd_tutorial.training.whitening import change_coordinates, whitening
 WIDTHS = (32, 96, 192)
 HEADS = 4
 EMPTY_SHARE = 0.1  # captions replaced by the empty one, for classifier-free guidance
+END_SHARE = 0.15  # captions of which only the end state is shown
+END_NOISE = 1.0  # its largest noise a dimension, where the states' own spread is about 0.85
 WEIGHT_LIMIT = 5.0  # of an error in z0, which plain v-prediction weights by SNR + 1
 HIGH_NOISE = (700, 1000)  # where layout and identity are decided: that share is drawn from here
 HIGH_SHARE = 0.7
@@ -115,18 +122,17 @@ class Denoising:
         self.whiten = whiten.to(latents.device)
         self.batch, device = options.batch, latents.device
         self.alphas = make_scheduler().alphas_cumprod.to(device)
-        self.empty = tokenize(load_tokenizer(options.output), [""]).to(device)
+        tokenizer = load_tokenizer(options.output)
+        self.empty, self.end = tokenize(tokenizer, [""]).to(device), tokenizer.eos_token_id
         self.unet = torch.compile(loop.model) if options.compile else loop.model
 
     def __call__(self, step: int) -> tuple[Tensor, dict]:
         generator, device = self.loop.generator, self.latents.device
         index, tokens = self.pool.draw(self.batch, generator)
-        dropped = torch.rand(self.batch, 1, generator=generator).to(device) < EMPTY_SHARE
-        tokens = torch.where(dropped, self.empty, tokens)
         t = draw_timesteps(self.batch, generator).to(device)
         noise = torch.randn(self.batch, *self.latents.shape[1:], generator=generator).to(device)
         with torch.no_grad():
-            context = self.encoder(tokens).last_hidden_state.float() @ self.whiten
+            context = self._context(tokens, generator) @ self.whiten
         abar = self.alphas[t].view(-1, 1, 1, 1)
         clean = self.latents[index].float()
         noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
@@ -135,6 +141,41 @@ class Denoising:
         in_z0 = 1 / (1 - abar).flatten()  # SNR + 1
         loss = (each * in_z0.clamp(max=WEIGHT_LIMIT) / in_z0).mean()
         return loss, {"mse": each.detach().mean()}
+
+    def _context(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """What the U-Net reads (n, L, d): captions, end states alone, or the empty prompt."""
+        states = self.encoder(torch.cat([tokens, self.empty])).last_hidden_state.float()
+        states, empty = states[:-1], states[-1]
+        ends = (tokens == self.end).int().argmax(1)
+        alone = end_state_alone(states, ends, empty, generator)
+        which = torch.rand(len(tokens), 1, 1, generator=generator).to(states.device)
+        states = torch.where(which < EMPTY_SHARE + END_SHARE, alone, states)
+        return torch.where(which < EMPTY_SHARE, empty, states)
+
+
+def end_state_alone(
+    states: Tensor,
+    ends: Tensor,
+    empty: Tensor,
+    generator: torch.Generator,
+    noise: float = END_NOISE,
+) -> Tensor:
+    """Prompts (n, L, d) in which copies of the end state, made noisy, follow the start token.
+
+    4 to L - 1 copies of the state at `ends` (n,), all alike; behind them the padding of the empty
+    prompt, `empty` (L, d). The noise is normal, up to `noise` a dimension (uniformly drawn for each
+    prompt), and the state's length is kept: what an inverse of CLIP's projection returns is a state
+    of the right length and not quite the right direction.
+    """
+    n, length, width = states.shape
+    state = states[torch.arange(n, device=states.device), ends]
+    amount = noise * torch.rand(n, 1, generator=generator)
+    off = state + (amount * torch.randn(n, width, generator=generator)).to(state)
+    off = off * (state.norm(dim=-1, keepdim=True) / off.norm(dim=-1, keepdim=True))
+    copies = torch.randint(4, length, (n, 1), generator=generator).to(states.device)
+    position = torch.arange(length, device=states.device)
+    filled = (position >= 1) & (position <= copies)
+    return torch.where(filled[..., None], off[:, None], empty)
 
 
 def draw_timesteps(n: int, generator: torch.Generator) -> Tensor:
