@@ -90,7 +90,12 @@ def write_unet(unet, output: Path, record: dict) -> None:
 
 
 def make_scheduler():
-    """Stable Diffusion's noise schedule (scaled linear, 1,000 steps) with DDIM sampling."""
+    """Stable Diffusion's noise schedule (scaled linear, 1,000 steps), rescaled to end in pure noise.
+
+    As it is, the last step still holds 7 % of the picture. A network that is never shown pure noise
+    takes the layout from it and not from the text, and at sampling reads a layout into noise that
+    has none: left and right come out by chance (Lin et al., arXiv 2305.08891).
+    """
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     return DDIMScheduler(
@@ -103,4 +108,5 @@ def make_scheduler():
         steps_offset=1,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
     )

@@ -15,6 +15,7 @@ from dsd_tutorial.shapes.scene import (
     RELATIONS,
     SHAPES,
 )
+from dsd_tutorial.training.unet import END_SHARE
 
 # figure -> (what it says, the level aimed at; None where none was set)
 FIGURES: dict[str, tuple[str, float | None]] = {
@@ -68,11 +69,14 @@ validation and the test split.
 
 ## Training
 In this order: tokenizer, autoencoder, CLIP (plain contrastive loss on random distinct captions),
-U-Net (v-prediction, on the frozen autoencoder and text encoder). The U-Net has seen {samples:,}
-samples; the rest of its record is in `unet/training.json`. Commands: `dsd-tutorial train
+U-Net (v-prediction, on the frozen autoencoder and text encoder, with a noise schedule that ends in
+pure noise). In {alone:.0%} of its examples the end state stands alone for the caption, a little off
+(`training/unet.py` says why: image prompts live on it). The U-Net has seen {samples:,} samples; the
+rest of its record is in `unet/training.json`. Commands: `dsd-tutorial train
 tokenizer|autoencoder|clip|unet`; `--init` continues from these weights. CLIP and U-Net were both
-continued once: CLIP with louder places (`training/clip.py`), the U-Net from weights that had read
-the text tower of before, by the best linear map between the two towers' states.
+continued: CLIP with louder places (`training/clip.py`), the U-Net from weights that had read the
+text tower of before, by the best linear map between the two towers' states; end states alone and
+the schedule came with the last part of the samples.
 
 ## What it can do
 Measured by `dsd-tutorial evaluate model` on test scenes; guidance {guidance} and {steps} steps were
@@ -111,6 +115,7 @@ def write_card(folder: Path) -> Path:
         held_textures=_list(HELD_OUT_TEXTURES),
         held_pairs=_list(f"{c} {s}" for c, s in HELD_OUT_PAIRS),
         samples=record["samples"],
+        alone=END_SHARE,
         guidance=metrics["sampling"]["guidance"],
         steps=metrics["sampling"]["steps"],
         rows="\n".join(_row(name, metrics[name]) for name in FIGURES),
