@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dsd_tutorial"
 ROOMS = (
     "registry", "shapes", "metrics", "stable_diffusion", "attention", "matching", "heatmaps",
-    "prompt_learning", "baselines", "projection", "variation", "datasets",
+    "prompt_learning", "baselines", "projection", "variation", "customization", "datasets",
     "results", "figures", "claims", "quiz", "checks", "widgets", "notebooks", "parameters",
     "running", "doctor", "terminal", "training", "evaluation", "cli",
 )  # fmt: skip

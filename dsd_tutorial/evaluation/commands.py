@@ -80,3 +80,55 @@ def evaluate_projection(
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         stop(error, code=1)
     typer.echo(table.drop(columns="model_sha256").to_string(index=False))
+
+
+@evaluate.command("editing")
+def evaluate_editing(
+    model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
+    n: Annotated[int, typer.Option(min=4, help="Reference pictures, four edits of each.")] = 24,
+    seeds: Annotated[int, typer.Option(min=1, help="Noises of each edit.")] = 3,
+    steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 20,
+    method: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
+    device: Device = "auto",
+    output: Results = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Measure edits of pictures by words: what was asked is changed, and the rest is kept."""
+    from dsd_tutorial.evaluation.editing import evaluate_editing as measure
+
+    try:
+        table = measure(
+            model, n, seeds=seeds, steps=steps, methods=method or None, device=device,
+            output=output, seed=seed,
+        )  # fmt: skip
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        stop(error, code=1)
+    reported = table[(table.kind == "all") & ~table.metric.str.startswith("validation_")]
+    typer.echo(reported.drop(columns="model_sha256").to_string(index=False))
+
+
+@evaluate.command("customization")
+def evaluate_customization(
+    model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
+    n: Annotated[int, typer.Option(min=4, help="Reference pictures.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Variations of each.")] = 3,
+    parts: Annotated[str, typer.Option(help="ct: a reference; ft: a domain.")] = "ct,ft",
+    domain: Annotated[list[str] | None, typer.Option(help="Of ft; repeat for several.")] = None,
+    ft_steps: Annotated[int, typer.Option(min=1, help="Steps that a domain is learned for.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of every picture.")] = 10,
+    device: Device = "auto",
+    output: Results = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Measure what tuning on a reference, or on a domain, brings and costs."""
+    from dsd_tutorial.evaluation.customization import evaluate_customization as measure
+
+    try:
+        table = measure(
+            model, n, seeds, parts=[part.strip() for part in parts.split(",")],
+            domains=domain or None, ft_steps=ft_steps, sampling_steps=steps, device=device,
+            output=output, seed=seed,
+        )  # fmt: skip
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        stop(error, code=1)
+    typer.echo(table.drop(columns="model_sha256").to_string(index=False))

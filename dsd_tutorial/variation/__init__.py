@@ -1,9 +1,13 @@
-"""Images as prompts: variations of a picture, paths between pictures and captions.
+"""Images as prompts: variations of a picture, edits with words, paths between the two.
 
 inverse = fit_inverse(model)
 vary(model, images, 4, inverse)                          # (images x 4, 3, height, width)
+edit(model, images, "a blue object", inverse, alpha=0.7)
 """
 
+from dsd_tutorial.variation.editing import EDIT_FILLS, edit, edit_prompt, edit_sweep
+from dsd_tutorial.variation.img2img import img2img_pipeline, sdedit
+from dsd_tutorial.variation.prompt_to_prompt import align, prompt_to_prompt
 from dsd_tutorial.variation.prompting import (
     FILLS,
     copy_bonus,
@@ -14,11 +18,19 @@ from dsd_tutorial.variation.prompting import (
 from dsd_tutorial.variation.varying import interpolate, prompt_path, vary
 
 __all__ = [
+    "EDIT_FILLS",
     "FILLS",
+    "align",
     "copy_bonus",
+    "edit",
+    "edit_prompt",
+    "edit_sweep",
     "image_to_prompt",
+    "img2img_pipeline",
     "interpolate",
     "prompt_path",
+    "prompt_to_prompt",
+    "sdedit",
     "slerp",
     "states_to_prompt",
     "vary",

@@ -1,0 +1,114 @@
+"""What is asked of an edit: a reference of one object, four kinds of change, words that say it.
+
+The words name what is to be changed and nothing else, as far as the captions' grammar allows, so
+that what is kept can only come from the picture:
+
+    color        "a blue object"                   (the reference's shape is not said)
+    shape        "a square"                        (nor its colour)
+    background   "the background is pink"          (no object is said)
+    object       "a blue square and an object"     (one is added; the old one is not described)
+
+Place and size are not counted: an image prompt does not hold them, and words do not ask for them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from dsd_tutorial.shapes import Scene
+from dsd_tutorial.shapes.captions import Description, Phrase, full_description
+from dsd_tutorial.shapes.judge import Verdict
+from dsd_tutorial.shapes.scene import BACKGROUNDS, COLORS, SHAPES, pairs
+
+KINDS = ("color", "shape", "background", "object")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of one reference; `value` is the new colour, shape, background or (both)."""
+
+    reference: Scene
+    kind: str
+    value: str | tuple[str, str]
+
+    @property
+    def asked(self) -> Description:
+        """What the words of the edit say."""
+        if self.kind == "background":
+            return Description((), None, self.value)
+        if self.kind == "object":
+            color, shape = self.value
+            return Description((Phrase(shape, color), Phrase()))
+        return Description((Phrase(**{self.kind: self.value}),))
+
+    @property
+    def text(self) -> str:
+        """The words, such as "a blue object"."""
+        return self.asked.text()
+
+    @property
+    def source(self) -> str:
+        """A caption of the reference: colour, shape and background."""
+        return full_description(self.reference, details=False).text()
+
+    @cached_property
+    def target(self) -> str:
+        """A caption of what is wanted, worded as `source`: it says all that is counted."""
+        said = full_description(self.reference, details=False)
+        if self.kind == "background":
+            return replace(said, background=self.value).text()
+        if self.kind == "object":
+            color, shape = self.value
+            return replace(said, things=(*said.things, Phrase(shape, color))).text()
+        return replace(said, things=(replace(said.things[0], **{self.kind: self.value}),)).text()
+
+    def judged(self, verdict: Verdict) -> tuple[bool, bool]:
+        """Return (changed, kept) of an edited picture as the judge reads it.
+
+        changed: what the words say is true. kept: the rest of colour, shape, background and number
+        of objects is the reference's; with an object added, the old one is there and the background
+        is the same. Both: the edit is right. A picture that cannot be read shows no object, but may
+        show its background.
+        """
+        scene, old = verdict.scene, self.reference.things[0]
+        seen = scene.things if scene is not None else ()
+        same_ground = verdict.background == self.reference.background
+        if self.kind == "background":
+            same = len(seen) == 1 and _names(seen[0]) == _names(old)
+            return verdict.background == self.value, same
+        changed = scene is not None and self.asked.true_of(scene)
+        if self.kind == "object":
+            return changed, same_ground and any(_names(t) == _names(old) for t in seen)
+        rest = "shape" if self.kind == "color" else "color"
+        same = len(seen) == 1 and getattr(seen[0], rest) == getattr(old, rest)
+        return changed, same and same_ground
+
+
+def _names(thing) -> tuple[str, str]:
+    return thing.color, thing.shape
+
+
+def make_edits(references: Sequence[Scene], seed: int = 0) -> list[Edit]:
+    """Return one edit of every kind for each reference, reference by reference.
+
+    What is wanted is a pair of colour and shape that the model was trained on. An added object has
+    another colour and another shape than the old one. Raises ValueError for a reference of two
+    objects.
+    """
+    rng, trained = random.Random(seed), pairs()
+    found = []
+    for scene in references:
+        if len(scene.things) != 1:
+            raise ValueError(f"references have one object each, not {len(scene.things)}: {scene}")
+        color, shape = _names(scene.things[0])
+        choices = {
+            "color": [c for c in COLORS if c != color and (c, shape) in trained],
+            "shape": [s for s in SHAPES if s != shape and (color, s) in trained],
+            "background": [b for b in BACKGROUNDS if b != scene.background],
+            "object": [(c, s) for c, s in trained if c != color and s != shape],
+        }
+        found += [Edit(scene, kind, rng.choice(choices[kind])) for kind in KINDS]
+    return found

@@ -1,0 +1,214 @@
+"""Editing a picture with words: their states first, then the picture's, mixed with the text's.
+
+Ding et al., arXiv 2305.12716 (METHODS.md B.3). Let p be the position of the text's end token:
+
+    positions 0 .. p-1      the text's own states: start token and words
+    positions p .. L-1      h_img + alpha * the text's state at that position
+
+alpha says how loud the text is behind its own words; about 0.5 to 0.9 in the paper's models.
+
+What is *ours*, each an option that is off by default, but for the first in the embedded model:
+* `copies`: behind a caption of the embedded model only the first few states repeat its end (see
+  `prompting`), so only so many positions are mixed; the text's own padding states stand behind.
+  `copies="all"` is the paper's.
+* `rescale`: the sum of two states of length c is longer than any state that the U-Net has seen (up
+  to (1 + alpha) c), and a longer key makes a sharper softmax. Rescaled, it has the length c again.
+* `neutral`: "a blue object" also says "some object, on some ground", and pulls what was not asked
+  for towards the middle of all pictures. With the states of a neutral text taken off, alpha * (text
+  - neutral), only the difference is added. h_img still holds the old value once, so the new one
+  leads only from alpha = 1 on: expect about 2.
+* `words=False`: the edit happens in the end state alone, and the edited state is then an image
+  prompt like any other; the words' own states are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsd_tutorial.projection import Inverse, fit_inverse
+from dsd_tutorial.variation.prompting import Copies, states_to_prompt
+
+EDIT_FILLS = {
+    "text": "the text's own padding states, each at its own position",
+    "empty": "padding states of the empty prompt, each at its own position",
+    "none": "nothing: the sequence ends after the mixed states (texts of one length only)",
+}
+Images = Tensor | Sequence[Any]
+Texts = str | Sequence[str]
+
+
+@torch.no_grad()
+def edit_prompt(
+    model: Any,
+    images: Images,
+    text: Texts,
+    inverse: Inverse | None = None,
+    *,
+    alpha: float = 0.7,
+    copies: Copies = None,
+    fill: str = "text",
+    rescale: bool = False,
+    neutral: str | None = None,
+    words: bool = True,
+    progress: bool = True,
+) -> Tensor:
+    """Return prompts (images, L, d) that say `text` and show the pictures.
+
+    images   as `encode_clip_image` takes them, or a single picture
+    text     one for all pictures or one each; one picture may have several texts
+    alpha    weight of the text's states behind its words; 0 leaves them to the picture alone
+    copies   how many positions from the end token on are mixed, as far as there is room; "all" is
+             the paper's, None is `inverse.copies` (all, but for the embedded model)
+    fill     what stands behind them, one of `EDIT_FILLS`
+    rescale  bring the mixed states back to the length of h_img
+    neutral  a text that says nothing of what may be edited ("an object", "a photo"): its states are
+             taken off the text's, counted from the end token; None is the paper's
+    words    False: no states of words; the mixed end state fills positions 1..copies, and "text"
+             behind it is "empty"
+
+    With text "" and alpha 0 it is `image_to_prompt`: p = 1 there. `inverse` None fits the paper's.
+    Raises ValueError for alpha, copies or fill out of range, or numbers that do not pair up.
+    """
+    _check(model, alpha, copies, fill)
+    inverse = inverse or fit_inverse(model, progress=progress)
+    image = inverse(model.encode_clip_image(_batch(images)))  # (images, d): h_img
+    texts = [text] if isinstance(text, str) else list(text)
+    if len(image) != len(texts) and 1 not in (len(image), len(texts)):
+        raise ValueError(
+            f"{len(image)} pictures and {len(texts)} texts do not pair up: give one text for all, "
+            "one for each picture, or one picture"
+        )
+    said, ends = model.encode_text(texts), model.eos_positions(texts)  # (texts, L, d), (texts,)
+    image, added = image.to(said)[:, None], said
+    if neutral is not None:
+        added = said - _shifted(model, neutral, ends, said)
+    mixed = image + alpha * added  # (n, L, d)
+    if rescale:
+        mixed = image.norm(dim=-1, keepdim=True) * F.normalize(mixed, dim=-1)
+    copies = inverse.copies if copies is None else copies
+    if words:
+        return _sequence(model, said, mixed, ends, copies, fill)
+    end = mixed[torch.arange(len(mixed), device=ends.device), ends.expand(len(mixed))]
+    return states_to_prompt(model, end, copies=copies, fill="none" if fill == "none" else "empty")
+
+
+def _shifted(model: Any, text: str, ends: Tensor, like: Tensor) -> Tensor:
+    """The states of `text`, (texts, L, d), moved so that its end token stands at `ends` (texts,).
+
+    Beyond its own ends the first and last states repeat.
+    """
+    length = like.shape[1]
+    position = torch.arange(length, device=ends.device)[None] - ends[:, None]
+    source = (position + model.eos_positions(text)[0]).clamp(0, length - 1)
+    return model.encode_text(text)[0].to(like)[source]
+
+
+def _sequence(
+    model: Any, said: Tensor, mixed: Tensor, ends: Tensor, copies: int | str, fill: str
+) -> Tensor:
+    """The prompts (n, L, d): text states `said` (n or 1, L, d) before p, then `mixed` (n, L, d)."""
+    length = said.shape[1]
+    position = torch.arange(length, device=said.device)
+    start = ends[:, None]  # (n or 1, 1): p
+    stop = (start + (length if copies == "all" else int(copies))).clamp(max=length)
+    behind = model.encode_text("").to(said) if fill == "empty" else said
+    prompt = torch.where((position < start)[..., None], said, mixed)
+    prompt = torch.where((position >= stop)[..., None], behind, prompt)
+    if fill != "none":
+        return prompt
+    if len(stop.unique()) > 1:
+        raise ValueError(
+            f"fill='none' cuts each prompt behind its mixed states, here at positions "
+            f"{sorted(set(stop.flatten().tolist()))}: give texts of one length, or another fill "
+            f"({', '.join(name for name in EDIT_FILLS if name != 'none')})"
+        )
+    return prompt[:, : int(stop[0])]
+
+
+def _check(model: Any, alpha: float, copies: Copies, fill: str) -> None:
+    if not (math.isfinite(alpha) and alpha >= 0):
+        raise ValueError(
+            f"alpha {alpha}: need a number of 0 (picture alone behind the words) or more; "
+            "0.5 to 0.9 is usual, 1.5 to 2.5 with a neutral text"
+        )
+    if fill not in EDIT_FILLS:
+        raise ValueError(f"unknown fill {fill!r}; choose one of {', '.join(EDIT_FILLS)}")
+    last = model.context_length - 1
+    if copies not in (None, "all") and not (isinstance(copies, int) and 1 <= copies <= last):
+        raise ValueError(f"copies {copies!r}: need 1 to {last}, or 'all' of them")
+
+
+def _batch(images: Any) -> Images:
+    """Pictures as `encode_clip_image` takes them; a single one becomes a batch of one."""
+    if isinstance(images, Tensor):
+        return images if images.ndim == 4 else images[None]
+    return images if isinstance(images, list | tuple) else [images]
+
+
+def edit(
+    model: Any,
+    images: Images,
+    text: Texts,
+    inverse: Inverse | None = None,
+    *,
+    alpha: float = 0.7,
+    n: int = 1,
+    steps: int = 25,
+    guidance: float | None = None,
+    seed: int | Sequence[int] = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+    **mixture: Any,
+) -> Tensor:
+    """Return `n` edits of each picture, (images x n, 3, height, width), picture by picture.
+
+    The prompts of `edit_prompt`, drawn from new noise with the empty negative prompt: what is kept
+    of a picture is what its prompt says, not where its pixels were. `mixture`: copies, fill,
+    rescale, neutral, words, as `edit_prompt`, which raises the errors. The rest as `model.sample`.
+    """
+    prompts = edit_prompt(model, images, text, inverse, alpha=alpha, progress=progress, **mixture)
+    return model.sample(
+        embeddings=prompts, n=n, steps=steps, guidance=guidance, seed=seed, batch_size=batch_size,
+        progress=progress,
+    )  # fmt: skip
+
+
+def edit_sweep(
+    model: Any,
+    images: Images,
+    text: Texts,
+    alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+    inverse: Inverse | None = None,
+    *,
+    steps: int = 25,
+    guidance: float | None = None,
+    seed: int | Sequence[int] = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+    **mixture: Any,
+) -> Tensor:
+    """Return the edits at every alpha, (alphas, images, 3, height, width).
+
+    A picture has the same noise at all alphas, so that along the first axis only the mixture
+    changes. `seed` is one per picture, or the first of consecutive ones. `mixture` as in `edit`.
+    Raises ValueError for no alphas, and as `edit_prompt`.
+    """
+    if not len(alphas):
+        raise ValueError("no alphas: give one or more numbers of 0 or more")
+    inverse = inverse or fit_inverse(model, progress=progress)
+    prompts = torch.stack(
+        [edit_prompt(model, images, text, inverse, alpha=alpha, **mixture) for alpha in alphas]
+    )  # (alphas, images, L, d)
+    count = prompts.shape[1]
+    seeds = range(seed, seed + count) if isinstance(seed, int) else seed
+    drawn = model.sample(
+        embeddings=prompts.flatten(0, 1), steps=steps, guidance=guidance,
+        seed=list(seeds) * len(alphas), batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    return drawn.unflatten(0, (len(alphas), count))

@@ -1,0 +1,124 @@
+"""SDEdit: noise the picture itself part of the way, and let the words take it back.
+
+Meng et al., arXiv 2108.01073, as diffusers' image-to-image pipeline has it: what is kept is what
+survives the noise (places, large areas of colour), where SD-IPC keeps what CLIP says of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsd_tutorial.stable_diffusion import to_tensor
+from dsd_tutorial.stable_diffusion.files import quiet
+from dsd_tutorial.stable_diffusion.sampling import seed_list
+
+
+def img2img_pipeline(model: Any) -> Any:
+    """Return a diffusers StableDiffusionImg2ImgPipeline around the parts of `model`.
+
+    Nothing is loaded or downloaded. It has no text encoder: give it `prompt_embeds` from
+    `model.encode_text`, which knows the model's own length and stays float32 beside a U-Net in half
+    precision. Importing diffusers' pipelines takes seconds.
+    """
+    with quiet():
+        from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import (
+            StableDiffusionImg2ImgPipeline,
+        )
+
+        pipeline = StableDiffusionImg2ImgPipeline(
+            vae=model.vae,
+            text_encoder=None,
+            tokenizer=None,
+            unet=model.unet,
+            scheduler=type(model.scheduler).from_config(model.scheduler.config),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@torch.no_grad()
+def sdedit(
+    model: Any,
+    images: Tensor | Sequence[Any],
+    text: str | Sequence[str] | Tensor,
+    *,
+    strength: float = 0.7,
+    steps: int = 25,
+    guidance: float | None = None,
+    seed: int | Sequence[int] = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Return the pictures redrawn under `text`, (images, 3, height, width) in [0, 1].
+
+    images    tensors in [0, 1], PIL pictures or paths; resized and cropped to the model's
+              resolution
+    text      one for all pictures, one each, or prompts (images or 1, L, d) from anywhere
+    strength  the share of `steps` that is taken, rounded down, above 0: near 0 the picture stays,
+              at 1 hardly anything of it is left. The cost falls with it
+    seed      one per picture, or the first of consecutive ones: the noise of `model.sample`
+
+    The latents are the autoencoder's means, not samples: equal seeds give equal pictures. Raises
+    ValueError for a strength outside (0, 1] or too small for a single step, for a guidance below 1,
+    and for texts that do not pair up with the pictures.
+    """
+    from tqdm.auto import tqdm
+
+    latents = model.encode_image(to_tensor(images, model.resolution))  # (images, 4, h, w)
+    context = text if isinstance(text, Tensor) else model.encode_text(text)
+    if guidance is None:
+        guidance = model.entry.guidance if model.entry is not None else 7.5
+    empty = model.encode_text("")
+    taken = _check(strength, steps, guidance)
+    if len(context) not in (1, len(latents)) or context.shape[1] != empty.shape[1]:
+        raise ValueError(
+            f"prompts {tuple(context.shape)} for {len(latents)} pictures: need one for all or one "
+            f"each, of {empty.shape[1]} positions"
+        )
+    context = context.to(model.device).expand(len(latents), -1, -1)
+    seeds = seed_list(seed, len(latents))
+    pipeline, size = img2img_pipeline(model), batch_size or model._batch_size
+    starts, done = range(0, len(latents), size), []
+    with tqdm(total=taken * len(starts), desc="image to image", disable=not progress) as bar:
+
+        def update(pipe: Any, index: int, timestep: Any, tensors: dict) -> dict:
+            bar.update()
+            return tensors
+
+        for start in starts:
+            rows = slice(start, start + size)
+            found = pipeline(
+                prompt_embeds=context[rows],
+                negative_prompt_embeds=empty.expand(len(context[rows]), -1, -1),
+                image=latents[rows],
+                strength=strength,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=[torch.Generator().manual_seed(s) for s in seeds[rows]],
+                output_type="latent",
+                callback_on_step_end=update,
+            )
+            done.append(found.images)
+    return model.decode_latents(torch.cat(done))
+
+
+def _check(strength: float, steps: int, guidance: float) -> int:
+    """How many steps are taken, as the pipeline counts them."""
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength {strength}: need a number above 0, up to 1")
+    taken = min(int(steps * strength), steps)
+    if taken < 1:
+        raise ValueError(
+            f"strength {strength} of {steps} steps is less than one step: raise either "
+            f"(strength >= {1 / max(steps, 1):.3g}, or steps >= {int(-(-1 // strength))})"
+        )
+    if guidance < 1:
+        raise ValueError(f"guidance {guidance}: the pipeline takes 1 (none) or more")
+    return taken

@@ -1,0 +1,254 @@
+"""Tuning on a reference and on a domain: where it starts, what it keeps, how it ends."""
+
+import json
+import math
+
+import pytest
+import torch
+from tiny_model import tiny_model
+
+from dsd_tutorial.customization import (
+    CustomizationMismatch,
+    customize,
+    fit_domain,
+    load_custom,
+    load_domain,
+    textual_inversion,
+)
+from dsd_tutorial.customization.keeping import old_world
+from dsd_tutorial.customization.words import Word, place_id, with_place
+from dsd_tutorial.projection import end_states, fit_inverse
+from dsd_tutorial.shapes import random_scenes, render
+from dsd_tutorial.stable_diffusion.checksums import state_sha256
+from dsd_tutorial.variation import image_to_prompt
+
+QUICK = {"batch_size": 2, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def inverse(tiny):
+    return fit_inverse(tiny, progress=False)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return render(random_scenes(4, 3, one_object_share=1.0))[0]
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny, inverse, pictures):
+    """Six steps on one picture, keys and values too."""
+    return customize(
+        tiny, pictures[:1], inverse=inverse, what="prompt_kv", rank=2, steps=6, at=(0, 3),
+        check_every=1, **QUICK,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def domain(tiny, inverse, pictures):
+    texts = ["a red circle", "a star", "a ring", "a cross"]
+    return fit_domain(
+        tiny, pictures, text=texts, inverse=inverse, tokens=2, steps=3, check_every=1,
+        keep_texts=["a red circle", "a blue star"], **QUICK,
+    )  # fmt: skip
+
+
+# -- one reference -----------------------------------------------------------------------------
+
+
+def test_no_steps_are_the_closed_form_itself(tiny, inverse, pictures):
+    custom = customize(tiny, pictures[:1], inverse=inverse, steps=0, **QUICK)
+    torch.testing.assert_close(custom.prompt(tiny), image_to_prompt(tiny, pictures[:1], inverse))
+    assert custom.parameters == 32 and len(custom.history) == 1
+
+
+def test_starts_are_where_they_should_be(tiny, inverse, pictures):
+    text = customize(
+        tiny, pictures[:1], start="text", text="a star", inverse=inverse, steps=0, **QUICK
+    )
+    torch.testing.assert_close(text.state, end_states(tiny, ["a star"])[0])
+    random = [
+        customize(tiny, pictures[:1], start="random", inverse=inverse, steps=0, seed=s, **QUICK)
+        for s in (0, 0, 1)
+    ]
+    assert float(random[0].state.norm()) == pytest.approx(inverse.length, rel=1e-5)
+    assert torch.equal(random[0].state, random[1].state)
+    assert not torch.equal(random[0].state, random[2].state)
+    few = customize(tiny, pictures, inverse=inverse, steps=0, **QUICK)
+    mean = inverse(tiny.encode_clip_image(pictures)).mean(0)
+    torch.testing.assert_close(few.state, inverse.length * mean / mean.norm())
+
+
+def test_tuning_lowers_the_error_and_keeps_the_best(tuned):
+    checked = tuned.history["checked"].tolist()
+    assert checked[-1] < checked[0] and tuned.tuning.best == min(checked)
+    assert checked[tuned.tuning.best_step] == tuned.tuning.best
+    assert tuned.history["step"].tolist() == list(range(7)) and tuned.tuning.stopped == "end"
+    assert tuned.parameters == 32 + sum(p.numel() for p in tuned.module["lora"].parameters())
+    assert tuned.seconds > 0 and tuned.peak_memory > 0 and tuned.tuning.unet_passes > 6 * 2
+
+
+def test_a_kept_state_is_that_of_a_shorter_run(tiny, inverse, pictures, tuned):
+    short = customize(
+        tiny, pictures[:1], inverse=inverse, what="prompt_kv", rank=2, steps=3, at=(3,), **QUICK
+    )
+    for name, value in short.at(3).module.state_dict().items():
+        torch.testing.assert_close(tuned.at(3).module.state_dict()[name], value)
+    start = image_to_prompt(tiny, pictures[:1], inverse)
+    torch.testing.assert_close(tuned.at(0).prompt(tiny), start)
+    with pytest.raises(ValueError, match=r"only at \[0, 3\]"):
+        tuned.at(2)
+
+
+def test_what_was_learned_works_inside_its_block_only(tiny, tuned):
+    z, context = torch.randn(1, *tiny.latent_shape), tiny.encode_text("a star")
+    before = tiny.predict_noise(z, 700, context)
+    with tuned.applied(tiny):
+        assert not torch.equal(tiny.predict_noise(z, 700, context), before)
+    assert torch.equal(tiny.predict_noise(z, 700, context), before)
+    images = tuned.draw(tiny, 2, "a blue object", steps=1, progress=False)
+    assert images.shape == (2, 3, 64, 64)
+
+
+def test_files_give_the_same_numbers_and_refuse_other_models(tiny, tuned, tmp_path):
+    found = load_custom(tiny, tuned.save(tiny, tmp_path / "it"))
+    assert torch.equal(found.state, tuned.state) and found.settings == tuned.settings
+    for a, b in zip(found.module.parameters(), tuned.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert found.history["checked"].tolist() == tuned.history["checked"].tolist()
+    assert found.seconds == tuned.seconds
+    with pytest.raises(CustomizationMismatch, match="load that one, or tune anew"):
+        load_custom(tiny_model(seed=1), tmp_path / "it")
+    with pytest.raises(CustomizationMismatch, match="load_custom what customize"):
+        load_domain(tiny, tmp_path / "it")
+    about = json.loads((tmp_path / "it" / "custom.json").read_text())
+    about["settings"]["rank"] = 3
+    (tmp_path / "it" / "custom.json").write_text(json.dumps(about))
+    with pytest.raises(CustomizationMismatch, match="lora.down"):
+        load_custom(tiny, tmp_path / "it")
+    with pytest.raises(FileNotFoundError, match="tune and save first"):
+        load_custom(tiny, tmp_path / "nowhere")
+
+
+def test_ctrl_c_keeps_the_best_and_restores_the_model(tiny, inverse, pictures):
+    shown = []
+
+    def preview(step, picture):
+        shown.append((step, tuple(picture.shape)))
+        if step == 2:
+            raise KeyboardInterrupt
+
+    hooks = {name: type(p) for name, p in tiny.unet.attn_processors.items()}
+    custom = customize(
+        tiny, pictures[:1], inverse=inverse, steps=50, check_every=1, preview=preview,
+        preview_every=1, **QUICK,
+    )  # fmt: skip
+    assert custom.tuning.stopped == "interrupted" and [s for s, _ in shown] == [0, 1, 2]
+    assert shown[0][1] == (3, 64, 64)
+    checked = custom.history["checked"].tolist()
+    assert len(checked) == 3 and custom.tuning.best == min(checked)
+    assert {name: type(p) for name, p in tiny.unet.attn_processors.items()} == hooks
+
+
+def test_a_changed_weight_is_noticed(inverse, pictures):
+    model = tiny_model()
+
+    def spoil(step, picture):
+        model.clip.visual_projection.weight.data += 1
+
+    with pytest.raises(RuntimeError, match="the weights of clip changed"):
+        customize(model, pictures[:1], inverse=inverse, steps=0, preview=spoil, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"start": "nowhere"}, {"what": "everything"}, {"start": "text"}, {"steps": -1},
+        {"lr": -1.0}, {"at": (5,), "steps": 3}, {"check_every": 0}, {"lr": math.nan},
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(tiny, inverse, pictures, wrong):
+    with pytest.raises(ValueError, match=r"choose one of|needs the text|need steps"):
+        customize(tiny, pictures[:1], inverse=inverse, **{**QUICK, **wrong})
+
+
+# -- a word ------------------------------------------------------------------------------------
+
+
+def test_a_word_that_says_what_another_says_is_that_word(tiny):
+    table = tiny.text_encoder.get_input_embeddings().weight
+    word = Word(table[tiny.tokenizer("circle")["input_ids"][1]])
+    plain = tiny.encode_text("a blue circle")
+    with word.known(tiny):
+        torch.testing.assert_close(tiny.encode_text("a blue *"), plain)
+    assert not torch.allclose(tiny.encode_text("a blue *"), plain)
+    assert tiny.tokenizer.convert_ids_to_tokens(place_id(tiny)) == "*</w>"
+
+
+def test_learning_a_word(tiny, pictures, tmp_path):
+    learned = textual_inversion(
+        tiny, pictures[:1], word="circle", steps=3, at=(0,), check_every=1, **QUICK
+    )
+    torch.testing.assert_close(learned.at(0).prompt(tiny), tiny.encode_text("a circle"))
+    assert learned.parameters == 32 and not torch.equal(learned.vector, learned.at(0).vector)
+    edited = learned.edit_prompt(tiny, "a blue object")
+    assert torch.equal(edited, learned.prompt(tiny, "a blue *"))
+    found = load_custom(tiny, learned.save(tiny, tmp_path))
+    assert torch.equal(found.vector, learned.vector) and found.kind == "word"
+    start = textual_inversion(tiny, pictures[:1], steps=0, seed=3, **QUICK).vector
+    assert torch.equal(
+        start, textual_inversion(tiny, pictures[1:2], steps=0, seed=3, **QUICK).vector
+    )
+    with pytest.raises(ValueError, match="where does the word go"):
+        with_place("on a pink background")
+
+
+# -- a domain ----------------------------------------------------------------------------------
+
+
+def test_fitting_a_domain_leaves_the_model_alone(tiny, domain, inverse, pictures):
+    fresh = tiny_model()
+    for part in ("unet", "text_encoder", "clip", "vae"):
+        ours, was = (getattr(m, part).state_dict() for m in (tiny, fresh))
+        assert state_sha256(ours) == state_sha256(was), part
+    assert not any(p.requires_grad for p in tiny.unet.parameters())
+    assert {"image", "text", "kept", "checked"} <= set(domain.history) and domain.seconds > 0
+    assert domain.parameters == 2 * 2 * 48 + sum(p.numel() for p in domain.keys.parameters())
+    assert all(float(p.detach().abs().max()) > 0 for p in domain.keys.parameters())
+    stock = image_to_prompt(tiny, pictures, inverse)
+    assert not torch.allclose(domain.to_prompt(tiny, pictures), stock)
+
+
+def test_a_domain_on_disk_prompts_and_draws_the_same(tiny, domain, pictures, tmp_path):
+    found = load_domain(tiny, domain.save(tmp_path))
+    how = {"n": 1, "steps": 2, "progress": False}
+    for text in (None, "a blue star"):
+        prompts = [d.to_prompt(tiny, pictures, text) for d in (domain, found)]
+        assert torch.equal(*prompts)
+    images = [d.vary(tiny, pictures[:2], **how) for d in (domain, found)]
+    assert torch.equal(*images)
+    assert not torch.equal(images[0], tiny.sample(embeddings=prompts[0][:2], **how))
+    assert found.settings == domain.settings
+    with pytest.raises(CustomizationMismatch, match="load that one"):
+        load_domain(tiny_model(seed=1), tmp_path)
+
+
+def test_nothing_is_forgotten_before_anything_is_learned(tiny, inverse, pictures):
+    shared = {"batch_size": 4, "time_steps": None, "seed": 0, "dtype": None}
+    fresh = fit_domain(
+        tiny, pictures, text="a star", inverse=inverse, tokens=0, steps=0, keep_weight=0, **QUICK
+    )
+    old = old_world(tiny, inverse, ["a red circle", "a star"], 2.0, shared, progress=False)
+    with fresh.applied(tiny):
+        assert float(old.loss(1, fresh).detach()) < 1e-10
+        with torch.no_grad():
+            for added in fresh.keys.parameters():
+                added += 0.1
+        assert float(old.loss(1, fresh).detach()) > 1e-5
+
+
+def test_one_text_for_each_picture_or_one_for_all(tiny, inverse, pictures):
+    with pytest.raises(ValueError, match="2 texts for 4 images"):
+        fit_domain(tiny, pictures, text=["a star", "a ring"], inverse=inverse, **QUICK)
+    with pytest.raises(ValueError, match="crop=2"):
+        fit_domain(tiny, pictures, text="a star", inverse=inverse, crop=2, **QUICK)

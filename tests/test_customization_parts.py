@@ -1,0 +1,240 @@
+"""Parts of customisation: prompts in the tower, additions to keys and values, sequences, loss."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_model import tiny_model
+
+from dsd_tutorial.customization import (
+    DeepPrompts,
+    Denoising,
+    KeyValues,
+    edit_frame,
+    image_frame,
+    training_pass,
+    usual_time_steps,
+)
+from dsd_tutorial.customization.denoising import CHECKING
+from dsd_tutorial.customization.fitting import random_crop
+from dsd_tutorial.projection import fit_inverse
+from dsd_tutorial.shapes import random_scenes, render
+from dsd_tutorial.variation import states_to_prompt
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return render(random_scenes(4, 3, one_object_share=1.0))[0]
+
+
+# -- deep prompts ------------------------------------------------------------------------------
+
+
+def test_no_prompts_are_the_stock_tower(tiny, pictures):
+    stock = tiny.encode_clip_image(pictures)
+    ours = DeepPrompts(tiny, 0).encode(pictures)
+    for a, b in zip(stock, ours, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+def test_prompts_stand_behind_the_class_token_and_overwrite_no_patch(tiny, pictures):
+    deep, seen, left = DeepPrompts(tiny, 3), [], []
+    layers = tiny.clip.vision_model.encoder.layers
+    with deep.active():
+        # registered behind ours: they see what the layer reads, and what it hands on
+        handles = [
+            layer.register_forward_pre_hook(lambda m, a: seen.append(a[0])) for layer in layers
+        ]
+        handles += [
+            layer.register_forward_hook(lambda m, a, out: left.append(out)) for layer in layers
+        ]
+        tiny.encode_clip_image(pictures)
+    for handle in handles:
+        handle.remove()
+    assert [x.shape[1] for x in seen] == [1 + 3 + 64] * 2 and [x.shape[1] for x in left] == [65] * 2
+    for own, states in zip(deep.prompts, seen, strict=True):
+        assert torch.equal(states[:, 1:4], own.expand(4, -1, -1))
+    # what goes in behind the prompts is what came out of the layer before, every patch of it
+    assert torch.equal(seen[1][:, 4:], left[0][:, 1:]) and torch.equal(
+        seen[1][:, :1], left[0][:, :1]
+    )
+
+
+def test_gradients_reach_every_patch_and_every_prompt(tiny, pictures):
+    deep = DeepPrompts(tiny, 2)
+    images = pictures[:1].clone().requires_grad_(True)
+    deep.pooled(images).square().sum().backward()
+    per_patch = F.unfold(images.grad.abs().sum(1, keepdim=True), 8, stride=8)[0].sum(0)
+    assert per_patch.shape == (64,) and bool((per_patch > 0).all())
+    assert bool((deep.prompts.grad.abs().sum(-1) > 0).all())
+    assert all(p.grad is None for p in tiny.clip.parameters())
+
+
+def test_prompts_that_look_like_patches_change_less_than_random_ones(tiny, pictures):
+    stock, deep = tiny.encode_clip_image(pictures).embedding, DeepPrompts(tiny, 4, images=pictures)
+    with torch.no_grad():
+        start = float((deep.embedding(pictures) - stock).norm())
+        deep.prompts.copy_(torch.randn(deep.prompts.shape, generator=torch.manual_seed(0)))
+        assert 0 < start < float((deep.embedding(pictures) - stock).norm())
+
+
+def test_the_tower_is_restored_after_an_error(tiny, pictures):
+    stock, deep = tiny.encode_clip_image(pictures).pooled, DeepPrompts(tiny, 2)
+    with pytest.raises(KeyboardInterrupt), deep.active():
+        raise KeyboardInterrupt
+    assert torch.equal(tiny.encode_clip_image(pictures).pooled, stock)
+    for layer in tiny.clip.vision_model.encoder.layers:
+        assert not layer._forward_hooks and not layer._forward_pre_hooks
+    with pytest.raises(ValueError, match="need 0"):
+        DeepPrompts(tiny, 65)
+
+
+# -- keys and values -----------------------------------------------------------------------------
+
+
+def test_additions_are_zero_at_first_and_equal_changed_weights_later(tiny):
+    keys, context = KeyValues(tiny), tiny.encode_text("a red circle")
+    z = torch.randn(1, *tiny.latent_shape, generator=torch.manual_seed(1))
+    stock = tiny.predict_noise(z, 500, context)
+    with keys.active(tiny):
+        assert torch.equal(tiny.predict_noise(z, 500, context), stock)
+    other = tiny_model()
+    with torch.no_grad():
+        for name, added in keys.added.items():
+            added.normal_(0, 0.3, generator=torch.manual_seed(2))
+            other.unet.get_submodule(keys.paths[name]).weight += added
+    with keys.active(tiny):
+        changed = tiny.predict_noise(z, 500, context)
+        with keys.resting():
+            assert torch.equal(tiny.predict_noise(z, 500, context), stock)
+    torch.testing.assert_close(changed, other.predict_noise(z, 500, context), atol=1e-5, rtol=1e-4)
+    assert float((changed - stock).detach().abs().max()) > 1e-3
+    assert torch.equal(tiny.predict_noise(z, 500, context), stock)
+    assert all(path.endswith(("attn2.to_k", "attn2.to_v")) for path in keys.paths.values())
+
+
+def test_other_targets_are_asked_for_by_name(tiny):
+    more = KeyValues(tiny, ("to_k", "to_q", "to_out.0"))
+    assert len(more.added) == 3 * len(KeyValues(tiny).added) / 2
+    with more.active(tiny):
+        assert (
+            tiny.predict_noise(torch.zeros(1, 4, 16, 16), 5, tiny.encode_text("")).isfinite().all()
+        )
+    with pytest.raises(ValueError, match="to_x"):
+        KeyValues(tiny, ("to_x",))
+
+
+# -- sequences -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=15, deadline=None)
+@given(copies=st.integers(1, 31), seed=st.integers(0, 99))
+def test_the_image_frame_is_the_image_prompt(tiny, copies, seed):
+    h = torch.randn(2, 32, generator=torch.manual_seed(seed))
+    assert torch.equal(image_frame(tiny, copies)(h), states_to_prompt(tiny, h, copies=copies))
+
+
+def test_the_editing_frame_by_hand(tiny):
+    texts, h = ["a red circle", "star"], torch.randn(2, 32, generator=torch.manual_seed(0))
+    text, ends = tiny.encode_text(texts), tiny.eos_positions(texts)
+    prompts = edit_frame(tiny, texts, alpha=0.5, copies=3)(h)
+    for row, (states, end) in enumerate(zip(text, ends.tolist(), strict=True)):
+        want = states.clone()
+        want[end : end + 3] = h[row] + 0.5 * states[end : end + 3]
+        torch.testing.assert_close(prompts[row], want)
+    # the paper's: all positions from the end token on
+    everything = edit_frame(tiny, texts[0], alpha=0.5)(h)
+    torch.testing.assert_close(everything[:, ends[0] :], h[:, None] + 0.5 * text[0, ends[0] :])
+    swapped = edit_frame(tiny, texts, alpha=0.5, copies=3)(h, torch.tensor([1, 0]))
+    assert torch.equal(swapped[0, 0], text[1, 0]) and not torch.equal(swapped, prompts)
+    with pytest.raises(ValueError, match="need 1 to 31"):
+        edit_frame(tiny, texts, copies=32)
+
+
+def test_editing_here_and_in_variation_are_the_same(tiny, pictures):
+    variation = pytest.importorskip("dsd_tutorial.variation.editing")
+    inverse = fit_inverse(tiny, progress=False)
+    h = inverse(tiny.encode_clip_image(pictures))
+    ours = edit_frame(tiny, "a blue object", alpha=0.7, copies=inverse.copies)(h)
+    theirs = variation.edit_prompt(tiny, pictures, "a blue object", inverse, alpha=0.7)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_gradients_flow_from_a_prompt_to_the_pictures_tower(tiny, pictures):
+    deep, inverse = DeepPrompts(tiny, 2), fit_inverse(tiny, progress=False)
+    prompt = image_frame(tiny, inverse.copies)(inverse(deep.encode(pictures)))
+    prompt[:, 1, 0].sum().backward()
+    assert float(deep.prompts.grad.abs().sum()) > 0
+
+
+# -- the loss --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_target_is_the_models_own(kind, pictures):
+    """An exact answer in the model's target is the exact noise, as `predict_noise` reads it."""
+    model = tiny_model(prediction_type=kind)
+    denoising = Denoising(model, model.encode_image(pictures), batch_size=4)
+    draw = denoising.draw(1)
+    noisy, target = denoising.noisy(draw), denoising.target(draw)
+    model._unet = lambda *args: target
+    torch.testing.assert_close(
+        model.predict_noise(noisy, draw.t, model.encode_text("")), draw.e, atol=1e-4, rtol=1e-4
+    )
+    assert float(denoising.errors(model.encode_text(""), draw).max()) == 0
+    assert usual_time_steps(model) == ((0, 1000) if kind == "epsilon" else (400, 1000))
+
+
+@settings(max_examples=20, deadline=None)
+@given(low=st.integers(0, 900), width=st.integers(1, 100), count=st.integers(1, 9))
+def test_draws_are_repeatable_in_range_and_spread(tiny, low, width, count):
+    latents = torch.zeros(3, *tiny.latent_shape)
+    denoising = Denoising(tiny, latents, batch_size=count, time_steps=(low, low + width), seed=4)
+    a, b = denoising.draw(2), denoising.draw(2)
+    assert torch.equal(a.e, b.e) and torch.equal(a.t, b.t) and torch.equal(a.index, b.index)
+    assert bool(((a.t >= low) & (a.t < low + width)).all())
+    cells = ((a.t - low).double() / width * count).floor().sort().values
+    if width % count == 0:  # one in each of `count` equal cells
+        assert cells.tolist() == list(range(count))
+    assert not torch.equal(a.e, denoising.draw(3).e)
+    assert not torch.equal(a.e, denoising.draw(2, CHECKING).e)
+
+
+def test_pictures_come_round_evenly(tiny):
+    denoising = Denoising(tiny, torch.zeros(5, *tiny.latent_shape), batch_size=3)
+    seen = torch.cat([denoising.draw(step).index for step in range(5)])
+    assert seen.bincount().tolist() == [3] * 5
+
+
+def test_low_precision_and_checkpointing_give_nearly_the_same_gradient(tiny, pictures):
+    latents, found = tiny.encode_image(pictures), []
+    before = {n: type(p) for n, p in tiny.unet.attn_processors.items()}
+    for dtype, small in ((None, False), (None, True), ("bfloat16", False)):
+        context = tiny.encode_text("a red circle").requires_grad_(True)
+        denoising = Denoising(tiny, latents, batch_size=4, dtype=dtype)
+        with training_pass(tiny, gradient_checkpointing=small):
+            assert tiny.unet.is_gradient_checkpointing is small
+            denoising.errors(context, denoising.draw(0)).sum().backward()
+        found.append(context.grad)
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-4)
+    assert float(F.cosine_similarity(found[0].flatten(), found[2].flatten(), dim=0)) > 0.98
+    assert not tiny.unet.is_gradient_checkpointing
+    assert {n: type(p) for n, p in tiny.unet.attn_processors.items()} == before
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"time_steps": (5, 5)}, {"time_steps": (0, 1001)}, {"batch_size": 0}]
+)
+def test_what_cannot_be_drawn_is_refused(tiny, wrong):
+    with pytest.raises(ValueError, match="need"):
+        Denoising(tiny, torch.zeros(1, *tiny.latent_shape), **wrong)
+
+
+def test_a_crop_shows_a_part_of_the_picture():
+    ramp = torch.linspace(0, 1, 64).expand(8, 3, 64, 64)
+    cropped = random_crop(ramp, 0.9, 0, 1)
+    assert torch.equal(random_crop(ramp, 0.9, 0, 1), cropped)
+    slope = (cropped[:, 0, 32, 60] - cropped[:, 0, 32, 4]) * 63 / 56
+    assert bool(((slope > 0.88) & (slope < 1.01)).all()) and float(slope.std()) > 0
+    assert torch.equal(random_crop(ramp, 1, 0, 1), ramp)
