@@ -21,7 +21,7 @@ from dsd_tutorial.shapes.scene import Scene, random_scenes
 from dsd_tutorial.training.card import write_card
 from dsd_tutorial.training.probes import image_probes, text_probes
 
-GUIDANCES = (2.0, 3.0, 4.0, 6.0)
+GUIDANCES = (3.0, 4.0, 6.0, 8.0, 10.0)
 STEPS = (10, 20)
 FIRST_STEPS = 20
 CHUNK = 50

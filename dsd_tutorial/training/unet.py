@@ -43,8 +43,8 @@ EMPTY_SHARE = 0.1  # captions replaced by the empty one, for classifier-free gui
 END_SHARE = 0.15  # captions of which only the end state is shown
 END_NOISE = 1.0  # its largest noise a dimension, where the states' own spread is about 0.85
 WEIGHT_LIMIT = 5.0  # of an error in z0, which plain v-prediction weights by SNR + 1
-HIGH_NOISE = (850, 1000)  # where layout and identity are decided: that share is drawn from here
-HIGH_SHARE = 0.65
+HIGH_NOISE = (950, 1000)  # where layout and identity are decided: that share is drawn from here
+HIGH_SHARE = 0.6
 ONE_OBJECT_SHARE = 0.2  # two objects are the harder half
 
 
