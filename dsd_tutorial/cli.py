@@ -1,4 +1,4 @@
-"""The command `dsd-tutorial`: list, run, doctor, train, evaluate.
+"""The command `dsd-tutorial`: list, run, export, doctor, train, evaluate.
 
 Thin: every sub-command reads its options, imports what does the work, and reports. Heavy
 libraries are imported by the sub-command that needs them, so that `--help` and errors are quick.
@@ -138,6 +138,24 @@ def run(
     typer.echo(describe(outcome))
     if outcome.status != "ok":
         raise typer.Exit(1)
+
+
+@app.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to write them.")],
+    notebook: Annotated[list[str] | None, typer.Argument(help="Some only (default: all).")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Also over files that are there.")] = False,
+) -> None:
+    """Write the notebooks without solutions, to hand out; exercises, hints and checks stay."""
+    from .notebooks import export as write
+
+    try:
+        chosen = [find_notebook(name) for name in notebook or ()]
+        chosen = chosen or [found.path for found in all_notebooks()]
+        for path in write(chosen, folder, overwrite):
+            typer.echo(f"wrote {path}")
+    except (NotebookNotFound, FileExistsError) as error:
+        stop(error)
 
 
 @app.command("doctor")

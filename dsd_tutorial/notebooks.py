@@ -3,14 +3,18 @@
 Nothing here starts a kernel; `dsd_tutorial.running` does.
 """
 
+import copy
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FOLDER = "notebooks"
 RECORD = Path("results") / "notebooks.json"  # minutes and memory, written by `make readme`
+LEFT_OUT = "# The solution is left out of this copy; what follows uses the package's own."
 
 
 class NotebookNotFound(FileNotFoundError):
@@ -98,3 +102,42 @@ def find_notebook(name: str) -> Path:
         f"No single notebook called {name!r}. Nearest: {', '.join(near) or '(none there)'}. "
         "`dsd-tutorial list` shows all."
     )
+
+
+def without_solutions(notebook: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a notebook, as JSON, in which no solution can be read, and which still runs.
+
+    Where a solution stood, its name is bound to the hidden solution of the check: later cells may
+    need it. Outputs are left out as well, since they may show what a solution does.
+    """
+    clean = copy.deepcopy(notebook)
+    for cell in clean["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        cell["outputs"], cell["execution_count"] = [], None
+        if "solution" in cell["metadata"].get("tags", []):
+            names = re.findall(r"^def (\w+)_solution\(", "".join(cell["source"]), re.MULTILINE)
+            lines = [LEFT_OUT, *(f"{name}_solution = checks.{name}.solution" for name in names)]
+            cell["source"], cell["metadata"] = "\n".join(lines), {}
+    return clean
+
+
+def export(paths: Sequence[Path], folder: Path, overwrite: bool = False) -> list[Path]:
+    """The files written: notebooks without solutions, for learners, in `folder`.
+
+    Raises FileExistsError where a file is there already and `overwrite` is not said: somebody may
+    have worked in it.
+    """
+    targets = [folder / path.name for path in paths]
+    there = [target for target in targets if target.exists()]
+    same = [t for t, p in zip(targets, paths, strict=True) if t.exists() and t.samefile(p)]
+    if same or (there and not overwrite):
+        names = ", ".join(target.name for target in same or there)
+        remedy = "give another folder" + ("" if same else " or --overwrite")
+        raise FileExistsError(f"{names} in {folder} would be overwritten: {remedy}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, target in zip(paths, targets, strict=True):
+        clean = without_solutions(json.loads(path.read_text(encoding="utf-8")))
+        text = json.dumps(clean, indent=1, ensure_ascii=False) + "\n"
+        target.write_text(text, encoding="utf-8", newline="\n")
+    return targets

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from dsd_tutorial.notebooks import RECORD, all_notebooks
+from tools import workshop
 from tools.blocks import ROOT, replace_block
 
 MARKS = ("<!-- notebooks: written by `make readme` -->", "<!-- end of notebooks -->")
@@ -66,7 +67,7 @@ def main() -> int:
     else:
         print("No build/run.json: keeping the last record. `make run` measures anew.")
     replace_block(MARKS, table())
-    return 0
+    return workshop.main()  # its timetables are made of the same minutes
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 Each check is called with the function and returns a `Result`. Notebook 01: `tokens`, `noise`,
 `decisions`. Notebook 02: `prompts`, `learning`. Notebook 03: `projection`, `image_prompts`.
+Notebook 04: `editing`, `customizing`, `tuning`.
 """
 
+from dsd_tutorial.checks.customizing import insert_prompts, trained
 from dsd_tutorial.checks.decisions import image_scores, text_wins
+from dsd_tutorial.checks.editing import edit_states, joint_score
 from dsd_tutorial.checks.exercise import Exercise, Mistake, Result
 from dsd_tutorial.checks.image_prompts import fill_prompt, one_for_many
 from dsd_tutorial.checks.learning import best_step, hardest_hinge
@@ -12,9 +15,11 @@ from dsd_tutorial.checks.noise import noise_average
 from dsd_tutorial.checks.projection import cut_inverse, to_states
 from dsd_tutorial.checks.prompts import gated_partition, prompted_states
 from dsd_tutorial.checks.tokens import caption_scores, soft_maximum
+from dsd_tutorial.checks.tuning import tune
 
 __all__ = [
-    "Exercise", "Mistake", "Result", "best_step", "caption_scores", "cut_inverse", "fill_prompt",
-    "gated_partition", "hardest_hinge", "image_scores", "noise_average", "one_for_many",
-    "prompted_states", "soft_maximum", "text_wins", "to_states",
+    "Exercise", "Mistake", "Result", "best_step", "caption_scores", "cut_inverse",
+    "edit_states", "fill_prompt", "gated_partition", "hardest_hinge", "image_scores",
+    "insert_prompts", "joint_score", "noise_average", "one_for_many", "prompted_states",
+    "soft_maximum", "text_wins", "to_states", "trained", "tune",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
-"""What a learner turns by hand: explorers of attention and of variations, each beside a still."""
+"""What a learner turns by hand: explorers of attention, variations and edits, beside a still."""
 
 from dsd_tutorial.widgets.attention import Recording, explorer, record_attention, still
+from dsd_tutorial.widgets.edits import Edits, edit_explorer, edit_still, record_edits
 from dsd_tutorial.widgets.pages import browse, page
 from dsd_tutorial.widgets.variations import (
     Variations,
@@ -10,12 +11,16 @@ from dsd_tutorial.widgets.variations import (
 )
 
 __all__ = [
+    "Edits",
     "Recording",
     "Variations",
     "browse",
+    "edit_explorer",
+    "edit_still",
     "explorer",
     "page",
     "record_attention",
+    "record_edits",
     "record_variations",
     "still",
     "variation_explorer",

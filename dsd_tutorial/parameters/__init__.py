@@ -1,0 +1,52 @@
+"""What each notebook accepts: names, types and ranges, checked before any work starts.
+
+A notebook has one cell tagged `parameters` with its defaults, then one line:
+
+    from dsd_tutorial.parameters import check_parameters
+    p = check_parameters("01_attention_scores", globals())
+
+`dsd-tutorial run` makes the same check before a kernel starts. A new notebook adds a class and a
+line to `classes.PARAMETERS`. Defaults live in the notebook only; a test holds both sides together.
+"""
+
+from dsd_tutorial.parameters.checking import (
+    ParameterError,
+    allowed,
+    check_overrides,
+    check_parameters,
+    defaults,
+    parameters_of,
+    validate,
+)
+from dsd_tutorial.parameters.classes import (
+    DOMAINS,
+    PARAMETERS,
+    PICTURES,
+    AttentionParameters,
+    EditingParameters,
+    FewShotParameters,
+    OrientationParameters,
+    Parameters,
+    ProjectionParameters,
+    picture_files,
+)
+
+__all__ = [
+    "DOMAINS",
+    "PARAMETERS",
+    "PICTURES",
+    "AttentionParameters",
+    "EditingParameters",
+    "FewShotParameters",
+    "OrientationParameters",
+    "ParameterError",
+    "Parameters",
+    "ProjectionParameters",
+    "allowed",
+    "check_overrides",
+    "check_parameters",
+    "defaults",
+    "parameters_of",
+    "picture_files",
+    "validate",
+]
