@@ -90,7 +90,7 @@ def write_unet(unet, output: Path, record: dict) -> None:
 
 
 def make_scheduler():
-    """Stable Diffusion's noise schedule (scaled linear, 1,000 steps), rescaled to end in pure noise.
+    """Stable Diffusion's noise schedule (scaled linear, 1,000 steps), made to end in pure noise.
 
     As it is, the last step still holds 7 % of the picture. A network that is never shown pure noise
     takes the layout from it and not from the text, and at sampling reads a layout into noise that
