@@ -150,6 +150,9 @@ class EditingParameters(Parameters):
     references: str = Field(
         description="folder with pictures of your own to edit; empty: scenes of the shapes world"
     )
+    n_references: int = Field(
+        ge=4, le=36, description="test references on which edits are measured"
+    )
     text: str = Field(
         min_length=1, max_length=300, description="the edit that the gallery's own row asks for"
     )
