@@ -94,7 +94,7 @@ _ENTRIES = (
         kind="embedded",
         licence="MIT",
         resolution=64,
-        guidance=6.0,
+        guidance=4.0,
         notes="trained by this repository on coloured shapes; ships with the package",
     ),
     ModelEntry(
