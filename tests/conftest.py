@@ -3,11 +3,27 @@
 import pytest
 from tiny_model import tiny_model
 
+from dsd_tutorial.stable_diffusion.checksums import state_sha256
+
+
+SHARED = []  # the shared model, once it is made, and its weights' digest
+
 
 @pytest.fixture(scope="session")
 def tiny():
     """A `StableDiffusion` with seeded random weights: 64 pixels, 16 x 16 x 4 latents, 32 tokens."""
-    return tiny_model()
+    SHARED[:] = [model := tiny_model(), state_sha256(model.unet.state_dict())]
+    return model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leaves_the_shared_model_alone():
+    """Fails at the end of a module that left the shared U-Net changed."""
+    yield
+    if SHARED:
+        model, was = SHARED
+        SHARED[1] = now = state_sha256(model.unet.state_dict())
+        assert now == was, "this module left the shared `tiny` model with other weights"
 
 
 @pytest.fixture(scope="session")
