@@ -5,7 +5,6 @@ from tiny_model import tiny_model
 
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
 
-
 SHARED = []  # the shared model, once it is made, and its weights' digest
 
 
