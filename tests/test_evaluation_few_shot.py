@@ -281,27 +281,66 @@ def measured(task, method, shots, share, validation, seeds=(0, 1), n=40):
     ]  # fmt: skip
 
 
-def test_the_adapter_is_chosen_on_validation_and_bars_say_what_is_passed():
+def chosen_by(accuracies, tasks=("comvg",), seeds=(0, 1), shots=16):
+    """Rows of few_shot_choice.csv."""
+    return pd.DataFrame([
+        {"task": task, "method": method, "shots": shots, "seed": seed, "accuracy": value, "n": 32}
+        for task in tasks for method, value in accuracies.items() for seed in seeds
+    ])  # fmt: skip
+
+
+def test_one_adapter_is_chosen_by_what_it_reaches_on_items_that_it_did_not_choose_on():
+    choice = pd.concat([
+        chosen_by({"guided": 0.9, "step_weights": 0.6}),
+        chosen_by({"guided": 0.5, "step_weights": 0.9, "head_weights": 1.0}, tasks=("vqa",)),
+    ])  # fmt: skip
+    assert few_shot_tables.chosen_adapter(choice, 16, (0, 1)) == "step_weights"  # the best mean
+    assert few_shot_tables.chosen_adapter(choice, 16, (0, 1, 2)) is None  # a seed is missing
+    assert few_shot_tables.chosen_adapter(choice, 8, (0, 1)) is None
+
+
+def test_bars_say_what_is_passed():
     frame = pd.DataFrame(
         measured("comvg", "guided", 16, 1.0, validation=0.6)  # better on test: must not matter
-        + measured("comvg", "lora", 16, 0.8, validation=0.9)
+        + measured("comvg", "step_weights", 16, 0.8, validation=0.9)
         + measured("comvg", "soft_prompt", 16, 1.0, validation=1.0, seeds=(0,))  # not all seeds
         + measured("comvg", "attention", 0, 0.3, validation=0.5, seeds=(0,))
         + measured("comvg", "attention_error", 0, 0.8, validation=0.7, seeds=(0,))
         + measured("comvg", "clip", 0, 0.2, validation=0.5, seeds=(0,))
     )
-    rows = {row["rival"]: row for row in few_shot_tables.bars(frame, 16, (0, 1))}
-    assert set(rows) == {"attention_error", "clip"}  # the better zero-shot; CoOp is not measured
-    assert {row["adapter"] for row in rows.values()} == {"lora"}
+    choice = chosen_by({"guided": 0.5, "step_weights": 0.9})
+    rows = list(few_shot_tables.bars(frame, choice, 16, (0, 1)))
+    others = [row for row in rows if not row["chosen"]]
+    assert [(row["adapter"], row["rival"]) for row in others] == [("guided", "attention_error")]
+    rows = {row["rival"]: row for row in rows if row["chosen"]}
+    assert set(rows) == {"attention_error", "clip"}  # the better zero-shot; the rest is missing
+    assert {row["adapter"] for row in rows.values()} == {"step_weights"}
     tie, clear = rows["attention_error"], rows["clip"]
     assert (tie["value"], tie["passed"], tie["p_value"], tie["n"]) == (0, False, 1, 40)
     kinds = make_task("comvg", 40).kinds
     used = np.isin(kinds, ["relation", "bindings"])
-    a, b = (hits_of(frame, "comvg", *m, (0, 1))[:, used] for m in (("lora", 16), ("clip", 0)))
+    a, b = (
+        hits_of(frame, "comvg", *m, (0, 1))[:, used] for m in (("step_weights", 16), ("clip", 0))
+    )
     want = seeds_difference(a, b)
     assert clear["n"] == used.sum() < 40 and clear["seeds"] == 2
     assert (clear["value"], clear["low"]) == (want.value, want.low)
     assert clear["passed"] is (want.low > 0) is True and clear["p_value"] < 0.05
+
+
+def test_halves_choose_on_one_half_and_test_on_the_other(tiny, tmp_path):
+    bench = Bench("comvg", Store(tiny, tmp_path, 2, progress=False), 4, 2, progress=False)
+    whole = bench.validation_items.items
+    first, second = bench.halves()
+    for half, chosen_on, tested_on in ((first, 0, 1), (second, 1, 0)):
+        assert half.validation_items.items == whole[chosen_on::2]
+        assert half.test_items.items == half.test.items.items == whole[tested_on::2]
+        size = bench.validation_items.shape[0] * bench.validation_items.shape[1]
+        rows = bench.validation.squares.view(-1, size, 2)[tested_on::2]
+        assert torch.equal(half.test.squares.view(-1, size, 2), rows)
+    hits = [measure_one(half, "step_weights", 2).hits for half in (first, second)]
+    assert all(len(h) == len(whole) // 2 for h in hits)
+    assert len(bench.test_items.items) == 4  # the bench itself is as it was
 
 
 def test_hits_survive_the_csv_and_a_missing_row_is_named(tmp_path):

@@ -132,12 +132,29 @@ def test_the_affine_methods_by_hand(tiny, known, pairs, seen):
     model = Ridge(alpha=0.02 * len(pairs), solver="cholesky")
     model.fit(pairs.pooled.double().numpy(), pairs.state.double().numpy())
     mapped = model.predict(seen.pooled.double().numpy())
-    want = {"mean_shift": shifted, "procrustes": turned, "direct": mapped}
+    k = known.projected_length
+    inverted = k * (x @ plus.T)
+    a = known.length / np.linalg.norm(inverted, axis=1).mean()
+    centered = a * (k * (new - x.mean(0)) @ plus.T) + known.mean.numpy()
+    want = {
+        "mean_shift": shifted, "centered": centered, "procrustes": turned, "direct": mapped,
+    }  # fmt: skip
     for method, by_hand in want.items():
         own = {"lam": 0.02} if method == "direct" else {"threshold": 0.4}
         found = fit_inverse(tiny, method, **shared, **own)(seen)
         unit = by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True)
         np.testing.assert_allclose(found.numpy(), known.length * unit, rtol=1e-4, atol=1e-5)
+
+
+def test_centering_reads_means_alone(tiny, known, pairs, seen):
+    order = torch.arange(len(pairs)).flip(0)
+    unpaired = type(pairs)(
+        pairs.pooled, pairs.embedding, pairs.state[order], pairs.projected[order]
+    )
+    a, b = (
+        fit_inverse(tiny, "centered", calibration=known, pairs=p)(seen) for p in (pairs, unpaired)
+    )
+    torch.testing.assert_close(a, b)
 
 
 def test_k_cancels_for_the_linear_inverse_and_not_for_the_prior(tiny, known, pairs, seen):

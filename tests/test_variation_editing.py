@@ -16,6 +16,7 @@ from dsd_tutorial.variation import (
     edit_prompt,
     edit_sweep,
     image_to_prompt,
+    nearest_text,
     prompt_to_prompt,
     sdedit,
     states_to_prompt,
@@ -117,6 +118,30 @@ def test_without_words_the_end_state_is_edited_and_fills_an_image_prompt(
     assert one.shape == (2, 6, 32)
     by_text = edit_prompt(tiny, pictures, TEXT, inverse, words=False, neutral=TEXT, copies="all")
     torch.testing.assert_close(by_text, image_to_prompt(tiny, pictures, inverse, copies="all"))
+
+
+def test_every_edit_may_have_a_neutral_text_of_its_own(tiny, inverse, pictures):
+    texts, gone = [TEXT, "a star"], ["a red circle", "a picture of a square"]
+    how = {"alpha": 1.0, "words": False, "rescale": True}
+    both = edit_prompt(tiny, pictures, texts, inverse, neutral=gone, **how)
+    for i in range(2):
+        alone = edit_prompt(tiny, pictures[i], texts[i], inverse, neutral=gone[i], **how)
+        torch.testing.assert_close(both[i : i + 1], alone)
+    one_text = edit_prompt(tiny, pictures, TEXT, inverse, neutral=gone, **how)
+    torch.testing.assert_close(one_text[:1], both[:1])
+    with pytest.raises(ValueError, match="3 neutral texts for 2 edits"):
+        edit_prompt(tiny, pictures, texts, inverse, neutral=["a"] * 3)
+
+
+def test_the_nearest_text_is_clips_own_choice(tiny, pictures):
+    texts = ["a red circle", "a star", "a blue square on a black background"]
+    seen = F.normalize(tiny.encode_clip_image(pictures).embedding, dim=-1)
+    said = F.normalize(tiny.encode_clip_text(texts), dim=-1)
+    want = [texts[i] for i in (seen @ said.T).argmax(1)]
+    assert nearest_text(tiny, pictures, texts) == want
+    assert nearest_text(tiny, pictures, texts[1:2]) == texts[1:2] * len(pictures)
+    with pytest.raises(ValueError, match="no texts"):
+        nearest_text(tiny, pictures, [])
 
 
 def test_texts_and_pictures_pair_up(tiny, inverse, pictures):

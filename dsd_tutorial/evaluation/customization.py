@@ -76,7 +76,7 @@ def evaluate_customization(
     known = calibrate(loaded, seed=seed, progress=progress)
     pairs = collect_pairs(loaded, n=1500 if n >= 10 else 100, seed=seed + 1, progress=progress)
     validation = reference_sets(loaded, max(n, TRIED_ON), "validation", seed + 2)["one"]
-    inverses = choose(loaded, known, pairs, validation)
+    inverses = choose(loaded, known, pairs, validation, seed=seed)
     sampling = {"steps": sampling_steps, "guidance": guidance}
     if "ct" in parts:
         test = reference_sets(loaded, n, "test", seed + 12)["one"].scenes

@@ -50,6 +50,18 @@ class Edit:
         return self.asked.text()
 
     @property
+    def values(self) -> list[str]:
+        """The words with every value that the reference could have had, for CLIP to choose from.
+
+        "a red object", "a blue object", ...; where an object is added, nothing is to go: "an
+        object". Nothing of the reference is told here.
+        """
+        if self.kind == "object":
+            return [Description((Phrase(),)).text()]
+        known = {"color": tuple(COLORS), "shape": SHAPES, "background": tuple(BACKGROUNDS)}
+        return [replace(self, value=value).text for value in known[self.kind]]
+
+    @property
     def source(self) -> str:
         """A caption of the reference: colour, shape and background."""
         return full_description(self.reference, details=False).text()

@@ -18,10 +18,17 @@ from dsd_tutorial.evaluation.edit_items import KINDS, Edit, make_edits
 from dsd_tutorial.evaluation.references import Chosen, References
 from dsd_tutorial.shapes import render
 from dsd_tutorial.shapes.judge import judge
-from dsd_tutorial.variation import edit_prompt, image_to_prompt, prompt_to_prompt, sdedit
+from dsd_tutorial.variation import (
+    edit_prompt,
+    image_to_prompt,
+    nearest_text,
+    prompt_to_prompt,
+    sdedit,
+)
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 DIFFERENCES = (1.0, 1.5, 2.0, 2.5, 3.0)  # alpha where only the difference to a neutral text counts
+REPLACING = (0.5, 0.75, 1.0, 1.5, 2.0)  # alpha where the old value is taken off
 STRENGTHS = (0.5, 0.7, 0.9)
 SHARES = (0.3, 0.6, 0.9)
 METHODS = {
@@ -30,6 +37,8 @@ METHODS = {
     "edit_difference": "that inverse; only the difference to a neutral text is added, and the "
     "length restored (ours)",
     "edit_state": "the same in the end state alone, without the words' own states (ours)",
+    "edit_replace": "the same, but what is taken off is what CLIP says of the picture, a red "
+    "object for a blue object (ours)",
     "sdedit": "SDEdit with the words of the edit",
     "image_truncated": "the picture alone, truncated inverse: how often `changed` comes by itself",
     "image_alternative": "the same with the best other inverse",
@@ -38,18 +47,21 @@ METHODS = {
     "sdedit_caption": "SDEdit with that caption: it is told what to keep",
     "prompt_to_prompt": "from the reference's true caption to that caption, without the picture",
 }
+NEAREST = "nearest"  # of the edit's values, by CLIP
 _OURS = {"neutral": "an object", "rescale": True}
 EDITS = {  # method -> inverse, options of edit_prompt
     "edit_truncated": ("truncated", {}),
     "edit_alternative": ("alternative", {}),
     "edit_difference": ("alternative", _OURS),
     "edit_state": ("alternative", {**_OURS, "words": False}),
+    "edit_replace": ("alternative", {**_OURS, "words": False, "neutral": NEAREST}),
 }
 GRIDS = {
     "edit_truncated": ALPHAS,
     "edit_alternative": ALPHAS,
     "edit_difference": DIFFERENCES,
     "edit_state": DIFFERENCES,
+    "edit_replace": REPLACING,
     "sdedit": STRENGTHS,
     "sdedit_caption": STRENGTHS,
     "prompt_to_prompt": SHARES,
@@ -79,6 +91,17 @@ class Bench:
         """The references, (references, 3, height, width)."""
         return render(self.references.scenes, self.references.model.resolution)[0]
 
+    @cached_property
+    def gone(self) -> list[str]:
+        """What each edit replaces, in words, as CLIP sees the reference."""
+        model, found = self.references.model, [""] * len(self.edits)
+        for values in {tuple(edit.values) for edit in self.edits}:
+            rows = [i for i, edit in enumerate(self.edits) if tuple(edit.values) == values]
+            images = self.images[[i // len(KINDS) for i in rows]]
+            for i, text in zip(rows, nearest_text(model, images, values), strict=True):
+                found[i] = text
+        return found
+
     @torch.no_grad()
     def draw(self, method: str, setting: float, rows: slice, number: int) -> Tensor:
         """Return pictures (edits, 3, height, width) of the edits in `rows`, whole references.
@@ -106,6 +129,8 @@ class Bench:
         else:
             name, own = EDITS[method]
             inverse, options = getattr(self.chosen, name), {**self.options, **own}
+            if options.get("neutral") == NEAREST:
+                options["neutral"] = self.gone[rows]
             prompts = edit_prompt(model, images, words, inverse, alpha=setting, **options)
         return model.sample(embeddings=prompts, seed=seeds, **shared)
 

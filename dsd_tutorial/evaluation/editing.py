@@ -217,7 +217,7 @@ def evaluate_editing(
     known = calibrate(loaded, seed=seed, progress=progress)
     trained = collect_pairs(loaded, n=pairs, seed=seed + 1, progress=progress)
     validation = reference_sets(loaded, n, "validation", seed + 2)["one"]
-    inverses = choose(loaded, known, trained, validation)
+    inverses = choose(loaded, known, trained, validation, seed=seed)
     test = reference_sets(loaded, n, "test", seed + 12)["one"]
     options = {"copies": copies, "fill": fill}
     half = References(validation.scenes[: max(2, n // 2)], loaded)
@@ -232,7 +232,7 @@ def evaluate_editing(
     items = Table(items_path, ITEMS, ("split", "method", "alpha"), loaded.sha256)
     table = Table(path, COLUMNS, ("method", "kind", "alpha", "metric"), loaded.sha256)
     run = _Run(benches, items, table, chosen_methods, seeds, settings)
-    best = inverses.alternative.method
+    best = inverses.name
     run.add("edit_alternative", "all", NONE, f"inverse_{best}", Interval(1.0, 1.0, 1.0, n), 0.0)
     run.everything(progress)
     run.comparisons()

@@ -137,13 +137,41 @@ def evaluate_few_shot(
         for task in plan.tasks
     }
     summary = _fresh(path, tables.SUMMARY, tables.NAMED, loaded.sha256)
+    choice = Table(
+        tables.beside(path, "choice"), tables.CHOICE, (*tables.NAMED, "seed"), loaded.sha256
+    )
     for group in items.frame()[list(tables.NAMED)].drop_duplicates().itertuples(index=False):
         _summarise(summary, items, plan, *group)
     try:
         _measure(plan, benches, items, summary, settings, progress)
+        _cross_fit(plan, benches, choice, progress)
     finally:
-        write_bars(path, items, plan)
+        write_bars(path, items, choice, plan)
     return path
+
+
+def _cross_fit(plan: Plan, benches: dict[str, Bench], choice: Table, progress: bool) -> None:
+    """Fill the table by which an adapter is chosen: see `Bench.halves`.
+
+    Candidates are the adapters that read what was computed once: to fit the others twice more would
+    take an hour. Their gains stand in few_shot_bars.csv beside that of the chosen one.
+    """
+    from tqdm.auto import tqdm
+
+    keys = ("task", "method", "shots", "seed")
+    jobs = [
+        dict(zip(keys, (task, method, plan.shots, seed), strict=True))
+        for task in plan.tasks for method in plan.methods if method in CACHED
+        for seed in plan.seeds
+    ]  # fmt: skip
+    todo = [job for job in jobs if not choice.has(**job)]
+    for job in tqdm(todo, "choosing an adapter", disable=not progress):
+        found = [
+            measure_one(half, job["method"], plan.shots, job["seed"]).hits
+            for half in benches[job["task"]].halves()
+        ]
+        hits = [float(hit) for half in found for hit in half]
+        choice.add(**job, accuracy=sum(hits) / len(hits), n=len(hits))
 
 
 def _measure(
@@ -192,11 +220,12 @@ def _summarise(summary: Table, items: Table, plan: Plan, task: str, method: str,
         summary.add(**row)
 
 
-def write_bars(path: Path, items: Table, plan: Plan) -> Path:
-    """Return the path of few_shot_bars.csv beside `path`, written anew from the items."""
+def write_bars(path: Path, items: Table, choice: Table, plan: Plan) -> Path:
+    """Return the path of few_shot_bars.csv beside `path`, written anew from the other tables."""
     target = tables.beside(path, "bars")
-    table = _fresh(target, tables.BARS, ("task", "comparison"), items.sha256)
-    for row in tables.bars(items.frame(), plan.shots, plan.seeds):
+    target.unlink(missing_ok=True)
+    table = Table(target, tables.BARS, ("task", "comparison", "adapter"), items.sha256)
+    for row in tables.bars(items.frame(), choice.frame(), plan.shots, plan.seeds):
         table.add(**row)
     return target
 

@@ -5,7 +5,7 @@ Everything is made when it is first asked for, and once for all methods.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -77,6 +77,22 @@ class Bench:
             items = few_shot(self.task, max(self.most, shots), seed)
             self._few[seed] = self.store.get(items, f"train-{seed}")
         return self._few[seed].first(shots)
+
+    def halves(self) -> list[Bench]:
+        """Return two benches that choose on half of the validation items, and test on the rest.
+
+        What was chosen on items is flattered by them, and the more so the more was chosen from.
+        """
+        n, found = len(self.validation_items.items), []
+        parts = [self.validation.pick(range(start, n, 2)) for start in (0, 1)]
+        for chosen_on, tested_on in (parts, parts[::-1]):
+            bench = replace(self, n=len(tested_on.items.items))
+            bench.__dict__.update(  # in place of what the cached properties would compute
+                validation=chosen_on, validation_items=chosen_on.items,
+                test=tested_on, test_items=tested_on.items,
+            )  # fmt: skip
+            found.append(bench)
+        return found
 
     @cached_property
     def options(self) -> tuple[list[Choice], list[Choice]]:

@@ -77,6 +77,16 @@ class Seen:
             squares=self.squares[:rows], empties=self.empties[:rows], seconds=self.seconds[:n],
         )  # fmt: skip
 
+    def pick(self, which: Sequence[int]) -> Seen:
+        """Return the items of these numbers alone."""
+        size = self.items.shape[0] * self.items.shape[1]
+        rows = torch.tensor([i * size + j for i in which for j in range(size)])
+        return replace(
+            self, items=replace(self.items, items=tuple(self.items.items[i] for i in which)),
+            table=self.table[:, rows], squares=self.squares[rows], empties=self.empties[rows],
+            seconds=self.seconds[list(which)],
+        )  # fmt: skip
+
     def part(self, layers: Sequence[str], steps: Sequence[int]) -> Seen:
         """Return the same items, seen in these layers and at these time steps alone."""
         columns = [self.layers.index(name) for name in layers]

@@ -121,6 +121,32 @@ def _by_fitting(
         yield adapter
 
 
+def _step_weights(bench: Bench, shots: int, seed: int) -> Outcome:
+    """One learned weight per time step for the error term; attention is not read.
+
+    It starts at the plain error (`_error`) and has one number for each time step: of all that is
+    learned here the least, and nothing else is chosen on the validation items.
+    """
+    few, known, started = bench.few(shots, seed), bench.validation, perf_counter()
+    scoring = Scoring(
+        time_steps=known.steps, layers=known.layers, attention_weight=0.0, error_weight=1.0
+    )
+    adapter = HeadWeights(bench.model, scoring, over=("step",), error=True)
+    fitted = fit(
+        bench.model, adapter, few.items, scoring=scoring, validation=known.items, seed=seed,
+        parts=(few.components, known.components), loss="infonce", progress=False,
+    )  # fmt: skip
+    _whole(fitted)
+    cost = Cost(parameters=len(known.steps), seconds=perf_counter() - started)
+    for seen in (few, known, bench.test):
+        cost = cost + seen.cost(error=True)
+    cost = cost + Cost(labels=len(few.items.items) + len(known.items.items))
+    scores, checked = (
+        pooled(seen.components, adapter, scoring).detach() for seen in (bench.test, known)
+    )
+    return bench.outcome(scores, checked, cost)
+
+
 def _prompt(bench: Bench, shots: int, seed: int, *, make: Callable[[Any, int], Adapter]) -> Outcome:
     """What changes the pass itself: fitted and scored by passes of its own, on few time steps."""
     choice, batch = bench.short_choice, bench.store.batch_size
@@ -173,6 +199,7 @@ CACHED: dict[str, Runner] = {
     "guided_error": partial(_weights, error=True, learn=_by_gradient),
     "head_weights": partial(_weights, error=False, learn=_by_fitting),
     "head_weights_error": partial(_weights, error=True, learn=_by_fitting),
+    "step_weights": _step_weights,
 }
 BY_PASSES: dict[str, Runner] = {
     "soft_prompt": partial(_prompt, make=lambda model, seed: SoftPrompt(model)),

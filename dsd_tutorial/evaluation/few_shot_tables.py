@@ -1,9 +1,11 @@
-"""The three tables of `dsd-tutorial evaluate few-shot`: items, summary and bars.
+"""The tables of `dsd-tutorial evaluate few-shot`: items, summary, choice and bars.
 
 few_shot_items.csv   one row per (task, method, shots, seed): which items were right. All that was
                      measured is here; the other two can be made from it at any time
 few_shot.csv         one row per (task, method, shots): accuracy with its interval over seeds, cost
-few_shot_bars.csv    the chosen adapter against its rivals, on the same items
+few_shot_choice.csv  one row per (task, method, shots, seed): the adapter's cross-fitted accuracy on
+                     the validation items, by which one adapter is chosen for all tasks
+few_shot_bars.csv    adapters against their rivals, on the same items
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ NAMED = ("task", "method", "shots")
 SUMMARY = (*NAMED, "seeds", "accuracy", "low", "high", *COSTS)
 ITEMS = (*NAMED, "seed", "settings", "hits", "validation", "margin", *COSTS)
 BARS = (
-    "task", "comparison", "adapter", "rival", "value", "low", "high", "n", "seeds", "p_value",
-    "passed",
+    "task", "comparison", "adapter", "chosen", "rival", "value", "low", "high", "n", "seeds",
+    "p_value", "passed",
 )  # fmt: skip
+CHOICE = (*NAMED, "seed", "accuracy", "n")
 # kinds of items whose candidates have the same words or things, in another relation or binding
 RELATION_AND_BINDING = {"comvg": ("relation", "bindings"), "winoground": ("objects", "colors")}
 HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
@@ -113,9 +116,17 @@ def summary_row(
     }  # fmt: skip
 
 
-def chosen_adapter(items: pd.DataFrame, task: str, shots: int, seeds: Sequence[int]) -> str | None:
-    """Return the adapter that did best on the validation items, mean over seeds; None without."""
-    return _best(items, task, ADAPTERS, shots, seeds)
+def chosen_adapter(choice: pd.DataFrame, shots: int, seeds: Sequence[int]) -> str | None:
+    """Return the one adapter for all tasks: the best mean cross-fitted accuracy; None without rows.
+
+    choice  the table few_shot_choice.csv. The mean is over tasks and `seeds`; methods that lack one
+            of them are no candidates.
+    """
+    rows = choice[(choice.shots == shots) & choice.seed.isin(list(seeds))]
+    whole = rows.task.nunique() * len(seeds)
+    means = rows.groupby("method").accuracy.agg(["mean", "size"])
+    means = means[means["size"] == whole]["mean"]
+    return None if means.empty else str(means.idxmax())
 
 
 def _best(
@@ -130,33 +141,37 @@ def _best(
     return max(reached, key=reached.get) if reached else None
 
 
-def bars(items: pd.DataFrame, shots: int, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of few_shot_bars.csv: the chosen adapter minus a rival, on the same items.
+def bars(
+    items: pd.DataFrame, choice: pd.DataFrame, shots: int, seeds: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of few_shot_bars.csv: an adapter minus a rival, on the same items.
 
-    The rivals: on every task zero-shot DSD (with or without the error term, whichever validation
-    prefers); on relation and binding items CLIP zero-shot and CoOp. A bar is passed when the whole
-    interval lies above 0. `p_value` is the sign test over items, each by its mean over seeds. What
-    was not measured yet is left out.
+    The rivals of the chosen adapter (`chosen`, one for all tasks): on every task zero-shot DSD
+    (with or without the error term, whichever validation prefers) and the plain error; on relation
+    and binding items CLIP zero-shot and CoOp. The other adapters follow, against zero-shot DSD. A
+    bar is passed when the whole interval lies above 0. `p_value` is the sign test over items, each
+    by its mean over seeds. What was not measured yet is left out.
     """
+    chosen = chosen_adapter(choice, shots, seeds)
     for task in (name for name in TASKS if (items.task == name).any()):
-        adapter = chosen_adapter(items, task, shots, seeds)
-        if adapter is None:
-            continue
         zero_shot = _best(items, task, ("attention", "attention_error"), 0, [0])
-        rivals = [("zero-shot DSD", zero_shot, 0, None)]
+        rivals = [("zero-shot DSD", zero_shot, 0, None), ("the plain error", "error", 0, None)]
         if kinds := RELATION_AND_BINDING.get(task):
             rivals += [
                 ("CLIP zero-shot, relation and binding", "clip", 0, kinds),
                 (f"{shots}-shot CoOp, relation and binding", "coop", shots, kinds),
             ]
-        ours = hits_of(items, task, adapter, shots, seeds)
-        for comparison, rival, their_shots, kinds in rivals:
-            try:
-                theirs = hits_of(items, task, rival, their_shots, seeds)
-            except ResultsError:
-                continue
-            about = {"task": task, "comparison": comparison, "adapter": adapter, "rival": rival}
-            yield {**about, **_compare(ours, theirs, task, kinds)}
+        for adapter in sorted(ADAPTERS, key=lambda name: name != chosen):
+            asked = rivals if adapter == chosen else rivals[:1]
+            for comparison, rival, their_shots, kinds in asked:
+                try:
+                    ours = hits_of(items, task, adapter, shots, seeds)
+                    theirs = hits_of(items, task, rival, their_shots, seeds)
+                except ResultsError:
+                    continue
+                about = {"task": task, "comparison": comparison, "adapter": adapter}
+                about |= {"chosen": adapter == chosen, "rival": rival}
+                yield {**about, **_compare(ours, theirs, task, kinds)}
 
 
 def _compare(a: np.ndarray, b: np.ndarray, task: str, kinds: Sequence[str] | None) -> dict:

@@ -1,15 +1,16 @@
 """Measures closed-form projection: `dsd-tutorial evaluate projection` -> results/projection.csv.
 
-Inverses are fitted on scenes of the train split; threshold and alternative are chosen on the
-validation split; every row is measured on the test split. All methods draw from the same noise, so
-rows can be compared picture by picture. A table that was interrupted goes on where it stopped.
+Inverses are fitted on scenes of the train split; the threshold is chosen on the validation split by
+cosine, the alternative by pictures; all other rows are measured on the test split. All methods draw
+from the same noise, so rows can be compared picture by picture. A table that was interrupted goes
+on where it stopped.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from dsd_tutorial.evaluation.fidelity import diversity, fidelity
 from dsd_tutorial.evaluation.references import (
+    ALTERNATIVES,
+    ONE,
     Chosen,
     References,
     choose,
@@ -43,17 +46,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("method", "metric", "value", "low", "high", "n", "milliseconds", "model_sha256")
-ONE = ("count", "shape", "color", "objects", "background", "size", "position")
+SINGLE = ("count", "shape", "color", "objects", "background", "size", "position")
 # what is drawn: set of references -> (attributes asked, prefix of the metric)
 ASKED = {
-    "one": (ONE, ""),
+    "one": (SINGLE, ""),
     "two": (("count", "objects", "background", "relation"), "two_"),
     "striped": (("texture", "shape", "color"), "striped_"),
 }
 EVERY_SET = ("caption", "another_image", "truncated", "alternative")
 ONE_SEED = ("mean_text", "untrained", "no_threshold", "all_copies")
 CONTINUOUS = ("cosine", "diversity")  # may lie in [0, 1] without being shares
-DRAWN = (*EVERY_SET, "true_eos", *ONE_SEED)
+RIVALS = ("mean_shift", "centered", ONE, "direct")  # drawn whether chosen or not
+DRAWN = (*EVERY_SET, "true_eos", *RIVALS, *ONE_SEED)
+SELECTED_ON = 60  # validation references
+VALIDATION = "validation_objects"  # what the alternative is chosen by
 
 
 @dataclass
@@ -87,6 +93,12 @@ class _Run:
     def prompts(self, method: str, references: References) -> Tensor:
         """The prompts (references, L, d) of one method or bound."""
         model, chosen = self.model, self.chosen
+        if method in chosen.inverses and method != "truncated":
+            return states_to_prompt(
+                model,
+                chosen.inverses[method](references.seen),
+                copies=chosen.inverses[method].copies,
+            )
         if method == "caption":
             return model.encode_text(references.captions)
         recipes: dict[str, Callable[[], Tensor]] = {
@@ -107,11 +119,13 @@ class _Run:
     def _uncut(self) -> Inverse:
         return fit_inverse(self.model, threshold=None, calibration=self.known, progress=False)
 
-    def draw(self, method: str, references: References, bar: Any) -> tuple[Tensor, float]:
+    def draw(
+        self, method: str, references: References, bar: Any, seeds: int
+    ) -> tuple[Tensor, float]:
         """Pictures (references, seeds, 3, height, width), and milliseconds for each."""
         prompts, count = self.prompts(method, references), len(references.scenes)
         start, drawn = time.perf_counter(), []
-        for number in range(1 if method in ONE_SEED else self.seeds):
+        for number in range(seeds):
             first = self.seed + 10_000 * number
             images = self.model.sample(
                 embeddings=prompts,
@@ -124,6 +138,26 @@ class _Run:
             drawn.append(images.cpu())
         elapsed = 1000 * (time.perf_counter() - start) / (count * len(drawn))
         return torch.stack(drawn, 1), elapsed
+
+    def select(self, validation: References, progress: bool) -> None:
+        """Draws validation pictures with every alternative, and takes the best from then on.
+
+        Best is which most often keeps colour and shape: the cosine to the true end state does not
+        tell (results/projection.csv has both).
+        """
+        from tqdm.auto import tqdm
+
+        todo = [name for name in ALTERNATIVES if not self.table.has(method=name, metric=VALIDATION)]
+        total = len(todo) * len(validation.scenes) * self.steps
+        with tqdm(total=total, desc="alternatives", disable=not progress) as bar:
+            for name in todo:
+                bar.set_postfix_str(name)
+                images, elapsed = self.draw(name, validation, bar, 1)
+                self.add(name, VALIDATION, fidelity(images, validation.scenes)["objects"], elapsed)
+        frame = self.table.frame()
+        found = frame[frame.metric == VALIDATION].set_index("method").value
+        best = max(ALTERNATIVES, key=lambda name: float(found[name]))
+        self.chosen = replace(self.chosen, alternative=self.chosen.inverses[best], name=best)
 
     def jobs(self) -> Iterator[tuple[str, str]]:
         """(set, method) of everything that is drawn and not yet in the table."""
@@ -144,13 +178,18 @@ class _Run:
         with tqdm(total=total * self.steps, desc="variations", disable=not progress) as bar:
             for name, method in jobs:
                 bar.set_postfix_str(f"{method}, {name}")
-                images, elapsed = self.draw(method, self.sets[name], bar)
+                if self.table.has(method=method, metric=ASKED[name][1] + ASKED[name][0][0]):
+                    continue  # the alternative, under its own name
+                seeds = 1 if method in ONE_SEED else self.seeds
+                images, elapsed = self.draw(method, self.sets[name], bar, seeds)
                 asked, prefix = ASKED[name]
                 found = fidelity(images, self.sets[name].scenes)
-                if name == "one" and images.shape[1] > 1:
-                    self.add(method, "diversity", diversity(images), elapsed)
-                for attribute in reversed(asked):  # the first one last: it marks the job as done
-                    self.add(method, prefix + attribute, found[attribute], elapsed)
+                same = [method, self.chosen.name] if method == "alternative" else [method]
+                for title in same if name == "one" else [method]:
+                    if name == "one" and images.shape[1] > 1:
+                        self.add(title, "diversity", diversity(images), elapsed)
+                    for attribute in reversed(asked):  # the first last: it marks the job as done
+                        self.add(title, prefix + attribute, found[attribute], elapsed)
 
     def closed_form(self) -> None:
         """Cosine to the true end state and retrieval, before inversion and after, for all."""
@@ -213,9 +252,10 @@ def evaluate_projection(
     path = Path(output) if output is not None else results_folder() / "projection.csv"
     table = Table(path, COLUMNS, ("method", "metric"), loaded.sha256)
     validation = reference_sets(loaded, n, "validation", seed + 2)["one"]
-    chosen = choose(loaded, known, pairs, validation)
+    chosen = choose(loaded, known, pairs, validation, alternative="direct", seed=seed)
     sets = reference_sets(loaded, n, "test", seed + 12)
     run = _Run(loaded, table, known, chosen, sets, seeds, steps, guidance, seed)
+    run.select(References(validation.scenes[:SELECTED_ON], loaded), progress)
     _record_choices(run)
     run.closed_form()
     run.pictures(progress)
@@ -224,10 +264,10 @@ def evaluate_projection(
 
 def _record_choices(run: _Run) -> None:
     """Rows that say what was chosen: threshold, copies, and the alternative by its number."""
-    best = run.chosen.alternative
+    best = run.chosen.name
     for method, metric, value in (
         ("truncated", "threshold", float(run.chosen.truncated.settings["threshold"])),
         ("truncated", "copies", float(run.chosen.truncated.copies)),
-        (best.method, "chosen", 1.0),
+        (best, "chosen", 1.0),
     ):
         run.add(method, metric, Interval(value, value, value, len(run.sets["one"].scenes)), 0.0)

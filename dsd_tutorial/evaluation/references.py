@@ -15,16 +15,20 @@ from dsd_tutorial.projection import (
     Inverse,
     Pairs,
     automatic_threshold,
+    calibrate,
+    collect_pairs,
     end_states,
     fit_inverse,
     singular_values,
     text_weight,
 )
+from dsd_tutorial.results import ResultsError, read_table
 from dsd_tutorial.shapes import Scene, random_scenes, render
 from dsd_tutorial.shapes.captions import full_description
 
 THRESHOLDS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # times the automatic one
-ALTERNATIVES = tuple(name for name in METHODS if name != "truncated")
+ONE = "centered_one"  # "centered", by the means of captions and pictures of one object
+ALTERNATIVES = (*(name for name in METHODS if name != "truncated"), ONE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,24 +79,65 @@ def cosines(inverse: Inverse, references: References) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The paper's inverse at its best threshold, and the best alternative, by validation cosine."""
+    """The paper's inverse at its best threshold, and one alternative; both by validation."""
 
     truncated: Inverse
     alternative: Inverse
-    inverses: dict[str, Inverse]  # every method at its automatic setting
+    name: str  # of the alternative, in `inverses`
+    inverses: dict[str, Inverse]  # every method at its automatic setting, and `ONE`
 
 
-def choose(model: Any, known: Calibration, pairs: Pairs, validation: References) -> Chosen:
-    """Return the `Chosen` inverses: highest mean cosine to the true end states of `validation`."""
+def choose(
+    model: Any,
+    known: Calibration,
+    pairs: Pairs,
+    validation: References,
+    *,
+    alternative: str | None = None,
+    seed: int = 0,
+) -> Chosen:
+    """Return the `Chosen` inverses.
+
+    The threshold is that of the highest mean cosine to the true end states of `validation`. The
+    alternative is the one named; None takes what `evaluate projection` chose by pictures, where
+    results/projection.csv has this model, and else the highest cosine too.
+    Raises ValueError for an unknown alternative.
+    """
     shared = {"calibration": known, "pairs": pairs, "progress": False}
     values = singular_values(text_weight(model))
     automatic = automatic_threshold(values)
     cuts = [c * automatic for c in THRESHOLDS if c * automatic < float(values[0])]
     truncated = [fit_inverse(model, threshold=cut, **shared) for cut in cuts]
     inverses = {name: fit_inverse(model, name, **shared) for name in METHODS}
+    inverses[ONE] = centered_one(model, seed=seed)
 
     def merit(inverse: Inverse) -> float:
         return float(cosines(inverse, validation).mean())
 
-    best = max((inverses[name] for name in ALTERNATIVES), key=merit)
-    return Chosen(max(truncated, key=merit), best, inverses)
+    name = alternative or recorded_alternative(model)
+    if name is None:
+        name = max(ALTERNATIVES, key=lambda other: merit(inverses[other]))
+    if name not in ALTERNATIVES:
+        raise ValueError(f"unknown alternative {name!r}; choose one of {', '.join(ALTERNATIVES)}")
+    return Chosen(max(truncated, key=merit), inverses[name], name, inverses)
+
+
+def centered_one(model: Any, n: int = 1000, *, seed: int = 0) -> Inverse:
+    """Return the "centered" inverse by the means of captions and of pictures of one object.
+
+    For references that are known to show one object; the two need not belong together.
+    """
+    alone = {"one_object_share": 1.0, "progress": False}
+    known = calibrate(model, n=max(2, n // 2), seed=seed + 2, **alone)
+    pairs = collect_pairs(model, n=n, seed=seed + 3, **alone)
+    return fit_inverse(model, "centered", calibration=known, pairs=pairs, progress=False)
+
+
+def recorded_alternative(model: Any) -> str | None:
+    """Return the alternative that results/projection.csv says was chosen by pictures, or None."""
+    try:
+        table = read_table("projection", model.sha256)
+    except ResultsError:
+        return None
+    rows = table[table.metric == "chosen"]
+    return None if rows.empty else str(rows.method.iloc[0])

@@ -121,7 +121,7 @@ class ProjectionParameters(Parameters):
         description="folder with pictures of your own to vary; empty: scenes of the shapes world"
     )
     method: Literal[
-        "auto", "ridge", "gaussian", "mean_shift", "procrustes", "direct", "refined"
+        "auto", "ridge", "gaussian", "mean_shift", "centered", "procrustes", "direct", "refined"
     ] = Field(description="alternative beside the truncated inverse; auto: best on validation")
     threshold: PositiveNumber | Literal["auto", "none"] = Field(
         description="singular values below it are cut"

@@ -17,9 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 64
-# cosine of 45 degrees: a state nearer to the end state than to unrelated ones. The limit was set
-# after 4, 8 and 16 copies had been tried on validation scenes, where 8 looked best of close rivals.
-NEAR = 0.5**0.5
+NEAR = 0.5**0.5  # cosine of 45 degrees: a state nearer to the end state than to unrelated ones
 LEAST = 8  # positions behind the end token are compared where this many captions have them
 
 
@@ -43,8 +41,7 @@ class Calibration:
     def repeats(self) -> int:
         """Return how many positions, from the end token on, repeat its state (within 45 degrees).
 
-        So many copies of one state are what the U-Net saw behind a caption in its training; more
-        are unlike any caption *(ours)*.
+        So far do captions themselves say one thing behind their words *(ours)*.
         """
         near = (self.agreement >= NEAR).int()
         return max(1, int(near.cumprod(0).sum()))
@@ -91,8 +88,12 @@ def text_weight(model: Any) -> Tensor:
     return as_matrix(weight)
 
 
-def train_scenes(n: int, seed: int) -> tuple[list[Any], list[str]]:
+def train_scenes(
+    n: int, seed: int, one_object_share: float | None = None
+) -> tuple[list[Any], list[str]]:
     """Return `n` scenes of the train split and a caption of each, in a random wording.
+
+    `one_object_share` of them have one object; None is the shapes world's usual share.
 
     It names objects, relation and background, and no size or position: the longer a caption, the
     less of an object's shape the U-Net reads from its end state alone.
@@ -101,7 +102,8 @@ def train_scenes(n: int, seed: int) -> tuple[list[Any], list[str]]:
     from dsd_tutorial.shapes.captions import full_description
 
     rng = random.Random(seed)
-    scenes = random_scenes(n, seed, split="train")
+    options = {} if one_object_share is None else {"one_object_share": one_object_share}
+    scenes = random_scenes(n, seed, split="train", **options)
     said = [full_description(s, details=False).phrasings() for s in scenes]
     return scenes, [rng.choice(wordings) for wordings in said]
 
@@ -143,16 +145,19 @@ def calibrate(
     *,
     n: int = 400,
     seed: int = 0,
+    one_object_share: float | None = None,
     progress: bool = True,
 ) -> Calibration:
     """Return the `Calibration` of a model on `texts`, or on `n` captions of the shapes world.
 
-    For photographs give captions of photographs: the length hardly depends on them, mean and
-    covariance do. Raises as `text_weight`, and ValueError for fewer than two texts.
+    `one_object_share` 1 takes captions of one object, where pictures of one object are to be
+    inverted; None takes them as they come. For photographs give captions of photographs: the
+    length hardly depends on them, mean and covariance do. Raises as `text_weight`, and ValueError
+    for fewer than two texts.
     """
     weight = text_weight(model)
     if texts is None:
-        texts = train_scenes(n, seed)[1]
+        texts = train_scenes(n, seed, one_object_share)[1]
     if len(texts) < 2:
         raise ValueError(f"{len(texts)} captions: need two or more to calibrate")
     states, cosines = _end_and_behind(model, texts, progress)
@@ -180,9 +185,12 @@ def collect_pairs(
     *,
     n: int = 1500,
     seed: int = 1,
+    one_object_share: float | None = None,
     progress: bool = True,
 ) -> Pairs:
     """Return encoded pairs: of `images` and their `texts`, or of `n` scenes of the train split.
+
+    `one_object_share` as in `calibrate`.
 
     Raises ValueError where only one of the two is given, or their numbers differ.
     """
@@ -193,7 +201,7 @@ def collect_pairs(
     if (images is None) != (texts is None):
         raise ValueError("pairs need images and texts, or neither (then the shapes world is used)")
     if images is None:
-        scenes, texts = train_scenes(n, seed)
+        scenes, texts = train_scenes(n, seed, one_object_share)
     elif len(images) != len(texts):
         raise ValueError(f"{len(images)} images and {len(texts)} texts do not pair up")
     found = []

@@ -21,7 +21,8 @@ from torch import Tensor
 from dsd_tutorial.projection.matrices import check_orientation
 from dsd_tutorial.stable_diffusion import ClipImage
 
-INVERTS = ("truncated", "ridge", "gaussian", "mean_shift", "refined", "own")  # matrix ~ W_t^+
+# methods whose matrix approximates W_t^+, up to a scale
+INVERTS = ("truncated", "ridge", "gaussian", "mean_shift", "centered", "refined", "own")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ vary(model, images, 4, inverse)                          # (images x 4, 3, heigh
 edit(model, images, "a blue object", inverse, alpha=0.7)
 """
 
-from dsd_tutorial.variation.editing import EDIT_FILLS, edit, edit_prompt, edit_sweep
+from dsd_tutorial.variation.editing import EDIT_FILLS, edit, edit_prompt, edit_sweep, nearest_text
 from dsd_tutorial.variation.img2img import img2img_pipeline, sdedit
 from dsd_tutorial.variation.prompt_to_prompt import align, prompt_to_prompt
 from dsd_tutorial.variation.prompting import (
@@ -28,6 +28,7 @@ __all__ = [
     "image_to_prompt",
     "img2img_pipeline",
     "interpolate",
+    "nearest_text",
     "prompt_path",
     "prompt_to_prompt",
     "sdedit",

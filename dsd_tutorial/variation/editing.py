@@ -17,6 +17,9 @@ What is *ours*, each an option that is off by default, but for the first in the 
   for towards the middle of all pictures. With the states of a neutral text taken off, alpha * (text
   - neutral), only the difference is added. h_img still holds the old value once, so the new one
   leads only from alpha = 1 on: expect about 2.
+  Better still is a text that says of the picture what is to go, "a red object" for "a blue object":
+  then alpha = 1 replaces the one by the other, as directions in CLIP's space do in Patashnik et
+  al., arXiv 2103.17249 (StyleCLIP). `nearest_text` finds it, so that nobody has to be asked.
 * `words=False`: the edit happens in the end state alone, and the edited state is then an image
   prompt like any other; the words' own states are left out.
 """
@@ -54,7 +57,7 @@ def edit_prompt(
     copies: Copies = None,
     fill: str = "text",
     rescale: bool = False,
-    neutral: str | None = None,
+    neutral: Texts | None = None,
     words: bool = True,
     progress: bool = True,
 ) -> Tensor:
@@ -67,8 +70,9 @@ def edit_prompt(
              the paper's, None is `inverse.copies` (all, but for the embedded model)
     fill     what stands behind them, one of `EDIT_FILLS`
     rescale  bring the mixed states back to the length of h_img
-    neutral  a text that says nothing of what may be edited ("an object", "a photo"): its states are
-             taken off the text's, counted from the end token; None is the paper's
+    neutral  a text that says nothing of what may be edited ("an object", "a photo"), or what is to
+             go ("a red object"): its states are taken off the text's, counted from the end token.
+             One for all edits or one each; None is the paper's
     words    False: no states of words; the mixed end state fills positions 1..copies, and "text"
              behind it is "empty"
 
@@ -87,7 +91,7 @@ def edit_prompt(
     said, ends = model.encode_text(texts), model.eos_positions(texts)  # (texts, L, d), (texts,)
     image, added = image.to(said)[:, None], said
     if neutral is not None:
-        added = said - _shifted(model, neutral, ends, said)
+        added = said - _shifted(model, neutral, ends, said, max(len(image), len(said)))
     mixed = image + alpha * added  # (n, L, d)
     if rescale:
         mixed = image.norm(dim=-1, keepdim=True) * F.normalize(mixed, dim=-1)
@@ -98,15 +102,32 @@ def edit_prompt(
     return states_to_prompt(model, end, copies=copies, fill="none" if fill == "none" else "empty")
 
 
-def _shifted(model: Any, text: str, ends: Tensor, like: Tensor) -> Tensor:
+def _shifted(model: Any, text: Texts, ends: Tensor, like: Tensor, edits: int) -> Tensor:
     """The states of `text`, (texts, L, d), moved so that its end token stands at `ends` (texts,).
 
-    Beyond its own ends the first and last states repeat.
+    Beyond its own ends the first and last states repeat. One text, or as many as there are edits.
     """
+    texts = [text] if isinstance(text, str) else list(text)
+    if len(texts) not in (1, edits):
+        raise ValueError(f"{len(texts)} neutral texts for {edits} edits: give one, or one for each")
     length = like.shape[1]
-    position = torch.arange(length, device=ends.device)[None] - ends[:, None]
-    source = (position + model.eos_positions(text)[0]).clamp(0, length - 1)
-    return model.encode_text(text)[0].to(like)[source]
+    position = torch.arange(length, device=ends.device)[None] - ends[:, None]  # (ends, L)
+    source = (position + model.eos_positions(texts)[:, None]).clamp(0, length - 1)
+    states = model.encode_text(texts).to(like).expand(len(source), -1, -1)
+    return states.gather(1, source[..., None].expand(-1, -1, states.shape[-1]))
+
+
+@torch.no_grad()
+def nearest_text(model: Any, images: Images, texts: Sequence[str]) -> list[str]:
+    """Return for each picture which of `texts` CLIP finds most like it: zero-shot classification.
+
+    What `edit_prompt` may take as `neutral`. Raises ValueError for no texts.
+    """
+    if not len(texts):
+        raise ValueError("no texts to choose from: give one or more")
+    seen = F.normalize(model.encode_clip_image(_batch(images)).embedding, dim=-1)
+    said = F.normalize(model.encode_clip_text(list(texts)), dim=-1)
+    return [texts[i] for i in (seen @ said.T).argmax(1).tolist()]
 
 
 def _sequence(
