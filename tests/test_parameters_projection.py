@@ -7,7 +7,7 @@ from dsd_tutorial.parameters import ParameterError, picture_files, validate
 NAME = "03_closed_form_projection"
 GOOD = {
     "model": "shapes-sd", "device": "auto", "seed": 0, "references": "", "method": "auto",
-    "threshold": "auto", "length": "auto", "copies": "auto", "n_references": 32,
+    "threshold": "auto", "length": "auto", "copies": "auto", "n_references": 24,
     "guidance": "auto", "steps": 10,
 }  # fmt: skip
 
