@@ -11,8 +11,10 @@ from dsd_tutorial.customization import (
     DeepPrompts,
     Denoising,
     KeyValues,
+    customize,
     edit_frame,
     image_frame,
+    replaced,
     training_pass,
     usual_time_steps,
 )
@@ -158,6 +160,14 @@ def test_editing_here_and_in_variation_are_the_same(tiny, pictures):
     h = inverse(tiny.encode_clip_image(pictures))
     ours = edit_frame(tiny, "a blue object", alpha=0.7, copies=inverse.copies)(h)
     theirs = variation.edit_prompt(tiny, pictures, "a blue object", inverse, alpha=0.7)
+    torch.testing.assert_close(ours, theirs)
+    one = customize(tiny, pictures[:1], inverse=inverse, steps=0, progress=False)
+    how = {"alpha": 1.5, "neutral": "a red object"}
+    assert torch.allclose(replaced(tiny, h, *["a star"] * 2, 9.0), h)  # nothing comes, nothing goes
+    ours = one.edit_prompt(tiny, "a blue object", **how)
+    theirs = variation.edit_prompt(
+        tiny, pictures[:1], "a blue object", inverse, words=False, rescale=True, **how
+    )
     torch.testing.assert_close(ours, theirs)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,16 @@ from torch import Tensor, nn
 from dsd_tutorial.customization import files
 from dsd_tutorial.customization.deep_prompts import DeepPrompts
 from dsd_tutorial.customization.key_values import KeyValues
-from dsd_tutorial.customization.sequences import ALPHA, edit_frame
+from dsd_tutorial.customization.outcome import Outcome
+from dsd_tutorial.customization.sequences import ALPHA, edit_frame, image_frame, replaced
 from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.projection import Inverse, load_inverse, save_inverse
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 INVERSE = "inverse.safetensors"
 
 
 @dataclass
-class Domain:
+class Domain(Outcome):
     """Deep visual prompts and key/value additions learned on some hundred pictures.
 
     The model itself is unchanged: `to_prompt` uses the prompts, and only inside `applied` does the
@@ -48,16 +46,19 @@ class Domain:
         text: str | Sequence[str] | None = None,
         *,
         alpha: float = ALPHA,
+        neutral: str | Sequence[str] | None = None,
     ) -> Tensor:
         """Return one prompt per picture, (images, L, d); with `text`, an editing prompt.
 
-        To be drawn with inside `applied(model)`.
+        With `neutral`, texts that say what is to go, the end state alone is edited (`replaced`).
+        To be drawn with inside `applied(model)`. Raises ValueError for `neutral` without `text`.
         """
-        states = self.inverse(self.deep.encode(images))
-        frame = edit_frame(
-            model, text or "", alpha=alpha if text else 0.0, copies=self.inverse.copies
-        )
-        return frame(states)
+        if neutral and not text:
+            raise ValueError(f"neutral={neutral!r} is taken off a text: give text as well")
+        states, copies = self.inverse(self.deep.encode(images)), self.inverse.copies
+        if neutral:
+            return image_frame(model, copies)(replaced(model, states, text, neutral, alpha))
+        return edit_frame(model, text or "", alpha=alpha if text else 0.0, copies=copies)(states)
 
     def applied(self, model: Any) -> AbstractContextManager:
         """Return a context in which the U-Net of `model` works with what was learned."""
@@ -71,40 +72,22 @@ class Domain:
         text: str | Sequence[str] | None = None,
         *,
         alpha: float = ALPHA,
+        neutral: str | Sequence[str] | None = None,
         **sampling: Any,
     ) -> Tensor:
         """Return `n` variations of each picture, (images x n, 3, height, width).
 
-        Picture by picture; `sampling` as `model.sample` takes it: steps, guidance, seed, ...
+        Picture by picture, from the prompts of `to_prompt`; `sampling` as `model.sample` takes
+        it: steps, guidance, seed, ...
         """
         with self.applied(model):
-            prompts = self.to_prompt(model, images, text, alpha=alpha)
+            prompts = self.to_prompt(model, images, text, alpha=alpha, neutral=neutral)
             return model.sample(embeddings=prompts, n=n, **sampling)
 
     @property
     def module(self) -> nn.ModuleDict:
         """Return what is learned, by name."""
         return nn.ModuleDict({"deep": self.deep, "key_values": self.keys})
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """Return one row per step: step, seconds, loss, its parts, checked (on fixed noises)."""
-        return self.tuning.history
-
-    @property
-    def parameters(self) -> int:
-        """Return how many numbers were learned."""
-        return sum(p.numel() for p in self.module.parameters())
-
-    @property
-    def seconds(self) -> float:
-        """Return the wall time of fitting."""
-        return self.tuning.seconds
-
-    @property
-    def peak_memory(self) -> int:
-        """Return bytes at the most: of the process (CPU) or of the allocator (CUDA)."""
-        return self.tuning.peak_memory
 
     def save(self, folder: str | Path) -> Path:
         """Return `folder` after writing custom.safetensors, custom.json, inverse.safetensors."""

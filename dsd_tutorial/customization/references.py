@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dsd_tutorial.customization import files
 from dsd_tutorial.customization.denoising import CHECKING, Denoising, training_pass
-from dsd_tutorial.customization.sequences import ALPHA, edit_frame, image_frame
+from dsd_tutorial.customization.sequences import ALPHA, edit_frame, image_frame, replaced
 from dsd_tutorial.customization.tuned import Tuned
 from dsd_tutorial.customization.tuning import Plan, Preview, tune
 from dsd_tutorial.projection import Inverse, end_states, fit_inverse
@@ -60,9 +60,13 @@ class Custom(Tuned):
             return self.edit_prompt(model, text)
         return image_frame(model, self.settings["copies"])(self.state[None])
 
-    def edit_prompt(self, model: Any, text: str, alpha: float = ALPHA) -> Tensor:
-        frame = edit_frame(model, text, alpha=alpha, copies=self.settings["copies"])
-        return frame(self.state[None])
+    def edit_prompt(
+        self, model: Any, text: str, alpha: float = ALPHA, *, neutral: str | None = None
+    ) -> Tensor:
+        h, copies = self.state[None], self.settings["copies"]
+        if neutral is None:
+            return edit_frame(model, text, alpha=alpha, copies=copies)(h)
+        return image_frame(model, copies)(replaced(model, h, text, neutral, alpha))
 
     def applied(self, model: Any) -> AbstractContextManager:
         return self.module["lora"].active(model) if "lora" in self.module else nullcontext()

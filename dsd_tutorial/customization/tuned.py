@@ -7,20 +7,18 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from dsd_tutorial.customization import files
+from dsd_tutorial.customization.outcome import Outcome
 from dsd_tutorial.customization.sequences import ALPHA
 from dsd_tutorial.customization.tuning import Tuning
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 @dataclass
-class Tuned(ABC):
+class Tuned(Outcome, ABC):
     """Learned numbers (`module`), what made them (`settings`), and how it went (`tuning`)."""
 
     module: nn.ModuleDict
@@ -34,8 +32,14 @@ class Tuned(ABC):
         """Return the prompt (1, L, d) of the reference; with `text`, edited by it."""
 
     @abstractmethod
-    def edit_prompt(self, model: Any, text: str, alpha: float = ALPHA) -> Tensor:
-        """Return the prompt (1, L, d) of the reference changed as `text` says."""
+    def edit_prompt(
+        self, model: Any, text: str, alpha: float = ALPHA, *, neutral: str | None = None
+    ) -> Tensor:
+        """Return the prompt (1, L, d) of the reference changed as `text` says.
+
+        None is the paper's sum; with a text that says what is to go, `neutral`, the end state alone
+        is edited, as `variation.edit_prompt` does with words=False and rescale=True.
+        """
 
     def applied(self, model: Any) -> AbstractContextManager:
         """Return a context in which `model` draws with what was added to it, if anything was."""
@@ -61,23 +65,3 @@ class Tuned(ABC):
         """Return `folder` after writing custom.safetensors and custom.json to it."""
         about = {"settings": self.settings, "tuning": files.record(self.tuning)}
         return files.write(folder, self.kind, self.module.state_dict(), about, model)
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """Return one row per step: step, seconds, loss, checked (error on fixed noises)."""
-        return self.tuning.history
-
-    @property
-    def parameters(self) -> int:
-        """Return how many numbers were learned."""
-        return sum(p.numel() for p in self.module.parameters())
-
-    @property
-    def seconds(self) -> float:
-        """Return the wall time of tuning."""
-        return self.tuning.seconds
-
-    @property
-    def peak_memory(self) -> int:
-        """Return bytes at the most: of the process (CPU) or of the allocator (CUDA)."""
-        return self.tuning.peak_memory

@@ -64,8 +64,13 @@ class LearnedWord(Tuned):
         with self.module["word"].known(model):
             return model.encode_text(with_place(SENTENCES[0] if text is None else text))
 
-    def edit_prompt(self, model: Any, text: str, alpha: float = ALPHA) -> Tensor:
-        """Return the prompt of `text` with the word in it; there is no alpha to be mixed by."""
+    def edit_prompt(
+        self, model: Any, text: str, alpha: float = ALPHA, *, neutral: str | None = None
+    ) -> Tensor:
+        """Return the prompt of `text` with the word in it: no states are mixed.
+
+        `alpha` and `neutral` are there for the sake of the others and change nothing.
+        """
         return self.prompt(model, text)
 
 

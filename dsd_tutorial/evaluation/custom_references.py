@@ -2,7 +2,8 @@
 
 All ways see the same pictures, time steps and noises, and their variations are drawn from the same
 noise, so that they are compared reference by reference. Learning rates, and alpha for edits, are
-chosen on references of the validation split.
+chosen on references of the validation split. An edit takes off what CLIP says the reference shows,
+and adds what is asked for (`variation.editing`: neutral).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from dsd_tutorial.evaluation.edit_items import make_edits
 from dsd_tutorial.evaluation.references import Chosen
 from dsd_tutorial.shapes import Scene, render
 from dsd_tutorial.shapes.judge import judge
+from dsd_tutorial.variation import nearest_text
 
 STEPS = 30  # "about 30": where ways are compared
 PACES = (1.0, 2.5)  # times the usual learning rate
 RIVALS = ("closed_form", "random", "text")
-ALPHAS = (0.25, 0.75, 1.5, 2.5)
+ALPHAS = (0.5, 1.0, 1.5, 2.5)
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,20 @@ class CT:
         self,
         tuned: Sequence[Tuned],
         seeds: int,
-        texts: Sequence[str] | None = None,
+        edits: Sequence[tuple[str, str]] | None = None,
         alpha: float = 0,
     ) -> Tensor:
-        """Return variations, or edits by `texts`: (references, seeds, 3, height, width)."""
-        prompts = [
-            one.prompt(self.model) if texts is None else one.edit_prompt(self.model, text, alpha)
-            for one, text in zip(tuned, texts or [""] * len(tuned), strict=True)
-        ]
+        """Return variations (references, seeds, 3, height, width), or edits.
+
+        An edit is what to say and what to take off: ("a blue object", "a red object").
+        """
+        if edits is None:
+            prompts = [one.prompt(self.model) for one in tuned]
+        else:
+            prompts = [
+                one.edit_prompt(self.model, text, alpha, neutral=gone)
+                for one, (text, gone) in zip(tuned, edits, strict=True)
+            ]
         first, how = self.seed + 50_000, {**self.sampling, "n": seeds, "progress": False}
         if any("lora" in one.module for one in tuned):  # a U-Net of its own for each reference
             drawn = []
@@ -154,7 +162,10 @@ class CT:
     ) -> Tensor:
         """Return (3, references): another colour is asked; changed, the rest kept, both."""
         edits = [edit for edit in make_edits(scenes, self.seed) if edit.kind == "color"]
-        images = self.draw(tuned, seeds, [edit.text for edit in edits], alpha)
+        pictures = render(list(scenes), self.model.resolution)[0]
+        gone = nearest_text(self.model, pictures, edits[0].values)  # every colour: the same for all
+        texts = [(edit.text, old) for edit, old in zip(edits, gone, strict=True)]
+        images = self.draw(tuned, seeds, texts, alpha)
         verdicts = iter(judge(images.flatten(0, 1)))
         rows = torch.tensor(
             [[edit.judged(next(verdicts)) for _ in range(seeds)] for edit in edits]

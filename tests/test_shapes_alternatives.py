@@ -1,0 +1,26 @@
+"""What a picture could show instead: every value of what a text names, and nothing else."""
+
+from dsd_tutorial.evaluation.edit_items import make_edits
+from dsd_tutorial.shapes import BACKGROUNDS, COLORS, SHAPES, random_scenes
+from dsd_tutorial.shapes.alternatives import alternatives
+
+
+def test_they_are_the_values_of_the_measured_edits():
+    for edit in make_edits(random_scenes(6, 0, one_object_share=1.0)):
+        assert alternatives(edit.text) == edit.values
+
+
+def test_all_that_is_named_varies_and_the_text_is_one_of_them():
+    for text, count in (
+        ("a purple star", len(COLORS) * len(SHAPES)),
+        ("a square on a pink background", len(SHAPES) * len(BACKGROUNDS)),
+        ("a large orange object", len(COLORS)),
+        ("an object", 1),
+    ):
+        found = alternatives(text)
+        assert text in found and len(set(found)) == len(found) == count
+
+
+def test_where_nothing_is_to_go_an_object_is():
+    for text in ("a red circle and an object", "a dog in the snow", ""):
+        assert alternatives(text) == ["an object"]
