@@ -8,8 +8,8 @@ Ding et al., arXiv 2305.12716 (METHODS.md B.3). Let p be the position of the tex
 alpha says how loud the text is behind its own words; about 0.5 to 0.9 in the paper's models.
 
 What is *ours*, each an option that is off by default, but for the first in the embedded model:
-* `copies`: behind a caption of the embedded model only the first few states repeat its end (see
-  `prompting`), so only so many positions are mixed; the text's own padding states stand behind.
+* `copies`: in the embedded model not all positions are mixed, but as many as an image prompt fills
+  (see `prompting`); the text's own padding states stand behind.
   `copies="all"` is the paper's.
 * `rescale`: the sum of two states of length c is longer than any state that the U-Net has seen (up
   to (1 + alpha) c), and a longer key makes a sharper softmax. Rescaled, it has the length c again.
