@@ -17,6 +17,7 @@ from torch import Tensor
 from dsd_tutorial.evaluation.edit_items import KINDS, Edit, make_edits
 from dsd_tutorial.evaluation.references import Chosen, References
 from dsd_tutorial.shapes import render
+from dsd_tutorial.shapes.alternatives import NOTHING
 from dsd_tutorial.shapes.judge import judge
 from dsd_tutorial.variation import (
     edit_prompt,
@@ -39,6 +40,8 @@ METHODS = {
     "edit_state": "the same in the end state alone, without the words' own states (ours)",
     "edit_replace": "the same, but what is taken off is what CLIP says of the picture, a red "
     "object for a blue object (ours)",
+    "edit_both": "the same where something is to go; where an object is only added, the words "
+    "stand in front, the picture alone behind them: the paper's formula at alpha 0 (ours)",
     "sdedit": "SDEdit with the words of the edit",
     "image_truncated": "the picture alone, truncated inverse: how often `changed` comes by itself",
     "image_alternative": "the same with the best other inverse",
@@ -55,6 +58,7 @@ EDITS = {  # method -> inverse, options of edit_prompt
     "edit_difference": ("alternative", _OURS),
     "edit_state": ("alternative", {**_OURS, "words": False}),
     "edit_replace": ("alternative", {**_OURS, "words": False, "neutral": NEAREST}),
+    "edit_both": ("alternative", {**_OURS, "words": False, "neutral": NEAREST}),
 }
 GRIDS = {
     "edit_truncated": ALPHAS,
@@ -62,6 +66,7 @@ GRIDS = {
     "edit_difference": DIFFERENCES,
     "edit_state": DIFFERENCES,
     "edit_replace": REPLACING,
+    "edit_both": REPLACING,
     "sdedit": STRENGTHS,
     "sdedit_caption": STRENGTHS,
     "prompt_to_prompt": SHARES,
@@ -132,6 +137,10 @@ class Bench:
             if options.get("neutral") == NEAREST:
                 options["neutral"] = self.gone[rows]
             prompts = edit_prompt(model, images, words, inverse, alpha=setting, **options)
+            if method == "edit_both":
+                adds = torch.tensor([gone == NOTHING for gone in self.gone[rows]])
+                behind = edit_prompt(model, images, words, inverse, alpha=0.0, **self.options)
+                prompts = torch.where(adds.to(prompts.device)[:, None, None], behind, prompts)
         return model.sample(embeddings=prompts, seed=seeds, **shared)
 
     def _pictures_alone(

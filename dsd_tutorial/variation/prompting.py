@@ -8,7 +8,8 @@ How many copies, and what stands behind them, is *ours* where it is not all posi
 caption come padding states; near its end token they repeat its state, farther off they need not (in
 the embedded model they drift away within a dozen). So in that model the copies fill a number of
 positions that was chosen by pictures (`projection.usual_copies`), and the empty prompt's own
-padding states stand in the rest: they say nothing, in words the U-Net knows. A mask ("none") leaves the rest out, and the softmax then has fewer places to look.
+padding states stand in the rest: they say nothing, in words the U-Net knows. A mask ("none") leaves
+the rest out, and the softmax then has fewer places to look.
 """
 
 from __future__ import annotations
