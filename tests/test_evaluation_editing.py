@@ -138,7 +138,8 @@ def test_a_run_writes_every_row_once_and_goes_on_after_an_interruption(tiny, tmp
     assert len(items) == 3  # the head and the two settings on validation
     table = evaluate_editing(tiny, **options)
     assert path.with_name("editing_items.csv").read_text().splitlines()[:3] == items
-    assert len(calls) == 3 + 2 + 2 + 1 + 1  # two noises on test, one of the bound and the curve
+    # twice fine, two noises on test, one of the bound and the curve
+    assert len(calls) == 3 + 2 + 2 + 2 + 1 + 1
     keys = ["method", "kind", "alpha", "metric"]
     assert not table.duplicated(keys).any() and (table.model_sha256 == tiny.sha256).all()
     spread = 1e-5 + 1e-5 * table.value.abs()  # tables hold six digits

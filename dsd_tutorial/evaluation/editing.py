@@ -3,7 +3,8 @@
 References of one object, each with four edits (`edit_items`), drawn by every method
 (`edit_methods`) and read by the judge: `changed`, `kept`, and `joint` where both hold of the same
 picture. What a method is turned by is chosen on the validation split by `joint`, and so is the best
-edit; the reported rows are of the test split. editing_items.csv holds all that was measured, a row
+edit, whose setting is then chosen once more on more of them; the reported rows are of the test
+split. editing_items.csv holds all that was measured, a row
 per setting, so that Ctrl-C loses one at the most; editing.csv is made from it.
 """
 
@@ -34,6 +35,7 @@ COLUMNS = (
 ITEMS = ("split", "method", "alpha", "settings", "changed", "kept", "seconds", "model_sha256")
 METRICS = ("changed", "kept", "joint")
 RIVALS = ("sdedit", "sdedit_caption", "words", "caption", "prompt_to_prompt")
+FINE = 40  # validation references on which the best edit's setting is chosen once more
 HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
 NONE = math.nan  # the setting of a method that has none
 
@@ -89,25 +91,31 @@ class _Run:
         )
         return {"changed": changed, "kept": kept, "joint": changed * kept}
 
-    def merit(self, method: str, alpha: float) -> tuple[float, float]:
+    def merit(self, method: str, alpha: float, split: str = "validation") -> tuple[float, float]:
         """The joint score on validation; for equals, changed and kept added up."""
-        hits = {name: rows.mean() for name, rows in self.hits("validation", method, alpha).items()}
+        hits = {name: rows.mean() for name, rows in self.hits(split, method, alpha).items()}
         return float(hits["joint"]), float(hits["changed"] + hits["kept"])
 
     def chosen(self, method: str) -> float:
         """The setting that did best on validation (`merit`); the first of equals."""
         if method not in GRIDS:
             return NONE
-        return max(GRIDS[method], key=lambda alpha: self.merit(method, alpha))
+        fine = all(("fine", method, f"{alpha:.6g}") in self.found for alpha in GRIDS[method])
+        split = "fine" if fine else "validation"
+        return max(GRIDS[method], key=lambda alpha: self.merit(method, alpha, split))
 
     def best(self) -> str | None:
         """The edit that did best on validation, or None without edits."""
         edits = [m for m in self.methods if m in EDITS]
-        return max(edits, key=lambda m: self.merit(m, self.chosen(m)), default=None)
+
+        def reached(method: str) -> tuple[float, float]:
+            return max(self.merit(method, alpha) for alpha in GRIDS[method])
+
+        return max(edits, key=reached, default=None)
 
     def _rows(self, split: str, method: str, alpha: float) -> None:
         """Rows of one setting: of all kinds and each, mean over a reference's pictures."""
-        prefix = "" if split == "test" else "validation_"
+        prefix = {"test": "", "validation": "validation_", "fine": "fine_"}[split]
         seconds = self.found[split, method, f"{alpha:.6g}"][2]
         for metric, hits in self.hits(split, method, alpha).items():
             for kind, part in (("all", hits), *zip(KINDS, hits.transpose(1, 0, 2), strict=True)):
@@ -135,12 +143,16 @@ class _Run:
         with tqdm(total=total, desc="edits", disable=not progress) as bar:
             for job in grids:
                 self._step(bar, *job)
+            best = self.best()
+            fine = [] if best is None else [("fine", best, a, 1) for a in GRIDS[best]]
+            bar.total += len(fine) * edits["fine"]
+            for job in fine:
+                self._step(bar, *job)
             for method in self.methods:
                 alpha = self.chosen(method)
                 self._step(bar, "test", method, alpha, noises[method])
                 if method in GRIDS:
                     self.say(method, alpha, "chosen")
-            best = self.best()
             if best is not None:
                 self.say(best, self.chosen(best), "best")
                 curve = [alpha for alpha in GRIDS[best] if alpha != self.chosen(best)]
@@ -156,7 +168,7 @@ class _Run:
 
     def say(self, method: str, alpha: float, what: str) -> None:
         """A row that names a choice made on validation."""
-        n = len(self.benches["validation"].references.scenes)
+        n = len(self.benches["fine" if what == "best" else "validation"].references.scenes)
         self.add(method, "all", alpha, what, Interval(1.0, 1.0, 1.0, n), 0.0)
 
     def comparisons(self) -> None:
@@ -195,7 +207,7 @@ def evaluate_editing(
     none. `changed`, `kept` and `joint` are of `n` test references: at the chosen setting, which the
     row `chosen` names, from `seeds` noises (bounds: one); at the other settings of the edit that
     the row `best` names, from one. `validation_changed` and so on are what the choices were made
-    on: n // 2 other references, one noise.
+    on: n // 2 other references, one noise; `fine_` rows of the best edit: up to `FINE` more.
 
     n, seeds        test references, noises of each
     methods         some of `METHODS` (None: all)
@@ -221,9 +233,11 @@ def evaluate_editing(
     test = reference_sets(loaded, n, "test", seed + 12)["one"]
     options = {"copies": copies, "fill": fill}
     half = References(validation.scenes[: max(2, n // 2)], loaded)
+    more = reference_sets(loaded, min(2 * n, FINE), "validation", seed + 77)["one"]
+    splits = ("validation", half, 5_000), ("fine", more, 5_000), ("test", test, 0)
     benches = {
         split: Bench(references, inverses, options, steps, guidance, seed + shift)
-        for split, references, shift in (("validation", half, 5_000), ("test", test, 0))
+        for split, references, shift in splits
     }
     path = Path(output) if output is not None else results_folder() / "editing.csv"
     said = {"n": n, "seeds": seeds, "steps": steps, "guidance": guidance, "pairs": pairs}

@@ -147,7 +147,8 @@ class _Run:
         """
         from tqdm.auto import tqdm
 
-        todo = [name for name in ALTERNATIVES if not self.table.has(method=name, metric=VALIDATION)]
+        tried = (*ALTERNATIVES, ONE)  # the last for comparison: it knows that one object is shown
+        todo = [name for name in tried if not self.table.has(method=name, metric=VALIDATION)]
         total = len(todo) * len(validation.scenes) * self.steps
         with tqdm(total=total, desc="alternatives", disable=not progress) as bar:
             for name in todo:
