@@ -3,11 +3,18 @@
 from dsd_tutorial.evaluation.edit_items import make_edits
 from dsd_tutorial.shapes import BACKGROUNDS, COLORS, SHAPES, random_scenes
 from dsd_tutorial.shapes.alternatives import alternatives
+from dsd_tutorial.shapes.captions import Description, Phrase
 
 
 def test_they_are_the_values_of_the_measured_edits():
+    want = {
+        "color": [Description((Phrase(color=color),)).text() for color in COLORS],
+        "shape": [Description((Phrase(shape),)).text() for shape in SHAPES],
+        "background": [Description((), None, ground).text() for ground in BACKGROUNDS],
+        "object": ["an object"],
+    }
     for edit in make_edits(random_scenes(6, 0, one_object_share=1.0)):
-        assert alternatives(edit.text) == edit.values
+        assert alternatives(edit.text) == edit.values == want[edit.kind]
 
 
 def test_all_that_is_named_varies_and_the_text_is_one_of_them():

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from dsd_tutorial.shapes import Scene
+from dsd_tutorial.shapes.alternatives import alternatives
 from dsd_tutorial.shapes.captions import Description, Phrase, full_description
 from dsd_tutorial.shapes.judge import Verdict
 from dsd_tutorial.shapes.scene import BACKGROUNDS, COLORS, SHAPES, pairs
@@ -56,10 +57,7 @@ class Edit:
         "a red object", "a blue object", ...; where an object is added, nothing is to go: "an
         object". Nothing of the reference is told here.
         """
-        if self.kind == "object":
-            return [Description((Phrase(),)).text()]
-        known = {"color": tuple(COLORS), "shape": SHAPES, "background": tuple(BACKGROUNDS)}
-        return [replace(self, value=value).text for value in known[self.kind]]
+        return alternatives(self.text)
 
     @property
     def source(self) -> str:

@@ -165,10 +165,12 @@ def _cross_fit(plan: Plan, benches: dict[str, Bench], choice: Table, progress: b
         for seed in plan.seeds
     ]  # fmt: skip
     todo = [job for job in jobs if not choice.has(**job)]
+    # once per task: what a half chose among several hundred readings serves all methods and seeds
+    halves = {task: benches[task].halves() for task in dict.fromkeys(job["task"] for job in todo)}
     for job in tqdm(todo, "choosing an adapter", disable=not progress):
         found = [
             measure_one(half, job["method"], plan.shots, job["seed"]).hits
-            for half in benches[job["task"]].halves()
+            for half in halves[job["task"]]
         ]
         hits = [float(hit) for half in found for hit in half]
         choice.add(**job, accuracy=sum(hits) / len(hits), n=len(hits))
@@ -223,8 +225,7 @@ def _summarise(summary: Table, items: Table, plan: Plan, task: str, method: str,
 def write_bars(path: Path, items: Table, choice: Table, plan: Plan) -> Path:
     """Return the path of few_shot_bars.csv beside `path`, written anew from the other tables."""
     target = tables.beside(path, "bars")
-    target.unlink(missing_ok=True)
-    table = Table(target, tables.BARS, ("task", "comparison", "adapter"), items.sha256)
+    table = _fresh(target, tables.BARS, ("task", "comparison", "adapter"), items.sha256)
     for row in tables.bars(items.frame(), choice.frame(), plan.shots, plan.seeds):
         table.add(**row)
     return target

@@ -71,11 +71,7 @@ class Seen:
 
     def first(self, n: int) -> Seen:
         """Return the first `n` items alone."""
-        rows = n * self.items.shape[0] * self.items.shape[1]
-        return replace(
-            self, items=replace(self.items, items=self.items.items[:n]), table=self.table[:, :rows],
-            squares=self.squares[:rows], empties=self.empties[:rows], seconds=self.seconds[:n],
-        )  # fmt: skip
+        return self.pick(range(n))
 
     def pick(self, which: Sequence[int]) -> Seen:
         """Return the items of these numbers alone."""

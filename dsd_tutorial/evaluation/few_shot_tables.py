@@ -1,7 +1,7 @@
 """The tables of `dsd-tutorial evaluate few-shot`: items, summary, choice and bars.
 
 few_shot_items.csv   one row per (task, method, shots, seed): which items were right. All that was
-                     measured is here; the other two can be made from it at any time
+                     measured on test items is here
 few_shot.csv         one row per (task, method, shots): accuracy with its interval over seeds, cost
 few_shot_choice.csv  one row per (task, method, shots, seed): the adapter's cross-fitted accuracy on
                      the validation items, by which one adapter is chosen for all tasks

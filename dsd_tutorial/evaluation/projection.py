@@ -24,6 +24,7 @@ from dsd_tutorial.evaluation.references import (
     ONE,
     Chosen,
     References,
+    centered_one,
     choose,
     cosines,
     reference_sets,
@@ -254,6 +255,8 @@ def evaluate_projection(
     table = Table(path, COLUMNS, ("method", "metric"), loaded.sha256)
     validation = reference_sets(loaded, n, "validation", seed + 2)["one"]
     chosen = choose(loaded, known, pairs, validation, alternative="direct", seed=seed)
+    one = {ONE: centered_one(loaded, seed=seed)}
+    chosen = replace(chosen, inverses={**chosen.inverses, **one})
     sets = reference_sets(loaded, n, "test", seed + 12)
     run = _Run(loaded, table, known, chosen, sets, seeds, steps, guidance, seed)
     run.select(References(validation.scenes[:SELECTED_ON], loaded), progress)

@@ -85,7 +85,7 @@ class Chosen:
     truncated: Inverse
     alternative: Inverse
     name: str  # of the alternative, in `inverses`
-    inverses: dict[str, Inverse]  # every method at its automatic setting, and `ONE`
+    inverses: dict[str, Inverse]  # every method at its automatic setting; `ONE` where chosen
 
 
 def choose(
@@ -110,7 +110,6 @@ def choose(
     cuts = [c * automatic for c in THRESHOLDS if c * automatic < float(values[0])]
     truncated = [fit_inverse(model, threshold=cut, **shared) for cut in cuts]
     inverses = {name: fit_inverse(model, name, **shared) for name in METHODS}
-    inverses[ONE] = centered_one(model, seed=seed)
 
     def merit(inverse: Inverse) -> float:
         return float(cosines(inverse, validation).mean())
@@ -118,7 +117,9 @@ def choose(
     name = alternative or recorded_alternative(model)
     if name is None:
         name = max(ALTERNATIVES, key=lambda other: merit(inverses[other]))
-    if name not in (*ALTERNATIVES, ONE):
+    if name == ONE:
+        inverses[ONE] = centered_one(model, seed=seed)
+    if name not in inverses or name == "truncated":
         known = ", ".join((*ALTERNATIVES, ONE))
         raise ValueError(f"unknown alternative {name!r}; choose one of {known}")
     return Chosen(max(truncated, key=merit), inverses[name], name, inverses)
