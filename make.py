@@ -94,12 +94,14 @@ def run(python: Path, rest: list[str]) -> int:
 def test(python: Path, rest: list[str]) -> int:
     """Package tests; each notebook by papermill with fast values; nbval on papermill's output.
 
-    Everything runs two at a time, each with half of the cores: that is faster than one after the
-    other with all of them, and nbval computes with as many threads as papermill did.
+    Tests and nbval run two at a time: that is faster than one after the other with all cores.
+    papermill takes one notebook at a time, so that the seconds it prints are those of a notebook
+    that has the machine to itself. nbval computes with as many threads as papermill did, because
+    it compares what is printed.
     """
-    jobs = min(2, os.cpu_count() or 1)
-    half = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
-    together = ("--numprocesses", jobs, "--dist", "loadfile")
+    cores = os.cpu_count() or 1
+    together = ("--numprocesses", min(2, cores), "--dist", "loadfile")
+    half, every = ({"OMP_NUM_THREADS": str(n)} for n in (max(1, cores // 2), cores))
     call(python, "-m", "pytest", "tests", "-q", *together, *rest, **half)
     output = ROOT / "build" / "test"
     call(
@@ -112,9 +114,7 @@ def test(python: Path, rest: list[str]) -> int:
         "tests/params/fast.yaml",
         "--cell-timeout",
         "300",
-        "--jobs",
-        jobs,
-        **half,
+        **every,
     )
     executed = sorted(output.glob("*.ipynb"))
     if not executed:
@@ -133,7 +133,7 @@ def test(python: Path, rest: list[str]) -> int:
         "--timeout=600",
         *together,
         *executed,
-        **half,
+        **every,
     )
 
 

@@ -256,6 +256,22 @@ def test_nothing_is_forgotten_before_anything_is_learned(tiny, inverse, pictures
         assert float(old.loss(1, fresh).detach()) > 1e-5
 
 
+def test_as_much_of_the_old_world_is_drawn_as_asked_for(tiny, inverse, pictures, monkeypatch):
+    drawn, sample = [], type(tiny).sample
+
+    def spied(self, texts=None, **options):
+        drawn.append(texts)
+        return sample(self, texts, **options)
+
+    monkeypatch.setattr(type(tiny), "sample", spied)
+    fit_domain(
+        tiny, pictures, text="a star", inverse=inverse, tokens=0, steps=0, keep_count=3, **QUICK
+    )
+    assert [len(set(texts)) for texts in drawn] == [3]
+    with pytest.raises(ValueError, match="keep_count=0.*keep_weight=0"):
+        fit_domain(tiny, pictures, text="a star", inverse=inverse, keep_count=0, **QUICK)
+
+
 def test_one_text_for_each_picture_or_one_for_all(tiny, inverse, pictures):
     with pytest.raises(ValueError, match="2 texts for 4 images"):
         fit_domain(tiny, pictures, text=["a star", "a ring"], inverse=inverse, **QUICK)

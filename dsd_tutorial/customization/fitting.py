@@ -28,12 +28,13 @@ from dsd_tutorial.customization.denoising import (
     training_pass,
 )
 from dsd_tutorial.customization.domain import Domain
-from dsd_tutorial.customization.keeping import OldWorld, old_world
+from dsd_tutorial.customization.keeping import PICTURES, OldWorld, old_world
 from dsd_tutorial.customization.key_values import TARGETS, KeyValues
 from dsd_tutorial.customization.references import show
 from dsd_tutorial.customization.sequences import ALPHA, Frame, edit_frame, image_frame
 from dsd_tutorial.customization.tuning import Plan, Preview, tune
 from dsd_tutorial.projection import Inverse, fit_inverse
+from dsd_tutorial.projection.calibration import train_scenes
 from dsd_tutorial.stable_diffusion import to_tensor
 
 RATE = 1e-3  # of the key/value additions
@@ -55,6 +56,7 @@ def fit_domain(
     text_weight: float = 1.0,
     keep_weight: float = 1.0,
     keep_texts: Sequence[str] | None = None,
+    keep_count: int = PICTURES,
     alpha: float = ALPHA,
     crop: float = CROP,
     batch_size: int = 8,
@@ -77,13 +79,14 @@ def fit_domain(
     text_weight, keep_weight    of the class text's error, and of forgetting (0: not looked at)
     keep_texts   captions of the old world, which the model draws for itself; None: of the shapes
                  world. For photographs give captions of photographs, or keep_weight=0
+    keep_count   how many captions of the shapes world, where none are given
     alpha        of the text in the editing prompt
     crop         least side of the crop that the image tower sees; the U-Net learns the whole
 
     One image of ten is held back to decide which step was best. Ctrl-C ends it with the best so
     far. Raises ValueError for settings out of range, RuntimeError if other weights changed.
     """
-    _check(images, text, text_weight, keep_weight, crop)
+    _check(images, text, text_weight, keep_weight, keep_count, crop)
     inverse = inverse or fit_inverse(model, progress=progress)
     images = to_tensor(images, None if isinstance(images, Tensor) else model.resolution)
     learning, held = _split(len(images))
@@ -104,7 +107,8 @@ def fit_domain(
     learn = _Learning(domain, images, learning, frames, text_weight, crop, shared)
     check = _Learning(domain, images, held, frames, text_weight, 1.0, shared)
     if keep_weight:
-        learn.old = old_world(model, inverse, keep_texts, keep_weight, shared, progress)
+        texts = keep_texts if keep_texts is not None else train_scenes(keep_count, seed)[1]
+        learn.old = old_world(model, inverse, texts, keep_weight, shared, progress)
     plan = Plan(
         steps, {"deep": DEEP_PACE * lr, "key_values": lr}, decay=True, every=check_every,
         preview_every=preview_every, progress=progress, name="fitting the domain",
@@ -195,7 +199,9 @@ def _split(count: int) -> tuple[Tensor, Tensor]:
     return rows[~held], rows[held]
 
 
-def _check(images: Any, text: Any, text_weight: float, keep_weight: float, crop: float) -> None:
+def _check(
+    images: Any, text: Any, text_weight: float, keep_weight: float, keep_count: int, crop: float
+) -> None:
     count = len(images)
     if not isinstance(text, str) and len(text) != count:
         raise ValueError(f"{len(text)} texts for {count} images: give one text, or one for each")
@@ -204,3 +210,5 @@ def _check(images: Any, text: Any, text_weight: float, keep_weight: float, crop:
             f"text_weight={text_weight}, keep_weight={keep_weight}, crop={crop}: need weights of "
             "0 or more and a crop of 0.5 to 1"
         )
+    if keep_count < 1:
+        raise ValueError(f"keep_count={keep_count}: need 1 or more; keep_weight=0 keeps nothing")

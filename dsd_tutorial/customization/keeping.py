@@ -17,9 +17,8 @@ from torch import Tensor
 from dsd_tutorial.customization.denoising import Denoising
 from dsd_tutorial.customization.sequences import image_frame
 from dsd_tutorial.projection import Inverse
-from dsd_tutorial.projection.calibration import train_scenes
 
-PICTURES = 48  # of the old world
+PICTURES = 48  # of the old world, where nothing else is said
 STEPS = 10  # denoising steps that draw them
 
 
@@ -60,16 +59,13 @@ class OldWorld:
 def old_world(
     model: Any,
     inverse: Inverse,
-    texts: Sequence[str] | None,
+    texts: Sequence[str],
     weight: float,
     shared: dict[str, Any],
     progress: bool = True,
 ) -> OldWorld:
-    """Return the `OldWorld` of captions (None: of the shapes world), drawn by the model."""
-    seed = shared["seed"]
-    if texts is None:
-        texts = train_scenes(PICTURES, seed)[1]
+    """Return the `OldWorld` of captions, drawn by the model."""
     with torch.no_grad():
-        images = model.sample(list(texts), steps=STEPS, seed=seed, progress=progress)
+        images = model.sample(list(texts), steps=STEPS, seed=shared["seed"], progress=progress)
         captions, latents = model.encode_text(list(texts)), model.encode_image(images)
     return OldWorld(images, captions, inverse, weight, Denoising(model, latents, **shared))

@@ -105,6 +105,7 @@ class FewShotParameters(Parameters):
     )
     error_weight: float = Field(ge=0, le=100, description="of the error term in the score")
     n_items: int = Field(ge=8, le=2000, description="test items")
+    drawing_steps: int = Field(ge=1, le=1000, description="denoising steps of each drawing")
 
     @field_validator("dataset")
     @classmethod
