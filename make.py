@@ -140,6 +140,9 @@ def test(python: Path, rest: list[str]) -> int:
 def lab(python: Path, rest: list[str]) -> int:
     """Open JupyterLab at the first notebook."""
     first = next(iter(sorted((ROOT / "notebooks").glob("*.ipynb"))), ROOT / "notebooks")
+    if getattr(os, "geteuid", lambda: 1)() == 0:  # in a container everybody is
+        print("You are root, which JupyterLab refuses unless told that it is meant: it is told so.")
+        rest = ["--allow-root", *rest]
     return call(python, "-m", "jupyterlab", first, *rest)
 
 

@@ -13,7 +13,6 @@ from dsd_tutorial.customization import (
     fit_domain,
     load_custom,
     load_domain,
-    replaced,
     textual_inversion,
 )
 from dsd_tutorial.customization.keeping import old_world
@@ -21,7 +20,7 @@ from dsd_tutorial.customization.words import Word, place_id, with_place
 from dsd_tutorial.projection import end_states, fit_inverse
 from dsd_tutorial.shapes import random_scenes, render
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
-from dsd_tutorial.variation import image_to_prompt, states_to_prompt
+from dsd_tutorial.variation import image_to_prompt, states_to_edit
 
 QUICK = {"batch_size": 2, "progress": False}
 
@@ -227,13 +226,13 @@ def test_a_domain_on_disk_prompts_and_draws_the_same(tiny, domain, pictures, tmp
         prompts = [d.to_prompt(tiny, pictures, text) for d in (domain, found)]
         assert torch.equal(*prompts)
     off = ["a red star", "a square"]
-    texts = {"text": "a blue star", "neutral": off, "alpha": 1.0}
+    texts = {"text": "a blue star", "gone": off, "alpha": 1.0}
     moved = domain.to_prompt(tiny, pictures[:2], **texts)
     states = domain.inverse(domain.deep.encode(pictures[:2])).detach()
-    want = replaced(tiny, states, "a blue star", off, 1.0)
-    torch.testing.assert_close(moved, states_to_prompt(tiny, want, copies=domain.inverse.copies))
+    want = states_to_edit(tiny, states, copies=domain.inverse.copies, **texts)
+    torch.testing.assert_close(moved, want)
     with pytest.raises(ValueError, match="give text as well"):
-        domain.to_prompt(tiny, pictures, neutral="a star")
+        domain.to_prompt(tiny, pictures, gone="a star")
     images = [d.vary(tiny, pictures[:2], **how) for d in (domain, found)]
     assert torch.equal(*images)
     assert not torch.equal(images[0], tiny.sample(embeddings=prompts[0][:2], **how))

@@ -1,6 +1,7 @@
 """The files around the package: what is generated is current, what is named exists."""
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -168,6 +169,23 @@ def test_make_py_needs_the_standard_library_only():
         if isinstance(node, ast.Import):
             assert all(alias.name in sys.stdlib_module_names for alias in node.names)
         assert not isinstance(node, ast.ImportFrom) or node.module in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(("user", "told"), [(0, True), (1000, False), (None, False)])
+def test_lab_opens_the_first_notebook_for_root_too(user, told, monkeypatch):
+    spec = importlib.util.spec_from_file_location("make_py", ROOT / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    called = []
+    monkeypatch.setattr(make, "call", lambda *command: called.append(command) or 0)
+    if user is None:  # Windows
+        monkeypatch.delattr(os, "geteuid", raising=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: user, raising=False)
+    assert make.lab(Path("python"), ["--no-browser"]) == 0
+    (command,) = called
+    assert command[3].name == "00_orientation.ipynb" and command[-1] == "--no-browser"
+    assert ("--allow-root" in command) == told
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no executable bit")

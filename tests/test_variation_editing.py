@@ -133,6 +133,45 @@ def test_every_edit_may_have_a_neutral_text_of_its_own(tiny, inverse, pictures):
         edit_prompt(tiny, pictures, texts, inverse, neutral=["a"] * 3)
 
 
+def test_what_goes_makes_way_and_where_nothing_goes_words_stand_in_front(tiny, inverse, pictures):
+    texts, gone = [TEXT, "a star"], ["a red circle", ""]
+    how = {"alpha": 1.5, "copies": 4}
+    both = edit_prompt(tiny, pictures, texts, inverse, gone=gone, **how)
+    moved = {"neutral": gone[0], "rescale": True, "words": False}
+    want = edit_prompt(tiny, pictures[:1], texts[0], inverse, **moved, **how)
+    torch.testing.assert_close(both[:1], want)
+    how["alpha"] = 0.0
+    want = edit_prompt(tiny, pictures[1:], texts[1], inverse, **how)
+    torch.testing.assert_close(both[1:], want)
+    for one in range(2):  # alone as together
+        alone = edit_prompt(
+            tiny, pictures[one], texts[one], inverse, gone=gone[one], alpha=1.5, copies=4
+        )
+        torch.testing.assert_close(both[one : one + 1], alone)
+
+
+def test_nothing_that_comes_for_what_goes_is_the_picture(tiny, inverse, pictures):
+    """The same text on both sides cancels out at any alpha."""
+    for alpha in (0.0, 1.0, 9.0):
+        found = edit_prompt(tiny, pictures, TEXT, inverse, gone=TEXT, alpha=alpha)
+        torch.testing.assert_close(found, image_to_prompt(tiny, pictures, inverse))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gone": ["a"] * 3}, "3 texts of what is gone for 2 edits"),
+        ({"gone": "a star", "rescale": True}, "leave these out"),
+        ({"gone": "a star", "words": False}, "leave these out"),
+        ({"gone": "", "neutral": "an object"}, "leave these out"),
+        ({"gone": ["a star", ""], "fill": "none", "copies": 3}, "edit these apart"),
+    ],
+)
+def test_what_cannot_go_together_with_gone(tiny, inverse, pictures, options, message):
+    with pytest.raises(ValueError, match=message):
+        edit_prompt(tiny, pictures, TEXT, inverse, **options)
+
+
 def test_the_nearest_text_is_clips_own_choice(tiny, pictures):
     texts = ["a red circle", "a star", "a blue square on a black background"]
     seen = F.normalize(tiny.encode_clip_image(pictures).embedding, dim=-1)

@@ -38,19 +38,18 @@ def test_every_picture_is_what_edit_draws(tiny, images, inverse, drawn):
             torch.testing.assert_close(drawn(i, drawn.text)[place], want, atol=1e-4, rtol=0)
 
 
-def test_what_is_taken_off_is_asked_for_the_pictures_and_words_at_hand(tiny, images, inverse):
+def test_what_is_to_go_is_asked_for_the_pictures_and_words_at_hand(tiny, images, inverse):
     asked = []
 
     def gone(pictures, words):
         asked.append((len(pictures), words))
         return ["a red object", "a star"][-len(pictures) :]
 
-    how = {**HOW, "words": False, "rescale": True}
     found = record_edits(
-        tiny, images, "a blue object", (0.5, 1.0), inverse, seed=3, neutral=gone, **how
+        tiny, images, "a blue object", (0.5, 1.0), inverse, seed=3, gone=gone, **HOW
     )
     (want,) = edit(
-        tiny, images[1:], "a blue object", inverse, alpha=1.0, seed=4, neutral="a star", **how
+        tiny, images[1:], "a blue object", inverse, alpha=1.0, seed=4, gone="a star", **HOW
     )
     torch.testing.assert_close(found(1, "a blue object")[1], want, atol=1e-4, rtol=0)
     found(1, "a square")

@@ -11,7 +11,7 @@ from dsd_tutorial.customization.files import CustomizationMismatch
 from dsd_tutorial.customization.fitting import fit_domain
 from dsd_tutorial.customization.key_values import KeyValues
 from dsd_tutorial.customization.references import STARTS, WHATS, Custom, customize, load_custom
-from dsd_tutorial.customization.sequences import ALPHA, Frame, edit_frame, image_frame, replaced
+from dsd_tutorial.customization.sequences import ALPHA, Frame, edit_frame, image_frame
 from dsd_tutorial.customization.tuned import Tuned
 from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.customization.words import LearnedWord, textual_inversion
@@ -36,7 +36,6 @@ __all__ = [
     "image_frame",
     "load_custom",
     "load_domain",
-    "replaced",
     "textual_inversion",
     "training_pass",
     "usual_time_steps",

@@ -15,9 +15,10 @@ from dsd_tutorial.customization import files
 from dsd_tutorial.customization.deep_prompts import DeepPrompts
 from dsd_tutorial.customization.key_values import KeyValues
 from dsd_tutorial.customization.outcome import Outcome
-from dsd_tutorial.customization.sequences import ALPHA, edit_frame, image_frame, replaced
+from dsd_tutorial.customization.sequences import ALPHA
 from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.projection import Inverse, load_inverse, save_inverse
+from dsd_tutorial.variation import states_to_edit, states_to_prompt
 
 INVERSE = "inverse.safetensors"
 
@@ -46,19 +47,19 @@ class Domain(Outcome):
         text: str | Sequence[str] | None = None,
         *,
         alpha: float = ALPHA,
-        neutral: str | Sequence[str] | None = None,
+        gone: str | Sequence[str] | None = None,
     ) -> Tensor:
         """Return one prompt per picture, (images, L, d); with `text`, an editing prompt.
 
-        With `neutral`, texts that say what is to go, the end state alone is edited (`replaced`).
-        To be drawn with inside `applied(model)`. Raises ValueError for `neutral` without `text`.
+        `gone` says what is to go, as `variation.edit_prompt` takes it. To be drawn with inside
+        `applied(model)`. Raises ValueError for `gone` without `text`.
         """
-        if neutral and not text:
-            raise ValueError(f"neutral={neutral!r} is taken off a text: give text as well")
+        if gone and not text:
+            raise ValueError(f"gone={gone!r} makes way for a text: give text as well")
         states, copies = self.inverse(self.deep.encode(images)), self.inverse.copies
-        if neutral:
-            return image_frame(model, copies)(replaced(model, states, text, neutral, alpha))
-        return edit_frame(model, text or "", alpha=alpha if text else 0.0, copies=copies)(states)
+        if not text:
+            return states_to_prompt(model, states, copies=copies)
+        return states_to_edit(model, states, text, alpha=alpha, copies=copies, gone=gone)
 
     def applied(self, model: Any) -> AbstractContextManager:
         """Return a context in which the U-Net of `model` works with what was learned."""
@@ -72,7 +73,7 @@ class Domain(Outcome):
         text: str | Sequence[str] | None = None,
         *,
         alpha: float = ALPHA,
-        neutral: str | Sequence[str] | None = None,
+        gone: str | Sequence[str] | None = None,
         **sampling: Any,
     ) -> Tensor:
         """Return `n` variations of each picture, (images x n, 3, height, width).
@@ -81,7 +82,7 @@ class Domain(Outcome):
         it: steps, guidance, seed, ...
         """
         with self.applied(model):
-            prompts = self.to_prompt(model, images, text, alpha=alpha, neutral=neutral)
+            prompts = self.to_prompt(model, images, text, alpha=alpha, gone=gone)
             return model.sample(embeddings=prompts, n=n, **sampling)
 
     @property

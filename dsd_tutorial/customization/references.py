@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from dsd_tutorial.customization import files
 from dsd_tutorial.customization.denoising import CHECKING, Denoising, training_pass
-from dsd_tutorial.customization.sequences import ALPHA, edit_frame, image_frame, replaced
+from dsd_tutorial.customization.sequences import ALPHA, image_frame
 from dsd_tutorial.customization.tuned import Tuned
 from dsd_tutorial.customization.tuning import Plan, Preview, tune
 from dsd_tutorial.projection import Inverse, end_states, fit_inverse
 from dsd_tutorial.prompt_learning import LoRA
+from dsd_tutorial.variation import states_to_edit
 
 STARTS = ("closed_form", "text", "random")
 WHATS = ("prompt", "prompt_kv")
@@ -61,12 +62,10 @@ class Custom(Tuned):
         return image_frame(model, self.settings["copies"])(self.state[None])
 
     def edit_prompt(
-        self, model: Any, text: str, alpha: float = ALPHA, *, neutral: str | None = None
+        self, model: Any, text: str, alpha: float = ALPHA, *, gone: str | None = None
     ) -> Tensor:
-        h, copies = self.state[None], self.settings["copies"]
-        if neutral is None:
-            return edit_frame(model, text, alpha=alpha, copies=copies)(h)
-        return image_frame(model, copies)(replaced(model, h, text, neutral, alpha))
+        how = {"alpha": alpha, "copies": self.settings["copies"], "gone": gone}
+        return states_to_edit(model, self.state[None], text, **how)
 
     def applied(self, model: Any) -> AbstractContextManager:
         return self.module["lora"].active(model) if "lora" in self.module else nullcontext()

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from dsd_tutorial.projection import end_states
 
 ALPHA = 0.7  # of the text's states in an editing prompt, unless told otherwise
 
@@ -71,17 +68,3 @@ def edit_frame(
     if not isinstance(n, int) or not 1 <= n <= last:
         raise ValueError(f"copies {copies!r}: need 1 to {last}, or 'all' of them")
     return Frame(model.encode_text(texts), model.eos_positions(texts), float(alpha), n)
-
-
-@torch.no_grad()
-def replaced(
-    model: Any, h: Tensor, text: str | Sequence[str], neutral: str | Sequence[str], alpha: float
-) -> Tensor:
-    """Return h (batch, d) moved by alpha from what `neutral` says to what `text` says *(ours)*.
-
-    h + alpha * (end state of text - end state of neutral), at the length of h. One text of each
-    kind, or one per state; as `variation.edit_prompt` does with words=False and rescale=True.
-    """
-    come, go = (end_states(model, [x] if isinstance(x, str) else list(x)) for x in (text, neutral))
-    moved = h + alpha * (come - go).to(h)
-    return h.norm(dim=-1, keepdim=True) * F.normalize(moved, dim=-1)

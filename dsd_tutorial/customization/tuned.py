@@ -33,12 +33,11 @@ class Tuned(Outcome, ABC):
 
     @abstractmethod
     def edit_prompt(
-        self, model: Any, text: str, alpha: float = ALPHA, *, neutral: str | None = None
+        self, model: Any, text: str, alpha: float = ALPHA, *, gone: str | None = None
     ) -> Tensor:
         """Return the prompt (1, L, d) of the reference changed as `text` says.
 
-        None is the paper's sum; with a text that says what is to go, `neutral`, the end state alone
-        is edited, as `variation.edit_prompt` does with words=False and rescale=True.
+        `gone` says what is to go, as `variation.edit_prompt` takes it; None is the paper's sum.
         """
 
     def applied(self, model: Any) -> AbstractContextManager:

@@ -65,11 +65,11 @@ class LearnedWord(Tuned):
             return model.encode_text(with_place(SENTENCES[0] if text is None else text))
 
     def edit_prompt(
-        self, model: Any, text: str, alpha: float = ALPHA, *, neutral: str | None = None
+        self, model: Any, text: str, alpha: float = ALPHA, *, gone: str | None = None
     ) -> Tensor:
         """Return the prompt of `text` with the word in it: no states are mixed.
 
-        `alpha` and `neutral` are there for the sake of the others and change nothing.
+        `alpha` and `gone` are there for the sake of the others and change nothing.
         """
         return self.prompt(model, text)
 

@@ -3,7 +3,7 @@
 All ways see the same pictures, time steps and noises, and their variations are drawn from the same
 noise, so that they are compared reference by reference. Learning rates, and alpha for edits, are
 chosen on references of the validation split. An edit takes off what CLIP says the reference shows,
-and adds what is asked for (`variation.editing`: neutral).
+and adds what is asked for (`variation.editing`: gone).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class CT:
             prompts = [one.prompt(self.model) for one in tuned]
         else:
             prompts = [
-                one.edit_prompt(self.model, text, alpha, neutral=gone)
+                one.edit_prompt(self.model, text, alpha, gone=gone)
                 for one, (text, gone) in zip(tuned, edits, strict=True)
             ]
         first, how = self.seed + 50_000, {**self.sampling, "n": seeds, "progress": False}

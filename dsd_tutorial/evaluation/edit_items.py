@@ -54,8 +54,8 @@ class Edit:
     def values(self) -> list[str]:
         """The words with every value that the reference could have had, for CLIP to choose from.
 
-        "a red object", "a blue object", ...; where an object is added, nothing is to go: "an
-        object". Nothing of the reference is told here.
+        "a red object", "a blue object", ...; where an object is added, nothing is to go: "".
+        Nothing of the reference is told here.
         """
         return alternatives(self.text)
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from dsd_tutorial.evaluation.edit_items import KINDS, Edit, make_edits
 from dsd_tutorial.evaluation.references import Chosen, References
 from dsd_tutorial.shapes import render
-from dsd_tutorial.shapes.alternatives import NOTHING
 from dsd_tutorial.shapes.judge import judge
 from dsd_tutorial.variation import (
     edit_prompt,
@@ -58,7 +57,7 @@ EDITS = {  # method -> inverse, options of edit_prompt
     "edit_difference": ("alternative", _OURS),
     "edit_state": ("alternative", {**_OURS, "words": False}),
     "edit_replace": ("alternative", {**_OURS, "words": False, "neutral": NEAREST}),
-    "edit_both": ("alternative", {**_OURS, "words": False, "neutral": NEAREST}),
+    "edit_both": ("alternative", {"gone": NEAREST}),
 }
 GRIDS = {
     "edit_truncated": ALPHAS,
@@ -134,13 +133,11 @@ class Bench:
         else:
             name, own = EDITS[method]
             inverse, options = getattr(self.chosen, name), {**self.options, **own}
-            if options.get("neutral") == NEAREST:
-                options["neutral"] = self.gone[rows]
+            if options.get("gone") == NEAREST:
+                options["gone"] = self.gone[rows]
+            elif options.get("neutral") == NEAREST:
+                options["neutral"] = [text or _OURS["neutral"] for text in self.gone[rows]]
             prompts = edit_prompt(model, images, words, inverse, alpha=setting, **options)
-            if method == "edit_both":
-                adds = torch.tensor([gone == NOTHING for gone in self.gone[rows]])
-                behind = edit_prompt(model, images, words, inverse, alpha=0.0, **self.options)
-                prompts = torch.where(adds.to(prompts.device)[:, None, None], behind, prompts)
         return model.sample(embeddings=prompts, seed=seeds, **shared)
 
     def _pictures_alone(

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from dsd_tutorial.shapes.captions import Description, Phrase, parse
+from dsd_tutorial.shapes.captions import Description, parse
 from dsd_tutorial.shapes.scene import BACKGROUNDS, COLORS, SHAPES
 
-NOTHING = Description((Phrase(),)).text()  # "an object": of which nothing is said
+NOTHING = ""  # is to go
 
 
 def alternatives(text: str) -> list[str]:
     """Return `text` with every value that its words could have had, itself among them.
 
     "a blue object" gives "a red object", "a green object", ... Where two things are named, one is
-    added and nothing is to go: ["an object"]; and so for words outside the captions' grammar.
+    added and nothing is to go: [NOTHING]; and so for words outside the captions' grammar.
     """
     try:
         said = parse(text)

@@ -17,11 +17,14 @@ What is *ours*, each an option that is off by default, but for the first in the 
   for towards the middle of all pictures. With the states of a neutral text taken off, alpha * (text
   - neutral), only the difference is added. h_img still holds the old value once, so the new one
   leads only from alpha = 1 on: expect about 2.
-  Better still is a text that says of the picture what is to go, "a red object" for "a blue object":
-  then alpha = 1 replaces the one by the other, as directions in CLIP's space do in Patashnik et
-  al., arXiv 2103.17249 (StyleCLIP). `nearest_text` finds it, so that nobody has to be asked.
 * `words=False`: the edit happens in the end state alone, and the edited state is then an image
   prompt like any other; the words' own states are left out.
+* `gone`: a sum says the old value beside the new one. A text of what is to go, "a red object" for
+  "a blue object", says which; taken off in the end state (neutral=gone, rescale=True, words=False),
+  alpha = 1 replaces the one by the other, as directions in CLIP's space do in Patashnik et al.,
+  arXiv 2103.17249 (StyleCLIP). `nearest_text` finds it, so that nobody has to be asked. Where
+  nothing goes ("") an object is only added, and one state has no words in which two objects could
+  be told apart: the words stand in front, the picture alone behind them (alpha 0).
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ def edit_prompt(
     rescale: bool = False,
     neutral: Texts | None = None,
     words: bool = True,
+    gone: Texts | None = None,
     progress: bool = True,
 ) -> Tensor:
     """Return prompts (images, L, d) that say `text` and show the pictures.
@@ -70,36 +74,103 @@ def edit_prompt(
              the paper's, None is `inverse.copies` (all, but for the embedded model)
     fill     what stands behind them, one of `EDIT_FILLS`
     rescale  bring the mixed states back to the length of h_img
-    neutral  a text that says nothing of what may be edited ("an object", "a photo"), or what is to
-             go ("a red object"): its states are taken off the text's, counted from the end token.
-             One for all edits or one each; None is the paper's
+    neutral  a text that says nothing of what may be edited ("an object", "a photo"): its states are
+             taken off the text's, counted from the end token. One for all edits or one each; None
+             is the paper's
     words    False: no states of words; the mixed end state fills positions 1..copies, and "text"
              behind it is "empty"
+    gone     what is to go, in words, one for all edits or one each; "" where nothing is. It decides
+             about neutral, rescale and words by itself, and alpha counts only where something goes
 
     With text "" and alpha 0 it is `image_to_prompt`: p = 1 there. `inverse` None fits the paper's.
-    Raises ValueError for alpha, copies or fill out of range, or numbers that do not pair up.
+    Raises ValueError for alpha, copies or fill out of range, numbers that do not pair up, or `gone`
+    beside another option that it decides about.
     """
     _check(model, alpha, copies, fill)
     inverse = inverse or fit_inverse(model, progress=progress)
-    image = inverse(model.encode_clip_image(_batch(images)))  # (images, d): h_img
-    texts = [text] if isinstance(text, str) else list(text)
-    if len(image) != len(texts) and 1 not in (len(image), len(texts)):
+    h = inverse(model.encode_clip_image(_batch(images)))  # (images, d): h_img
+    return states_to_edit(
+        model, h, text, alpha=alpha, copies=inverse.copies if copies is None else copies, fill=fill,
+        rescale=rescale, neutral=neutral, words=words, gone=gone,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def states_to_edit(
+    model: Any,
+    states: Tensor,
+    text: Texts,
+    *,
+    alpha: float = 0.7,
+    copies: Copies = None,
+    fill: str = "text",
+    rescale: bool = False,
+    neutral: Texts | None = None,
+    words: bool = True,
+    gone: Texts | None = None,
+) -> Tensor:
+    """Return prompts (states, L, d) as `edit_prompt` does, of states h (states, d) that are known.
+
+    `copies` None is "all". Raises ValueError as `edit_prompt`.
+    """
+    _check(model, alpha, copies, fill)
+    texts, copies = _list(text), "all" if copies is None else copies
+    if len(states) != len(texts) and 1 not in (len(states), len(texts)):
         raise ValueError(
-            f"{len(image)} pictures and {len(texts)} texts do not pair up: give one text for all, "
+            f"{len(states)} pictures and {len(texts)} texts do not pair up: give one text for all, "
             "one for each picture, or one picture"
         )
+    shared = {"copies": copies, "fill": fill}
+    if gone is not None:
+        if rescale or not words or neutral is not None:
+            raise ValueError(
+                f"gone={gone!r} decides about rescale, words and neutral: leave these out"
+            )
+        return _replaced(model, states, texts, _list(gone), alpha, shared)
     said, ends = model.encode_text(texts), model.eos_positions(texts)  # (texts, L, d), (texts,)
-    image, added = image.to(said)[:, None], said
+    image, added = states.to(said)[:, None], said
     if neutral is not None:
         added = said - _shifted(model, neutral, ends, said, max(len(image), len(said)))
     mixed = image + alpha * added  # (n, L, d)
     if rescale:
         mixed = image.norm(dim=-1, keepdim=True) * F.normalize(mixed, dim=-1)
-    copies = inverse.copies if copies is None else copies
     if words:
         return _sequence(model, said, mixed, ends, copies, fill)
     end = mixed[torch.arange(len(mixed), device=ends.device), ends.expand(len(mixed))]
     return states_to_prompt(model, end, copies=copies, fill="none" if fill == "none" else "empty")
+
+
+def _replaced(
+    model: Any,
+    states: Tensor,
+    texts: list[str],
+    gone: list[str],
+    alpha: float,
+    shared: dict[str, Any],
+) -> Tensor:
+    """The prompts (n, L, d) in which what is `gone` makes way, or to which the text only adds."""
+    n = max(len(states), len(texts))
+    if len(gone) not in (1, n):
+        raise ValueError(f"{len(gone)} texts of what is gone for {n} edits: give one, or one each")
+    texts, gone = texts * (n // len(texts)), gone * (n // len(gone))
+    goes = [bool(text) for text in gone]
+    if shared["fill"] == "none" and len(set(goes)) > 1:
+        raise ValueError(
+            "fill='none' cuts a prompt at another length where something goes than where an object "
+            "is only added: edit these apart, or take another fill"
+        )
+    off = [old or new for old, new in zip(gone, texts, strict=True)]
+    moved = states_to_edit(
+        model, states, texts, alpha=alpha, neutral=off, rescale=True, words=False, **shared
+    )
+    added = states_to_edit(model, states, texts, alpha=0.0, **shared)
+    if len(set(goes)) == 1:
+        return moved if goes[0] else added
+    return torch.where(torch.tensor(goes, device=added.device)[:, None, None], moved, added)
+
+
+def _list(texts: Texts) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _shifted(model: Any, text: Texts, ends: Tensor, like: Tensor, edits: int) -> Tensor:
@@ -107,7 +178,7 @@ def _shifted(model: Any, text: Texts, ends: Tensor, like: Tensor, edits: int) ->
 
     Beyond its own ends the first and last states repeat. One text, or as many as there are edits.
     """
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = _list(text)
     if len(texts) not in (1, edits):
         raise ValueError(f"{len(texts)} neutral texts for {edits} edits: give one, or one for each")
     length = like.shape[1]
@@ -121,7 +192,7 @@ def _shifted(model: Any, text: Texts, ends: Tensor, like: Tensor, edits: int) ->
 def nearest_text(model: Any, images: Images, texts: Sequence[str]) -> list[str]:
     """Return for each picture which of `texts` CLIP finds most like it: zero-shot classification.
 
-    What `edit_prompt` may take as `neutral`. Raises ValueError for no texts.
+    What `edit_prompt` may take as `gone`. Raises ValueError for no texts.
     """
     if not len(texts):
         raise ValueError("no texts to choose from: give one or more")
@@ -191,7 +262,8 @@ def edit(
 
     The prompts of `edit_prompt`, drawn from new noise with the empty negative prompt: what is kept
     of a picture is what its prompt says, not where its pixels were. `mixture`: copies, fill,
-    rescale, neutral, words, as `edit_prompt`, which raises the errors. The rest as `model.sample`.
+    rescale, neutral, words, gone, as `edit_prompt`, which raises the errors. The rest as
+    `model.sample`.
     """
     prompts = edit_prompt(model, images, text, inverse, alpha=alpha, progress=progress, **mixture)
     return model.sample(

@@ -44,14 +44,14 @@ def record_edits(
     alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5),
     inverse: Any = None,
     *,
-    neutral: Callable[[Tensor, str], Sequence[str]] | None = None,
+    gone: Callable[[Tensor, str], Sequence[str]] | None = None,
     seed: int = 0,
     **how: Any,
 ) -> Edits:
     """Return the `Edits` of pictures (n, 3, H, W) under `text`; `how` goes to `edit_sweep`.
 
-    neutral(pictures, words) says what is taken off for each picture, `edit_prompt`'s `neutral`;
-    None: nothing. Picture i starts from noise seed + i, at all alphas and for all words. Raises
+    gone(pictures, words) says for each picture what is to go, `edit_prompt`'s `gone`; None is the
+    paper's sum. Picture i starts from noise seed + i, at all alphas and for all words. Raises
     ValueError for words that say nothing.
     """
     from dsd_tutorial.variation import edit_sweep
@@ -62,7 +62,7 @@ def record_edits(
     def draw(rows: Sequence[int], words: str) -> Tensor:
         seeds = [seed + row for row in rows]
         chosen = images[list(rows)]
-        off = {} if neutral is None else {"neutral": list(neutral(chosen, words))}
+        off = {} if gone is None else {"gone": list(gone(chosen, words))}
         mixture = {**how, **off, "seed": seeds}
         return edit_sweep(model, chosen, words, list(alphas), inverse, **mixture).cpu()
 
