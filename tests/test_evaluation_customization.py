@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dsd_tutorial.customization import keeping
+from dsd_tutorial.customization import fit_domain
 from dsd_tutorial.evaluation import custom_domains, custom_references, customization
 from dsd_tutorial.evaluation.custom_book import ATTRIBUTES, Book, merit, shares
 from dsd_tutorial.evaluation.custom_domains import DOMAINS, domain_scenes
@@ -90,7 +90,8 @@ def short(monkeypatch):
     monkeypatch.setattr(custom_references, "ALPHAS", (0.5,))
     monkeypatch.setattr(customization, "TRIED_ON", 2)
     monkeypatch.setattr(custom_domains, "RATES", (1e-3, 2e-3))
-    monkeypatch.setattr(keeping, "PICTURES", 2)
+    monkeypatch.setattr(custom_domains, "TRIED_ON", 2)
+    monkeypatch.setitem(fit_domain.__kwdefaults__, "keep_count", 2)
     return {
         "n": 4, "seeds": 1, "images": 3, "ft_steps": 1, "batch_size": 1, "sampling_steps": 1,
         "progress": False,
@@ -138,10 +139,14 @@ def test_ft_is_measured_before_and_after(tiny, tmp_path, short):
         ("before_striped", "fidelity", 0), ("ft_striped", "fidelity", 1), ("ft_striped", "gain", 1),
         ("ceiling_striped", "fidelity", 0), ("before", "old_by_caption", 0),
         ("ft_striped", "old_by_image", 1), ("ft_striped", "change_of_old_by_caption", 1),
-        ("ft", "lr_chosen", 1), ("ft_striped", "peak_memory_mib", 1),
+        ("ft_striped", "lr_chosen", 1), ("ft_striped", "peak_memory_mib", 1),
     ):  # fmt: skip
         assert key in rows.index, key
     assert rows.loc[("ft_striped", "fidelity", 1)].parameters > 1000
+    tried = {
+        lr: rows.loc[("ft_striped", f"validation_at_lr_{lr:g}", 1)].value for lr in (1e-3, 2e-3)
+    }
+    assert tried[rows.loc[("ft_striped", "lr_chosen", 1)].value] == max(tried.values())
     assert rows.loc[("before", "old_by_image", 0)].n == 8
     assert evaluate_customization(tiny, **options).equals(table)
 

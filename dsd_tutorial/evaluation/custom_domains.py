@@ -1,8 +1,8 @@
 """Learning a domain (SD-IPC-FT), measured: what is won on it, and what of the old world is lost.
 
 Domains hold what no training picture of the model holds: stripes, a shape, a colour. A hundred
-pictures are of the train split, those that are measured of the test split; the learning rate is
-chosen on the validation split of the first domain. Each has a ceiling: what autoencoder and judge
+pictures are of the train split, those that are measured of the test split; each domain's learning
+rate is chosen on its validation split. Each has a ceiling: what autoencoder and judge
 leave of its pictures; an autoencoder that never saw stripes hardly keeps them.
 """
 
@@ -35,7 +35,8 @@ DOMAINS: dict[str, tuple[dict[str, Any], str]] = {  # options of `random_scenes`
     "striped": ({"textures": ("striped",)}, "a striped object"),
 }
 USUAL = ("diamond", "brown", "striped")  # a shape, a colour, a texture
-RATES = (5e-4, 2e-3)
+RATES = (1e-3, 3e-3, 8e-3)
+TRIED_ON = 24  # validation scenes of the domain, and as many of the old world
 OLD = ("old_by_image", "old_by_caption")
 
 
@@ -90,7 +91,7 @@ class FT:
 
     def score(self, domain: Domain, name: str) -> float:
         """Return what a learning rate is chosen by: the domain and the old world, half each."""
-        new, old = (domain_scenes(s, 12, self.seed + 40, "validation") for s in (name, "old"))
+        new, old = (domain_scenes(s, TRIED_ON, self.seed + 40, "validation") for s in (name, "old"))
         world = (merit(self.varied(domain, old, 1)) + merit(self.captioned(domain, old))) / 2
         return (merit(self.varied(domain, new, 1)) + world) / 2
 
@@ -145,17 +146,18 @@ class FT:
         )  # fmt: skip
 
     def _fitted(self, name: str, bar: Any) -> Domain:
-        """Return the fit at the chosen learning rate; on the first domain it is chosen."""
-        known = self.book.number("ft", "lr_chosen", self.steps)
+        """Return the fit at the learning rate that validation prefers."""
+        method = f"ft_{name}"
+        known = self.book.number(method, "lr_chosen", self.steps)
         if known is not None:
-            bar.update()
+            bar.update(len(RATES))
             return self.fit(name, known)
         tried = []
         for lr in RATES:
             domain = self.fit(name, lr)
             tried.append((self.score(domain, name), lr, domain))
-            self.book.add("ft", f"validation_at_lr_{lr:g}", self.steps, tried[-1][0])
+            self.book.add(method, f"validation_at_lr_{lr:g}", self.steps, tried[-1][0])
             bar.update()
         _, lr, domain = max(tried, key=lambda row: row[0])
-        self.book.add("ft", "lr_chosen", self.steps, lr)
+        self.book.add(method, "lr_chosen", self.steps, lr)
         return domain

@@ -107,7 +107,7 @@ def _references(tuning: CT, progress: bool) -> None:
 def _domains(fitting: FT, progress: bool) -> None:
     from tqdm.auto import tqdm
 
-    total = len(fitting.domains) + len(RATES) - 1
+    total = len(fitting.domains) * len(RATES)
     with tqdm(total=total, desc="domains", disable=not progress) as bar:
         for name in fitting.domains:
             fitting.measure(name, bar)

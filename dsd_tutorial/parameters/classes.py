@@ -165,6 +165,7 @@ class EditingParameters(Parameters):
     )
     n_images: int = Field(ge=4, le=10_000, description="pictures of the domain that FT learns from")
     ft_steps: int = Field(ge=1, le=100_000, description="training steps of FT")
+    ft_lr: float = Field(gt=0, le=1, description="learning rate of FT")
     ct_steps: int = Field(ge=1, le=10_000, description="tuning steps of CT on one reference")
     lr: float = Field(ge=0, le=10, description="learning rate of CT; 0: chosen for each start")
     guidance: PositiveNumber | Literal["auto"] = Field(
