@@ -33,7 +33,8 @@ def test_numbers_and_words_are_both_read():
     [({"alpha": -0.5}, "greater than or equal to 0"), ({"alpha": "loud"}, "'auto'"),
      ({"text": ""}, "text"), ({"text": "  "}, "needs words"),
      ({"domain": "spotted"}, "neither a domain .striped, diamond"), ({"n_images": 3}, "from 4"),
-     ({"ft_steps": 0}, "from 1"), ({"ft_lr": 0.0}, "above 0"), ({"ct_steps": 2.5}, "integer"), ({"lr": -1.0}, "from 0"),
+     ({"ft_steps": 0}, "from 1"), ({"ft_lr": 0.0}, "above 0"),
+     ({"ct_steps": 2.5}, "integer"), ({"lr": -1.0}, "from 0"),
      ({"references": "no such folder"}, "no pictures"), ({"guidance": 0.0}, "greater than 0")],
 )  # fmt: skip
 def test_what_is_refused_and_why(wrong, said):
