@@ -5,7 +5,9 @@ import json
 import nbformat
 import pytest
 from course_files import small_clone, write_notebook
+from papermill import engines
 
+from dsd_tutorial import running
 from dsd_tutorial.parameters import ParameterError
 from dsd_tutorial.running import main, run_all, run_notebook, unfinished, write_html
 
@@ -40,6 +42,34 @@ def test_a_notebook_that_stops_half_way_failed(tmp_path, sources, says):
     outcome = run_notebook(path, tmp_path / "out" / "stops.ipynb", progress=False)
     assert outcome.status == "failed"
     assert says in outcome.error
+
+
+@pytest.mark.parametrize(("every", "writes"), [(0.0, 2 + 2 * 3), (1e9, 2)])
+def test_the_file_is_saved_now_and_then_and_whole_at_the_end(tmp_path, monkeypatch, every, writes):
+    written, write = [], engines.write_ipynb
+    monkeypatch.setattr(running, "SAVE_EVERY", every)
+    monkeypatch.setattr(engines, "write_ipynb", lambda nb, path: written.append(write(nb, path)))
+    path = write_notebook(tmp_path / "prints.ipynb", "print(1)", "print(2)", "1 / 0")
+    output = tmp_path / "out" / "prints.ipynb"
+    assert run_notebook(path, output, progress=False).status == "failed"
+    assert len(written) == writes
+    cells = [c for c in json.loads(output.read_text(encoding="utf-8"))["cells"] if c.get("outputs")]
+    said = ["".join(o.get("text", "")).strip() for c in cells for o in c["outputs"]]
+    assert [text for text in said if text] == ["1", "2"]
+
+
+def test_ctrl_c_loses_nothing_of_what_was_done(tmp_path, monkeypatch):
+    def interrupted(nb_man, *args, **kwargs):
+        nb_man.nb.cells[0].outputs = [nbformat.v4.new_output("stream", text="done")]
+        nb_man.cell_complete(nb_man.nb.cells[0], 0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines.NBClientEngine, "execute_managed_notebook", interrupted)
+    path = write_notebook(tmp_path / "long.ipynb", "print('done')")
+    output = tmp_path / "out" / "long.ipynb"
+    with pytest.raises(KeyboardInterrupt):
+        run_notebook(path, output, progress=False)
+    assert "done" in output.read_text(encoding="utf-8")
 
 
 def test_unknown_parameter_injected_by_papermill_itself_stops_the_notebook(tmp_path):
