@@ -3,7 +3,7 @@
 All ways see the same pictures, time steps and noises, and their variations are drawn from the same
 noise, so that they are compared reference by reference. Learning rates, and alpha for edits, are
 chosen on references of the validation split. An edit takes off what CLIP says the reference shows,
-and adds what is asked for (`variation.editing`: gone).
+and adds what is asked for (`variation.edit_prompt`: gone).
 """
 
 from __future__ import annotations

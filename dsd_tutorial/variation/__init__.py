@@ -5,14 +5,13 @@ vary(model, images, 4, inverse)                          # (images x 4, 3, heigh
 edit(model, images, "a blue object", inverse, alpha=0.7)
 """
 
-from dsd_tutorial.variation.editing import (
+from dsd_tutorial.variation.edit_prompting import (
     EDIT_FILLS,
-    edit,
     edit_prompt,
-    edit_sweep,
     nearest_text,
     states_to_edit,
 )
+from dsd_tutorial.variation.editing import edit, edit_sweep
 from dsd_tutorial.variation.img2img import img2img_pipeline, sdedit
 from dsd_tutorial.variation.prompt_to_prompt import align, prompt_to_prompt
 from dsd_tutorial.variation.prompting import (
@@ -36,11 +35,11 @@ __all__ = [
     "img2img_pipeline",
     "interpolate",
     "nearest_text",
-    "states_to_edit",
     "prompt_path",
     "prompt_to_prompt",
     "sdedit",
     "slerp",
+    "states_to_edit",
     "states_to_prompt",
     "vary",
 ]
