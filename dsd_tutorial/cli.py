@@ -127,7 +127,8 @@ def run(
         values = check_overrides(path, {name: value for name, _, value in pairs})
     except (NotebookNotFound, ParameterError) as error:
         stop(error)
-    from .running import describe, run_notebook, write_html
+    from .execution import run_notebook
+    from .running import describe, write_html
 
     target = output.resolve() / path.name
     if target == path.resolve():

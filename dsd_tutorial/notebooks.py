@@ -1,6 +1,6 @@
 """The notebooks of the course as files: where they are, what they are called, what they cost.
 
-Nothing here starts a kernel; `dsd_tutorial.running` does.
+Nothing here starts a kernel; `dsd_tutorial.execution` does.
 """
 
 import copy

@@ -9,7 +9,7 @@ import pytest
 from course_files import small_clone
 from typer.testing import CliRunner
 
-from dsd_tutorial import running
+from dsd_tutorial import execution
 from dsd_tutorial.cli import app
 
 
@@ -28,9 +28,9 @@ def started(monkeypatch):
 
     def record(path, output, parameters, **_):
         calls.append((path.name, parameters))
-        return running.Outcome(path.stem, "ok", 1.0, 1.0, None, str(output))
+        return execution.Outcome(path.stem, "ok", 1.0, 1.0, None, str(output))
 
-    monkeypatch.setattr(running, "run_notebook", record)
+    monkeypatch.setattr(execution, "run_notebook", record)
     return calls
 
 

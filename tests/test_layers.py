@@ -12,7 +12,7 @@ ROOMS = (
     "registry", "shapes", "metrics", "stable_diffusion", "attention", "matching", "heatmaps",
     "prompt_learning", "baselines", "projection", "variation", "customization", "datasets",
     "results", "figures", "claims", "quiz", "checks", "widgets", "notebooks", "parameters",
-    "running", "doctor", "terminal", "training", "evaluation", "cli",
+    "execution", "running", "doctor", "terminal", "training", "evaluation", "cli",
 )  # fmt: skip
 
 

@@ -7,9 +7,10 @@ import pytest
 from course_files import small_clone, write_notebook
 from papermill import engines
 
-from dsd_tutorial import running
+from dsd_tutorial import execution
+from dsd_tutorial.execution import run_notebook, unfinished
 from dsd_tutorial.parameters import ParameterError
-from dsd_tutorial.running import main, run_all, run_notebook, unfinished, write_html
+from dsd_tutorial.running import main, run_all, write_html
 
 CHECK = (
     "from dsd_tutorial.parameters import check_parameters\n"
@@ -47,7 +48,7 @@ def test_a_notebook_that_stops_half_way_failed(tmp_path, sources, says):
 @pytest.mark.parametrize(("every", "writes"), [(0.0, 2 + 2 * 3), (1e9, 2)])
 def test_the_file_is_saved_now_and_then_and_whole_at_the_end(tmp_path, monkeypatch, every, writes):
     written, write = [], engines.write_ipynb
-    monkeypatch.setattr(running, "SAVE_EVERY", every)
+    monkeypatch.setattr(execution, "SAVE_EVERY", every)
     monkeypatch.setattr(engines, "write_ipynb", lambda nb, path: written.append(write(nb, path)))
     path = write_notebook(tmp_path / "prints.ipynb", "print(1)", "print(2)", "1 / 0")
     output = tmp_path / "out" / "prints.ipynb"
