@@ -37,24 +37,42 @@ def log_sum_exp(
     nothing. Raises ValueError for a negative `lam` or an unknown `normalise`.
     """
     form = _form(normalise, lam, mask)
-    precise = lam < 0.05 and logits.device.type != "mps"  # log(n) / lambda cancels badly in float32
-    logits = logits.double() if precise else logits.float()
+    logits = logits.float()
     count = torch.as_tensor(float(logits.shape[-1]), device=logits.device)
     if mask is not None:
         count = mask.sum(-1).to(logits.dtype)
     if lam == 0:
         kept = logits if mask is None else logits.masked_fill(~mask, 0.0)
-        return (kept.sum(-1) / count).float()
+        return kept.sum(-1) / count
     if mask is not None:
         logits = logits.masked_fill(~mask, -math.inf)
     if math.isinf(lam):
         return _hard_maximum(logits, extra, gate)
-    total = torch.logsumexp(lam * logits, dim=-1)
-    if extra is not None:
-        total = add_gated(total, lam * extra.to(logits.dtype), gate)
+    top = logits.detach().amax(-1)
+    below = lam * (logits - top[..., None])  # from the largest one: exact where it counts
     if form == "mean":
-        total = total - count.log()
-    return (total / lam).float()
+        value = _log_mean(below, mask, count) / lam + top
+    elif lam == 1:
+        value = torch.logsumexp(logits, dim=-1)  # the log-partition, bit for bit as torch has it
+    else:
+        value = torch.logsumexp(below, dim=-1) / lam + top
+    if extra is not None:
+        total = torch.logsumexp(below, dim=-1) + lam * top
+        value = value + gated_gain(total, lam * extra.to(logits.dtype), gate) / lam
+    return value
+
+
+def _log_mean(below: Tensor, mask: Tensor | None, count: Tensor) -> Tensor:
+    """Return log mean exp(below) over the last dimension, for numbers up to 0: (..., n) -> (...).
+
+    Near 0 this is nearly log n - log n, and it is about to be divided by a small lambda. There the
+    mean of exp(y) - 1 is taken, whose rounding error shrinks with y.
+    """
+    kept = below if mask is None else below.masked_fill(~mask, 0.0)
+    rise = torch.expm1(kept).sum(-1) / count
+    close = rise > -0.5
+    near = torch.log1p(rise.masked_fill(~close, 0.0))
+    return torch.where(close, near, torch.logsumexp(below, dim=-1) - count.log())
 
 
 def _form(normalise: Normalise, lam: float, mask: Tensor | None) -> Normalise:
@@ -78,12 +96,17 @@ def _hard_maximum(logits: Tensor, extra: Tensor | None, gate: Tensor | None) -> 
 
 
 def add_gated(total: Tensor, extra: Tensor, gate: Tensor) -> Tensor:
-    """Return log(exp(total) + sum gate * exp(extra)): (...), (..., m), gate (m,)-like -> (...).
+    """Return log(exp(total) + sum gate * exp(extra)): (...), (..., m), gate (m,)-like -> (...)."""
+    return total + gated_gain(total, extra, gate)
+
+
+def gated_gain(total: Tensor, extra: Tensor, gate: Tensor) -> Tensor:
+    """Return what `add_gated` adds to `total`, log(1 + sum gate * exp(extra - total)): -> (...).
 
     Finite in value and gradient at gate = 0, where log(gate) would not be.
     """
     gain = (gate * torch.exp((extra - total[..., None]).clamp(max=80.0))).sum(-1)
-    return total + torch.log1p(gain)
+    return torch.log1p(gain)
 
 
 def pool_pixels(scores: Tensor, how: str = "mean", lam: float = 1.0) -> Tensor:
