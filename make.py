@@ -7,6 +7,7 @@ lock, the Python or the folder changed) and carries out the command inside. `mak
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -116,7 +117,8 @@ def test(python: Path, rest: list[str]) -> int:
         "300",
         **every,
     )
-    executed = sorted(output.glob("*.ipynb"))
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    executed = [notebook["output"] for notebook in record["notebooks"]]
     if not executed:
         print("No notebook to compare: notebooks/ is empty.")
         return 0

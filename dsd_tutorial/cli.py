@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 
 from .evaluation.commands import evaluate
 from .notebooks import NotebookNotFound, all_notebooks, find_notebook
+from .saving import OutputError
 from .terminal import Device, stop
 
 app = typer.Typer(
@@ -116,7 +117,9 @@ def run(
     html: Annotated[bool, typer.Option(help="Also write an HTML page.")] = True,
 ) -> None:
     """Execute one notebook with papermill; parameters are checked before a kernel starts."""
-    from .parameters import ParameterError, check_overrides
+    from .parameters import check_overrides
+    from .running import make_way, prepare_output
+    from .saving import Written
 
     pairs = [text.partition("=") for text in parameter or []]
     for name, sign, _ in pairs:
@@ -125,17 +128,24 @@ def run(
     try:
         path = find_notebook(notebook)
         values = check_overrides(path, {name: value for name, _, value in pairs})
-    except (NotebookNotFound, ParameterError) as error:
+        folder = prepare_output([path], output)
+    except (NotebookNotFound, ValueError) as error:
         stop(error)
     from .execution import run_notebook
     from .running import describe, write_html
 
-    target = output.resolve() / path.name
-    if target == path.resolve():
-        stop(f"{target} is the notebook itself; give another folder with --output.")
+    written, target = Written(folder), folder / path.name
+    make_way(written, [path])
     outcome = run_notebook(path, target, values)
-    if html and target.is_file():
-        typer.echo(f"wrote {write_html(target)}")
+    made = [target] if outcome.saved and target.is_file() else []
+    try:
+        if html and made:
+            made.append(write_html(target))
+            typer.echo(f"wrote {made[-1]}")
+        written.add(*made)
+    except OutputError as error:  # the notebook itself is there
+        typer.echo(f"{describe(outcome)}\n{error}", err=True)
+        raise typer.Exit(1) from None
     typer.echo(describe(outcome))
     if outcome.status != "ok":
         raise typer.Exit(1)
@@ -155,7 +165,7 @@ def export(
         chosen = chosen or [found.path for found in all_notebooks()]
         for path in write(chosen, folder, overwrite):
             typer.echo(f"wrote {path}")
-    except (NotebookNotFound, FileExistsError) as error:
+    except (NotebookNotFound, FileExistsError, ValueError) as error:
         stop(error)
 
 

@@ -5,6 +5,7 @@ have run.
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from .saving import OutputError, write_text
 
 SKIP = "skip-execution"
 SAMPLE_EVERY = 0.1  # seconds between two looks at the kernel's memory
@@ -31,6 +34,7 @@ class Outcome:
     peak_mb: float  # resident memory of the kernel and its children, in 10^6 bytes
     error: str | None
     output: str
+    saved: bool = True  # whether `output` is of this run
 
 
 class PeakMemory:
@@ -114,6 +118,25 @@ def sparing_engine() -> str:
     return "sparing"
 
 
+def _publish(partial: Path, output: Path) -> dict[str, Any] | None:
+    """The executed notebook, after `partial` took the place of `output`; None if it is not whole.
+
+    So an older result stays as it was until there is a new one, whatever happens in between.
+    """
+    try:
+        executed = json.loads(partial.read_text(encoding="utf-8"))
+        executed["metadata"].get("papermill", {})["output_path"] = str(output)
+        try:
+            write_text(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
+        except OutputError:  # no room for a second copy
+            os.replace(partial, output)
+        return executed
+    except (OSError, ValueError):
+        return None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def run_notebook(
     path: Path,
     output: Path,
@@ -129,13 +152,14 @@ def run_notebook(
     import papermill
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    error = None
+    partial = output.with_name(f".partial-{os.getpid()}-{output.name}")
+    error, executed = None, None
     start = time.perf_counter()
     with PeakMemory() as memory:
         try:
             papermill.execute_notebook(
                 str(path),
-                str(output),
+                str(partial),
                 parameters=dict(parameters or {}),
                 engine_name=sparing_engine(),
                 kernel_name="python3",
@@ -149,11 +173,13 @@ def run_notebook(
             error = f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}"
         except Exception as failure:  # a dead kernel, a timeout, no kernel: report, go on
             error = f"{type(failure).__name__}: {failure}"
+        finally:
+            executed = _publish(partial, output)
     seconds = time.perf_counter() - start
-    if error is None:
-        missed = unfinished(json.loads(output.read_text(encoding="utf-8")))
-        if missed:
-            error = f"cells {missed} did not run to their end: does one before them call exit()?"
+    if executed is None:
+        error = f"{error or 'papermill wrote nothing'}; {output.name} is as it was before"
+    elif error is None and (missed := unfinished(executed)):
+        error = f"cells {missed} did not run to their end: does one before them call exit()?"
     return Outcome(
         path.stem,
         "failed" if error else "ok",
@@ -161,4 +187,5 @@ def run_notebook(
         round(memory.bytes / 1e6),
         error,
         str(output),
+        executed is not None,
     )

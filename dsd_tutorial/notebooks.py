@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .saving import expanded, require_writable, write_text
+
 FOLDER = "notebooks"
 RECORD = Path("results") / "notebooks.json"  # minutes and memory, written by `make readme`
 LEFT_OUT = "# The solution is left out of this copy; what follows uses the package's own."
+
+
+class UnreadableNotebook(ValueError):
+    """A notebook file cannot be read as one; the message says what is wrong and what to do."""
 
 
 class NotebookNotFound(FileNotFoundError):
@@ -52,9 +58,31 @@ def repository() -> Path:
     )
 
 
+def read_notebook(path: Path) -> dict[str, Any]:
+    """A notebook as JSON; raises UnreadableNotebook for an empty, broken or cut-off file."""
+    remedy = "restore it from the repository, or give another notebook"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except IsADirectoryError:
+        raise UnreadableNotebook(f"{path} is a folder, not a notebook: {remedy}.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        empty = path.stat().st_size == 0
+        said = "is empty" if empty else f"is no notebook, or half of one: {error}"
+        raise UnreadableNotebook(f"{path} {said}; {remedy}.") from None
+    except OSError as error:
+        raise UnreadableNotebook(f"{path} cannot be read ({error.strerror}): {remedy}.") from None
+    if not isinstance(found, dict) or not isinstance(found.get("cells"), list):
+        raise UnreadableNotebook(f"{path} is JSON, but no notebook (it has no cells): {remedy}.")
+    return found
+
+
 def read_title(path: Path) -> str:
     """The first heading of a notebook, without mark-up; its file name where there is none."""
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    try:
+        cells = read_notebook(path)["cells"]
+    except UnreadableNotebook:
+        return "(cannot be read)"
+    for cell in cells:
         if cell["cell_type"] == "markdown":
             found = re.search(r"^#\s+(.+)$", "".join(cell["source"]), flags=re.MULTILINE)
             if found:
@@ -76,6 +104,8 @@ def all_notebooks(root: Path | None = None) -> list[Notebook]:
     record = read_record(root)
     found = []
     for path in sorted((root / FOLDER).glob("*.ipynb")):
+        if not path.is_file():
+            continue
         measured = record.get(path.stem, {})
         found.append(
             Notebook(path, read_title(path), measured.get("seconds"), measured.get("peak_mb"))
@@ -86,16 +116,22 @@ def all_notebooks(root: Path | None = None) -> list[Notebook]:
 def find_notebook(name: str) -> Path:
     """The file of a notebook given by path, by name (`01_attention_scores`) or number (`01`).
 
-    Raises `NotebookNotFound` that names the nearest ones.
+    Raises `NotebookNotFound` that names the nearest ones, `UnreadableNotebook` for a broken file.
     """
     as_path = Path(name)
-    if as_path.suffix == ".ipynb" and as_path.is_file():
+    if as_path.suffix == ".ipynb" and as_path.exists():
+        read_notebook(as_path)
         return as_path
+    if as_path.suffix == ".ipynb" and as_path.parent != Path("."):
+        raise NotebookNotFound(
+            f"There is no notebook {name}. `dsd-tutorial list` shows those of the course."
+        )
     names = {notebook.name: notebook.path for notebook in all_notebooks()}
     stem = as_path.name.removesuffix(".ipynb")
     matching = [known for known in names if known == stem]
     matching = matching or [known for known in names if stem and known.startswith(stem)]
     if len(matching) == 1:
+        read_notebook(names[matching[0]])
         return names[matching[0]]
     near = difflib.get_close_matches(stem, names, n=3, cutoff=0.4) or list(names)
     raise NotebookNotFound(
@@ -125,9 +161,19 @@ def without_solutions(notebook: dict[str, Any]) -> dict[str, Any]:
 def export(paths: Sequence[Path], folder: Path, overwrite: bool = False) -> list[Path]:
     """The files written: notebooks without solutions, for learners, in `folder`.
 
-    Raises FileExistsError where a file is there already and `overwrite` is not said: somebody may
-    have worked in it.
+    Each is made before the first is written. Raises FileExistsError where a file is there already
+    and `overwrite` is not said: somebody may have worked in it; ValueError where two notebooks
+    have one name; OutputError where `folder` cannot be written.
     """
+    paths = list(dict.fromkeys(Path(path).resolve() for path in paths))  # the same one twice
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        if (other := by_name.setdefault(path.name, path)) != path:
+            raise ValueError(
+                f"{other} and {path} would both become {path.name} in {folder}: export them into "
+                "two folders."
+            )
+    folder = expanded(folder)
     targets = [folder / path.name for path in paths]
     there = [target for target in targets if target.exists()]
     same = [t for t, p in zip(targets, paths, strict=True) if t.exists() and t.samefile(p)]
@@ -135,9 +181,9 @@ def export(paths: Sequence[Path], folder: Path, overwrite: bool = False) -> list
         names = ", ".join(target.name for target in same or there)
         remedy = "give another folder" + ("" if same else " or --overwrite")
         raise FileExistsError(f"{names} in {folder} would be overwritten: {remedy}.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, target in zip(paths, targets, strict=True):
-        clean = without_solutions(json.loads(path.read_text(encoding="utf-8")))
-        text = json.dumps(clean, indent=1, ensure_ascii=False) + "\n"
-        target.write_text(text, encoding="utf-8", newline="\n")
+    clean = [without_solutions(read_notebook(path)) for path in paths]
+    texts = [json.dumps(notebook, indent=1, ensure_ascii=False) + "\n" for notebook in clean]
+    require_writable(folder, room=sum(len(text.encode()) for text in texts) + 100_000)
+    for text, target in zip(texts, targets, strict=True):
+        write_text(target, text)
     return targets

@@ -4,11 +4,10 @@
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from .execution import Outcome, run_notebook
-from .notebooks import all_notebooks, find_notebook
-from .parameters import ParameterError, defaults, validate
+from .notebooks import NotebookNotFound, all_notebooks, find_notebook
+from .parameters import PARAMETERS, check_overrides, defaults, read_parameter_file, validate
+from .saving import OutputError, Written, expanded, require_writable, write_json, write_text
+
+ROOM = 20_000_000  # bytes that one executed notebook and its page may take
 
 
 def write_html(executed: Path) -> Path:
@@ -32,7 +33,7 @@ def write_html(executed: Path) -> Path:
     notebook = nbformat.read(executed, as_version=4)
     notebook.cells = [_folded(cell) for cell in notebook.cells]
     body, _ = HTMLExporter().from_notebook_node(notebook)
-    page.write_text(body, encoding="utf-8")
+    write_text(page, body)
     return page
 
 
@@ -63,14 +64,47 @@ def run_all(
     chosen = parameters or {}
     for path in paths:
         validate(path.stem, {**defaults(path), **chosen.get(path.stem, {})})
+    output = prepare_output(paths, output)
+    written = Written(output)
+    make_way(written, paths)
     tasks = [(path, output / path.name, chosen.get(path.stem), cell_timeout) for path in paths]
     outcomes = []
     for outcome in _side_by_side(tasks, jobs) if jobs > 1 else _in_turn(tasks):
-        if html and Path(outcome.output).is_file():
-            write_html(Path(outcome.output))
+        made = [Path(outcome.output)] if outcome.saved else []
+        if html and made:
+            made.append(write_html(made[0]))
+        written.add(*made)
         outcomes.append(outcome)
         print(describe(outcome), flush=True)
     return outcomes
+
+
+def prepare_output(paths: Sequence[Path], output: Path) -> Path:
+    """The absolute folder for executed notebooks, made and tried; nothing else is changed.
+
+    Raises OutputError where it cannot be written, and where it is the folder of a source, however
+    it is spelt: a run would put its results in the place of the notebooks themselves.
+    """
+    folder = Path(os.path.abspath(expanded(output)))
+    sources = [path.resolve() for path in paths]
+    for source in sources:
+        target = folder / source.name
+        same = folder.is_dir() and folder.samefile(source.parent)
+        if same or (target.exists() and target.samefile(source)):
+            raise OutputError(
+                f"{output} holds {source.name} itself, not a result of it: give another folder "
+                "with --output, such as build."
+            )
+    return require_writable(folder, room=ROOM * len(sources))
+
+
+def make_way(written: Written, paths: Sequence[Path]) -> None:
+    """Move aside what lies where results will be, and say so, unless a run of ours wrote it."""
+    for path in paths:
+        for name in (path.name, path.with_suffix(".html").name):
+            kept = written.make_way(written.folder / name)
+            if kept is not None:
+                print(f"{name} was changed, or is not of a run: kept as {kept.name}", flush=True)
 
 
 def _in_turn(tasks: list[tuple]) -> Iterator[Outcome]:
@@ -114,7 +148,14 @@ def write_record(outcomes: list[Outcome], path: Path) -> None:
         },
         "notebooks": [asdict(outcome) for outcome in outcomes],
     }
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(path, record)
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1, as argparse asks for it."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is refused: give a whole number from 1")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -132,33 +173,21 @@ def main(arguments: list[str] | None = None) -> int:
         help="a parameter for every notebook, e.g. --set device cuda",
     )
     parser.add_argument("--html", action="store_true", help="also write HTML pages")
-    parser.add_argument("--jobs", type=int, default=1, help="notebooks that run side by side")
-    parser.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
+    parser.add_argument("--jobs", type=_positive, default=1, help="notebooks that run side by side")
+    parser.add_argument("--cell-timeout", type=_positive, help="seconds that one cell may take")
     given = parser.parse_args(arguments)
-    paths = [find_notebook(name) for name in given.notebooks]
-    paths = paths or [notebook.path for notebook in all_notebooks()]
-    parameters = {}
-    if given.parameters:
-        parameters = yaml.safe_load(given.parameters.read_text(encoding="utf-8")) or {}
-    for path in paths:
-        everywhere = {name: yaml.safe_load(value) for name, value in given.set}
-        parameters.setdefault(path.stem, {}).update(everywhere)
-    given.output.mkdir(parents=True, exist_ok=True)
-    for stale in given.output.glob("*.ipynb"):  # of a notebook that was renamed since
-        stale.unlink()
     try:
+        paths = list(dict.fromkeys(find_notebook(name) for name in given.notebooks))
+        paths = paths or [notebook.path for notebook in all_notebooks()]
+        parameters = _parameters(paths, given.parameters, dict(given.set))
+        output = prepare_output(paths, given.output)
         outcomes = run_all(
-            paths,
-            given.output.resolve(),
-            parameters,
-            given.html,
-            given.cell_timeout,
-            max(1, given.jobs),
-        )
-    except ParameterError as error:
+            paths, output, parameters, given.html, given.cell_timeout, given.jobs
+        )  # fmt: skip
+    except (NotebookNotFound, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    write_record(outcomes, given.output / "run.json")
+    _finish(outcomes, output)
     failed = [outcome for outcome in outcomes if outcome.status != "ok"]
     total = sum(outcome.seconds for outcome in outcomes)
     print(
@@ -168,6 +197,35 @@ def main(arguments: list[str] | None = None) -> int:
     for outcome in outcomes:
         print("  " + describe(outcome))
     return 1 if failed else 0
+
+
+def _parameters(
+    paths: Sequence[Path], file: Path | None, everywhere: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Notebook -> parameter -> value, from a file and from what was typed for every notebook."""
+    parameters: dict[str, dict[str, Any]] = {}
+    if file is not None:
+        parameters = read_parameter_file(file, list(PARAMETERS))
+    for path in paths:
+        parameters.setdefault(path.stem, {}).update(check_overrides(path, everywhere))
+    return parameters
+
+
+def _finish(outcomes: Sequence[Outcome], output: Path) -> None:
+    """Write run.json, and take away our own results of notebooks that the course has no more."""
+    written, record = Written(output), output / "run.json"
+    written.make_way(record)
+    write_record(list(outcomes), record)
+    course = {notebook.name for notebook in all_notebooks()}
+    stale = {
+        name
+        for name in written.files
+        if name.endswith((".ipynb", ".html")) and Path(name).stem not in course
+    }
+    _, kept = written.remove(stale)
+    for path in kept:
+        print(f"{path.name} is of no notebook of the course, but somebody changed it: it stays")
+    written.add(record)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dsd_tutorial.parameters import (
     check_parameters,
     validate,
 )
+from dsd_tutorial.parameters.reading import typed
 
 GOOD = {
     "model": "shapes-sd",
@@ -101,8 +102,26 @@ def test_command_line_texts_get_their_types(tmp_path):
 
 
 def test_command_line_lists():
-    from dsd_tutorial.parameters.checking import _read
+    attention, orientation = PARAMETERS["01_attention_scores"], PARAMETERS["00_orientation"]
+    assert typed(attention, "steps", "[100, 500]") == [100, 500]
+    assert typed(attention, "steps", "[broken") == "[broken"
+    assert typed(orientation, "prompt", "a red circle: 3") == "a red circle: 3"
+    assert typed(orientation, "prompt", "5") == "5"
 
-    assert _read("[100, 500]") == [100, 500]
-    assert _read("[broken") == "[broken"
-    assert _read("a red circle: 3") == "a red circle: 3"
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5", 5), (" 5 ", 5), ("+5", 5), ("5.0", 5), ("-0", 0), ("010", "010"), ("0x10", "0x10"),
+     ("1_0", "1_0"), ("1:30", "1:30"), ("no", "no"), ("true", "true"), ("nan", "nan"), ("", "")],
+)  # fmt: skip
+def test_a_number_is_decimal_and_nothing_else_is_taken_for_one(text, value):
+    assert typed(PARAMETERS["00_orientation"], "steps", text) == value
+    if text.strip():
+        entry = [text.strip()] if isinstance(value, str) and text != "true" else [value]
+        entry = [True] if text == "true" else entry
+        assert typed(PARAMETERS["01_attention_scores"], "steps", f"[{text}]") == entry
+
+
+def test_a_number_in_quotes_is_text():
+    steps = typed(PARAMETERS["01_attention_scores"], "steps", "['300']")
+    assert steps == ["300"]

@@ -5,7 +5,14 @@ import sys
 
 import pytest
 
-from dsd_tutorial.parameters import DOMAINS, ParameterError, picture_files, validate
+from dsd_tutorial.parameters import (
+    DOMAINS,
+    PARAMETERS,
+    ParameterError,
+    picture_files,
+    validate,
+)
+from dsd_tutorial.parameters.reading import typed
 from dsd_tutorial.shapes import HELD_OUT_COLORS, HELD_OUT_SHAPES, HELD_OUT_TEXTURES
 
 NAME = "04_editing_and_customization"
@@ -21,8 +28,9 @@ def test_the_domains_are_what_the_world_holds_out():
 
 
 def test_numbers_and_words_are_both_read():
-    typed = {"alpha": "0.5", "guidance": "7.5", "lr": "0.01", "ct_steps": "100"}
-    read = validate(NAME, {**GOOD, **typed}, strict=False)
+    texts = {"alpha": "0.5", "guidance": "7.5", "lr": "0.01", "ct_steps": "100"}
+    given = {name: typed(PARAMETERS[NAME], name, text) for name, text in texts.items()}
+    read = validate(NAME, {**GOOD, **given})
     assert (read.alpha, read.guidance, read.lr, read.ct_steps) == (0.5, 7.5, 0.01, 100)
     assert validate(NAME, {**GOOD, "alpha": 0.0}).alpha == 0
     assert validate(NAME, {**GOOD, "domain": "heart"}).domain == "heart"

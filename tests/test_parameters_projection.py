@@ -2,7 +2,8 @@
 
 import pytest
 
-from dsd_tutorial.parameters import ParameterError, picture_files, validate
+from dsd_tutorial.parameters import PARAMETERS, ParameterError, picture_files, validate
+from dsd_tutorial.parameters.reading import typed
 
 NAME = "03_closed_form_projection"
 GOOD = {
@@ -15,8 +16,9 @@ GOOD = {
 def test_numbers_and_words_are_both_read():
     words = {"threshold": "none", "copies": "all", "method": "ridge"}
     assert validate(NAME, {**GOOD, **words}).copies == "all"
-    typed = {"threshold": "0.3", "length": "12", "copies": "4", "guidance": "7.5"}
-    read = validate(NAME, {**GOOD, **typed}, strict=False)
+    texts = {"threshold": "0.3", "length": "12", "copies": "4", "guidance": "7.5"}
+    given = {name: typed(PARAMETERS[NAME], name, text) for name, text in texts.items()}
+    read = validate(NAME, {**GOOD, **given})
     assert (read.threshold, read.length, read.copies, read.guidance) == (0.3, 12.0, 4, 7.5)
 
 

@@ -30,6 +30,7 @@ from dsd_tutorial.parameters.classes import (
     ProjectionParameters,
     picture_files,
 )
+from dsd_tutorial.parameters.reading import ParameterFileError, read_parameter_file
 
 __all__ = [
     "DOMAINS",
@@ -40,6 +41,7 @@ __all__ = [
     "FewShotParameters",
     "OrientationParameters",
     "ParameterError",
+    "ParameterFileError",
     "Parameters",
     "ProjectionParameters",
     "allowed",
@@ -48,5 +50,6 @@ __all__ = [
     "defaults",
     "parameters_of",
     "picture_files",
+    "read_parameter_file",
     "validate",
 ]

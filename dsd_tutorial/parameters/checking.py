@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from dsd_tutorial.parameters.classes import PARAMETERS, Parameters
+from dsd_tutorial.parameters.reading import typed
 
 
 class ParameterError(ValueError):
@@ -71,14 +71,14 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def validate(notebook: str, values: Mapping[str, Any], strict: bool = True) -> Parameters:
-    """The checked parameters of a notebook. `strict=False` reads numbers from strings.
+def validate(notebook: str, values: Mapping[str, Any]) -> Parameters:
+    """The checked parameters of a notebook; a number in quotes is no number.
 
     Raises `ParameterError` that names every bad parameter, what is allowed and the nearest names.
     """
     accepts = parameters_of(notebook)
     try:
-        return accepts.model_validate(dict(values), strict=strict)
+        return accepts.model_validate(dict(values), strict=True)
     except ValidationError as error:
         raise ParameterError(_explain(notebook, accepts, error.errors())) from None
 
@@ -121,17 +121,7 @@ def check_overrides(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
     `texts` maps names to what was typed; a list is written `[100, 500]`. No kernel is started.
     Raises `ParameterError`.
     """
-    parameters_of(path)  # an unknown notebook is the first thing to say
-    given = {name: _read(text) for name, text in texts.items()}
-    checked = validate(path.stem, {**defaults(path), **given}, strict=False)
+    accepts = parameters_of(path)  # an unknown notebook is the first thing to say
+    given = {name: typed(accepts, name, text) for name, text in texts.items()}
+    checked = validate(path.stem, {**defaults(path), **given})
     return {name: getattr(checked, name) for name in given}
-
-
-def _read(text: str) -> Any:
-    """A typed value from what was typed; what cannot be read stays text, to be refused later."""
-    if text.startswith("["):
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError:
-            return text
-    return text
