@@ -27,6 +27,10 @@ class MissingModelError(FileNotFoundError):
     """The model is known, but its files are not on this machine, or not all of them."""
 
 
+class UnsafeWeightsError(MissingModelError):
+    """The weights are there only as pickles, which are never loaded."""
+
+
 class ChecksumError(RuntimeError):
     """A weights file is not the one that was published."""
 

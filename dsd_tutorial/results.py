@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from dsd_tutorial.saving import replacing
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -110,12 +112,15 @@ class Table:
             return [row for row in reader if None not in row.values()]  # a half-written last line
 
     def _move_aside(self, rows: list[dict]) -> None:
-        aside = self.path.with_suffix(".stale.csv")
+        number, aside = 1, self.path.with_suffix(".stale.csv")
+        while aside.exists():  # those of a change before
+            number += 1
+            aside = self.path.with_suffix(f".{number}.stale.csv")
         self._write(aside, rows)
         tqdm.write(f"{self.path.name}: {len(rows)} rows of other weights moved to {aside.name}")
 
     def _write(self, path: Path, rows: list[dict]) -> None:
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

@@ -9,10 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dsd_tutorial"
 ROOMS = (
-    "registry", "shapes", "metrics", "stable_diffusion", "attention", "matching", "heatmaps",
-    "prompt_learning", "baselines", "projection", "variation", "customization", "datasets",
-    "results", "figures", "claims", "quiz", "checks", "widgets", "notebooks", "parameters",
-    "execution", "running", "doctor", "terminal", "training", "evaluation", "cli",
+    "registry", "saving", "shapes", "metrics", "stable_diffusion", "attention", "matching",
+    "heatmaps", "prompt_learning", "baselines", "projection", "variation", "customization",
+    "datasets", "results", "figures", "claims", "quiz", "checks", "widgets", "notebooks",
+    "parameters", "execution", "running", "doctor", "terminal", "training", "evaluation", "cli",
 )  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
 import torch
+from torch import nn
 
 from dsd_tutorial.shapes.captions import parse
 from dsd_tutorial.training.artifacts import load_part, load_tokenizer
@@ -18,7 +20,7 @@ from dsd_tutorial.training.clip import (
     train_clip,
 )
 from dsd_tutorial.training.data import make_pool
-from dsd_tutorial.training.loop import Ema, Loop, Options, make_accelerator
+from dsd_tutorial.training.loop import Ema, Loop, Options, TrainingDiverged, make_accelerator
 from dsd_tutorial.training.tokenizer import train_tokenizer
 from dsd_tutorial.training.unet import (
     HIGH_NOISE,
@@ -223,3 +225,108 @@ def test_bad_options_are_named(bad, tmp_path):
 def test_missing_parts_name_the_command_that_makes_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="train autoencoder"):
         load_part(tmp_path, "vae")
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"lr": math.inf}, "lr is inf"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"lr": 1e6}, "at most 10"),
+        ({"ema": 2.0}, "ema is 2.0"),
+        ({"ema": -1.0}, "ema is -1.0"),
+        ({"ema": math.nan}, "ema is nan"),
+        ({"minutes": 0.0}, "minutes is 0.0"),
+        ({"minutes": -1.0}, "minutes is -1.0"),
+        ({"minutes": math.nan}, "minutes is nan"),
+        ({"minutes": math.inf}, "minutes is inf"),
+        ({"pool": 1, "batch": 2}, "at least one batch"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**40}, "seed is"),
+        ({"weight_decay": math.nan}, "weight_decay"),
+    ],
+)
+def test_options_that_would_ruin_weights_are_refused(tmp_path, bad, says):
+    with pytest.raises(ValueError, match=says):
+        Options(**({"output": tmp_path, "steps": 1, "batch": 1, "lr": 1.0} | bad))
+
+
+def line_loop(folder, **options):
+    """A loop that fits a line, and its loss."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    chosen = {"steps": 20, "batch": 1, "lr": 1e-2, "warmup": 1, "checkpoint_every": 5}
+    chosen |= {"output": folder, "work": folder} | options
+    loop = Loop("line", model, Options(**chosen), make_accelerator("cpu"))
+
+    def loss(step):
+        x = torch.randn(64, 3, generator=loop.generator)
+        return (loop.model(x).float() - x.sum(-1, keepdim=True)).pow(2).mean(), {}
+
+    return loop, loss
+
+
+def test_training_stops_at_the_last_good_checkpoint(tmp_path):
+    loop, loss = line_loop(tmp_path)
+
+    def breaks(step):
+        value, shown = loss(step)
+        return value * (math.nan if step == 12 else 1.0), shown
+
+    with pytest.raises(TrainingDiverged, match=r"step 15 .*holds the last good ones.*lower --lr"):
+        loop.run(breaks)
+    again, loss = line_loop(tmp_path)
+    assert again.step == 10  # and it goes on from there
+    again.run(loss)
+    assert again.step == 20
+
+
+def test_a_model_that_got_worse_is_refused_and_one_that_got_better_is_not(tmp_path):
+    loop, loss = line_loop(tmp_path / "a", lr=10.0, steps=2, init=tmp_path)
+    with torch.no_grad():  # a good model, which goes on at too high a rate
+        loop.raw.weight.fill_(1.01)
+        loop.raw.bias.zero_()
+    with pytest.raises(TrainingDiverged, match="it was .* at the start"):
+        loop.run(loss)
+    loop, loss = line_loop(tmp_path / "b", lr=0.1, steps=60)
+    loop.run(loss)
+
+
+def test_a_checkpoint_that_holds_nan_is_named(tmp_path):
+    loop, _ = line_loop(tmp_path)
+    loop.save()
+    state = torch.load(tmp_path / "line.pt", weights_only=True)
+    state["model"]["weight"][0, 0] = math.nan
+    torch.save(state, tmp_path / "line.pt")
+    with pytest.raises(TrainingDiverged, match=r"line\.pt .*--no-resume"):
+        line_loop(tmp_path)
+
+
+def test_measuring_changes_no_training_step(tmp_path):
+    """The losses before and after are measured beside the run: its random draws stay the same."""
+    loop, loss = line_loop(tmp_path)
+    weights, generator = loop.raw.weight.clone(), loop.generator.get_state()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, second = loop._measure(loss, loop.raw), loop._measure(loss, loop.raw)
+    assert first == second and torch.equal(torch.rand(1), expected)
+    assert torch.equal(loop.raw.weight, weights)
+    assert torch.equal(loop.generator.get_state(), generator)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e9])
+def test_weights_that_are_not_finite_are_never_written(tiny, tmp_path, value):
+    import copy
+
+    tiny.save(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    spoiled = copy.copy(tiny)
+    spoiled.unet = copy.deepcopy(tiny.unet)
+    with torch.no_grad():
+        next(spoiled.unet.parameters()).view(-1)[0] = value  # 1e9 is none in float16
+    with pytest.raises(ValueError, match="not finite in float16.*as it was before"):
+        spoiled.save(tmp_path)
+    assert {p: p.read_bytes() for p in before if "unet" in p.parts} == {
+        p: b for p, b in before.items() if "unet" in p.parts
+    }

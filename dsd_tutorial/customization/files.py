@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from dsd_tutorial.customization.tuning import Tuning
+from dsd_tutorial.saving import save_tensors, write_json
 
 NUMBERS, SETTINGS = "custom.safetensors", "custom.json"
 
@@ -45,8 +46,6 @@ def write(
     model: Any,
 ) -> Path:
     """Return `folder` after writing both files to it."""
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -57,8 +56,8 @@ def write(
         "model_sha256": model.sha256,
         "shapes": {name: list(value.shape) for name, value in kept.items()},
     }
-    save_file(kept, folder / NUMBERS)
-    (folder / SETTINGS).write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+    save_tensors(kept, folder / NUMBERS)
+    write_json(folder / SETTINGS, text)
     return folder
 
 

@@ -23,6 +23,7 @@ from dsd_tutorial.attention import choose_layers
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask
 from dsd_tutorial.matching import Components, pass_components
 from dsd_tutorial.matching.cost import Cost
+from dsd_tutorial.saving import save_tensors
 from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
@@ -146,7 +147,7 @@ class Store:
     def _block(self, items: Task, label: str, start: int) -> dict[str, Tensor]:
         """Return the tensors of a few items, from the disk if they are there."""
         from safetensors import SafetensorError
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file
 
         name = f"{items.name}-{label}-{start:04d}-{_digest(items)}.safetensors"
         settings = f"steps-{self.steps}-seed-{self.seed}"
@@ -157,10 +158,7 @@ class Store:
             except SafetensorError:  # half-written
                 path.unlink()
         found = measure_pairs(self.model, items, self.grid, self.seed, self.batch_size)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({name: tensor.contiguous() for name, tensor in found.items()}, partial)
-        partial.replace(path)
+        save_tensors(found, path)
         return found
 
 

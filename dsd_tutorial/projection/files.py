@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dsd_tutorial.projection.inverse import Inverse, clip_digest
+from dsd_tutorial.saving import save_tensors
 
 TENSORS = ("matrix", "offset", "weight")
 NUMBERS = (
@@ -21,14 +22,10 @@ class WrongClipError(ValueError):
 
 def save_inverse(inverse: Inverse, path: Path | str) -> None:
     """Write an inverse as a safetensors file, in float64, with its settings as metadata."""
-    from safetensors.torch import save_file
-
     tensors = {name: getattr(inverse, name) for name in TENSORS}
     header = {name: getattr(inverse, name) for name in NUMBERS}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: value.contiguous() for name, value in tensors.items() if value is not None},
+    save_tensors(
+        {name: value for name, value in tensors.items() if value is not None},
         path,
         metadata={"format": FORMAT, "inverse": json.dumps(header)},
     )

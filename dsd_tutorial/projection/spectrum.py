@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dsd_tutorial.projection.matrices import as_matrix
+from dsd_tutorial.saving import replacing
 
 VIT_L_14 = Path(__file__).resolve().parents[1] / "data" / "vit_l_14_singular_values.csv"
 VIT_L_14_ORIGIN = (
@@ -76,7 +77,7 @@ def write_singular_values(weight: Tensor, path: Path | str, origin: str) -> None
     `vit_l_14_singular_values.csv` was made by this function with `VIT_L_14_ORIGIN`.
     """
     values = singular_values(weight).tolist()
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         file.write(f"# {origin}\n")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["index", "singular_value"])

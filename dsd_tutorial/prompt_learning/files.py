@@ -19,6 +19,7 @@ from dsd_tutorial.prompt_learning.lora import LoRA
 from dsd_tutorial.prompt_learning.scoring import Scoring
 from dsd_tutorial.prompt_learning.soft_prompts import SoftPrompt
 from dsd_tutorial.prompt_learning.weights import HeadWeights
+from dsd_tutorial.saving import save_tensors, write_json
 
 KINDS = {c.kind: c for c in (Adapter, SoftPrompt, AttentionPrompt, HeadWeights, LoRA)}
 WEIGHTS, SETTINGS = "adapter.safetensors", "adapter.json"
@@ -30,8 +31,6 @@ class AdapterMismatch(ValueError):
 
 def save(adapter: Adapter, model: Any, folder: str | Path, scoring: Scoring | None = None) -> Path:
     """Return `folder` after writing the adapter's numbers and configuration to it."""
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
@@ -42,8 +41,8 @@ def save(adapter: Adapter, model: Any, folder: str | Path, scoring: Scoring | No
         "model_sha256": model.sha256,
         "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
     }
-    save_file(tensors, folder / WEIGHTS)
-    (folder / SETTINGS).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    save_tensors(tensors, folder / WEIGHTS)
+    write_json(folder / SETTINGS, about)
     return folder
 
 

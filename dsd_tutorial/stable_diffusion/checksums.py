@@ -23,15 +23,18 @@ WEIGHTS = {
     "clip": r"(?:pytorch_)?model",
 }
 
+PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
+
 
 def part_weights(folder: Path, stem: str) -> list[Path]:
-    """Return the weights files of one part that loading would read, sorted; safetensors first."""
-    for ending in ("safetensors", "bin"):
-        pattern = re.compile(rf"{stem}(-\d+-of-\d+)?\.{ending}")
-        found = sorted(path for path in folder.glob(f"*.{ending}") if pattern.fullmatch(path.name))
-        if found:
-            return found
-    return []
+    """Return the weights files of one part that loading would read, sorted: safetensors only."""
+    pattern = re.compile(rf"{stem}(-\d+-of-\d+)?\.safetensors")
+    return sorted(path for path in folder.glob("*.safetensors") if pattern.fullmatch(path.name))
+
+
+def pickles(folder: Path) -> list[Path]:
+    """Return the files of a part that may hold pickled weights: loading them can run any code."""
+    return sorted(path for path in folder.glob("*") if path.suffix in PICKLED)
 
 
 def weights_files(folder: Path) -> list[Path]:

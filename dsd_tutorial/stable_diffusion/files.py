@@ -17,14 +17,27 @@ from dsd_tutorial.registry import (
     MissingModelError,
     ModelEntry,
     Source,
+    UnsafeWeightsError,
     missing_message,
 )
-from dsd_tutorial.stable_diffusion.checksums import WEIGHTS, part_weights
+from dsd_tutorial.stable_diffusion.checksums import WEIGHTS, part_weights, pickles
 from dsd_tutorial.stable_diffusion.pixels import ImageSettings
 
 _SMALL = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*"]
 _FETCH = [*_SMALL, *(f"{part}/*model.safetensors" for part in ("vae", "unet", "text_encoder"))]
 _FETCH_CLIP = ["config.json", "preprocessor_config.json"]
+
+# what turns pickles into safetensors; both libraries read them as tensors only (weights_only)
+CONVERT = (
+    'python -c "from diffusers import StableDiffusionPipeline as P; '
+    "P.from_pretrained(r'{folder}', use_safetensors=False)"
+    ".save_pretrained(r'{folder}-safetensors')\""
+)
+CONVERT_CLIP = (
+    'python -c "from transformers import CLIPModel as C; '
+    "C.from_pretrained(r'{folder}', use_safetensors=False)"
+    ".save_pretrained(r'{folder}-safetensors')\""
+)
 
 
 # -- which files, and are they all there ---------------------------------------------------------
@@ -42,7 +55,18 @@ def require_complete(folder: Path, entry: ModelEntry) -> None:
     parts = [part for part in WEIGHTS if part != "clip" or entry.kind == "embedded"]
     for part in parts:
         if not part_weights(folder / part, WEIGHTS[part]):
+            refuse_pickles(folder / part, CONVERT.format(folder=folder))
             raise MissingModelError(missing_message(entry, folder, f"{part} weights"))
+
+
+def refuse_pickles(folder: Path, command: str) -> None:
+    """Raise UnsafeWeightsError, with the command that converts them, if `folder` holds pickles."""
+    found = pickles(folder)
+    if found:
+        raise UnsafeWeightsError(
+            f"{found[0]} is a pickle, which can run any code when it is loaded; only safetensors "
+            f"are read. If you trust where it came from, convert it once: {command}"
+        )
 
 
 # -- the hub -------------------------------------------------------------------------------------
@@ -74,12 +98,10 @@ def hub_folder(entry: ModelEntry, download: bool = False) -> Path:
 def clip_folder(source: Source, download: bool = False) -> Path | None:
     """Return the cached folder of a CLIP repository, or None if it is not there."""
     stem = WEIGHTS["clip"]
-    for weights in ("model*.safetensors", "pytorch_model*.bin"):  # the second only without a first
-        folder = _snapshot(source, [*_FETCH_CLIP, weights, "*.index.json"], download, [])
-        if folder is not None and part_weights(folder, stem) and (folder / "config.json").is_file():
-            return folder
-        if not download:
-            break
+    patterns = [*_FETCH_CLIP, "model*.safetensors", "*.index.json"]
+    folder = _snapshot(source, patterns, download, [])
+    if folder is not None and part_weights(folder, stem) and (folder / "config.json").is_file():
+        return folder
     return None
 
 
@@ -102,6 +124,7 @@ def find_clip(name_or_folder: str | Path, download: bool = False) -> Path:
         )
     if part_weights(folder, WEIGHTS["clip"]) and (folder / "config.json").is_file():
         return folder
+    refuse_pickles(folder, CONVERT_CLIP.format(folder=folder))
     raise MissingModelError(
         f"{folder.absolute()} holds no CLIP: need config.json and model.safetensors there."
     )
@@ -144,6 +167,7 @@ def read_parts(folder: Path, clip: Path | None = None) -> dict[str, Any]:
 
     Raises:
         IncompleteWeightsError: a file lacks tensors, which would have stayed random.
+        OSError: a part has no safetensors; pickles are never opened.
     """
     import diffusers  # its lazy module loads only what is named below
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -173,7 +197,9 @@ def read_part(kind: Any, folder: Path) -> Any:
 
     Without this check a missing tensor would silently stay random.
     """
-    model, info = kind.from_pretrained(str(folder), output_loading_info=True, local_files_only=True)
+    model, info = kind.from_pretrained(
+        str(folder), output_loading_info=True, local_files_only=True, use_safetensors=True
+    )
     missing = sorted(map(str, info["missing_keys"])) + sorted(map(str, info["mismatched_keys"]))
     if missing:
         raise IncompleteWeightsError(

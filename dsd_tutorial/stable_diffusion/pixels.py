@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsd_tutorial.saving import write_json
+
 
 def resize(images: Tensor, shortest: int) -> Tensor:
     """Return images whose shorter side has `shortest` pixels; bicubic with anti-aliasing, as PIL.
@@ -154,4 +156,4 @@ class ImageSettings:
             "image_mean": list(self.mean),
             "image_std": list(self.std),
         }
-        (folder / "preprocessor_config.json").write_text(json.dumps(stored, indent=2) + "\n")
+        write_json(folder / "preprocessor_config.json", stored)

@@ -6,13 +6,13 @@ Beside the pipeline's parts stand `clip/` (both towers and projections) and `che
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dsd_tutorial.saving import replacing_in, save_tensors, write_json
 from dsd_tutorial.stable_diffusion.checksums import folder_checksums
 
 
@@ -27,8 +27,9 @@ def write_parts(parts: dict[str, Any], folder: Path, dtype: torch.dtype) -> dict
     for name in ("vae", "unet"):
         write_diffusers_part(parts[name], folder / name, dtype)
     write_text_encoder(parts["text_encoder"], folder / "text_encoder")
-    parts["tokenizer"].save_pretrained(folder / "tokenizer")
-    parts["scheduler"].save_pretrained(folder / "scheduler")
+    for name in ("tokenizer", "scheduler"):
+        with replacing_in(folder / name) as partial:
+            parts[name].save_pretrained(partial)
     if parts["clip"] is not None:
         write_clip(parts["clip"], folder / "clip")
     if parts["image_processor"] is not None:
@@ -45,15 +46,16 @@ def write_parts(parts: dict[str, Any], folder: Path, dtype: torch.dtype) -> dict
 def write_diffusers_part(model: Any, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write the configuration and, in `dtype`, the weights of a U-Net or an autoencoder."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_config(folder)
-    _forget_origin(folder / "config.json")
     _write_tensors(model.state_dict(), folder / "diffusion_pytorch_model.safetensors", dtype)
+    with replacing_in(folder) as partial:
+        model.save_config(partial)
+        _forget_origin(partial / "config.json")
 
 
 def _forget_origin(config: Path) -> None:
     """Drop the folder that the weights were once read from: it names the machine, not the model."""
     kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "_name_or_path"}
-    config.write_text(json.dumps(kept, indent=2) + "\n")
+    write_json(config, kept)
 
 
 def write_text_encoder(text: Any, folder: Path) -> None:
@@ -64,7 +66,8 @@ def write_text_encoder(text: Any, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     text.config.architectures = ["CLIPTextModel"]
-    text.config.save_pretrained(folder)
+    with replacing_in(folder) as partial:
+        text.config.save_pretrained(partial)
     tower = getattr(text, "text_model", text)
     prefixed = {f"text_model.{name}": value for name, value in tower.state_dict().items()}
     _write_tensors(prefixed, folder / "model.safetensors", torch.float32)
@@ -73,14 +76,15 @@ def write_text_encoder(text: Any, folder: Path) -> None:
 def write_clip(clip: Any, folder: Path) -> None:
     """Write a CLIPModel, both towers and both projections, in float32."""
     folder.mkdir(parents=True, exist_ok=True)
-    clip.config.save_pretrained(folder)
+    with replacing_in(folder) as partial:
+        clip.config.save_pretrained(partial)
     _write_tensors(clip.state_dict(), folder / "model.safetensors", torch.float32)
 
 
 def write_checksums(folder: Path) -> dict[str, str]:
     """Return relative path -> SHA-256 of every weights file, after writing checksums.json."""
     checksums = folder_checksums(folder)
-    _write_json(folder / "checksums.json", checksums)
+    write_json(folder / "checksums.json", checksums)
     return checksums
 
 
@@ -96,26 +100,22 @@ def write_pipeline_index(folder: Path, parts: dict[str, tuple[str, str]]) -> Non
         **{name: [None, None] for name in absent},
         **{name: list(where) for name, where in parts.items()},
     }
-    _write_json(folder / "model_index.json", content)
+    write_json(folder / "model_index.json", content)
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Write a safetensors file beside `path`, then rename it.
+    """Write a safetensors file, whole or not at all; raises ValueError unless all are finite.
 
     The tensors may be views of the very file they replace (it is memory-mapped when loaded).
     """
-    from safetensors.torch import save_file
-
     stored = {
         name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
         for name, value in tensors.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(stored, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)  # safetensors writes for the owner alone; a package is for everyone
-    os.replace(partial, path)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    for name, value in stored.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(
+                f"{name} holds numbers that are not finite in {str(dtype).removeprefix('torch.')}: "
+                f"{path} was not written, and is as it was before"
+            )
+    save_tensors(stored, path, metadata={"format": "pt"})

@@ -6,9 +6,9 @@ pipeline, clip/ with the whole CLIP. `checksums.json` holds the SHA-256 of every
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from dsd_tutorial.saving import replacing_in, write_json
 from dsd_tutorial.stable_diffusion import writer
 from dsd_tutorial.stable_diffusion.files import read_part
 from dsd_tutorial.stable_diffusion.pixels import ImageSettings
@@ -74,7 +74,8 @@ def write_clip(clip, output: Path) -> None:
     clip.config._attn_implementation = None
     writer.write_clip(clip, output / "clip")
     ImageSettings(size=64, crop=64, mean=MEAN, std=STD).write(output / "clip")
-    load_tokenizer(output).save_pretrained(output / "clip")
+    with replacing_in(output / "clip") as partial:
+        load_tokenizer(output).save_pretrained(partial)
     writer.write_text_encoder(clip.text_model, output / "text_encoder")
     write_checksums(output)
 
@@ -83,8 +84,9 @@ def write_unet(unet, output: Path, record: dict) -> None:
     """<output>/unet in fp16, the scheduler, model_index.json, and the training record."""
     output = Path(output)
     write_diffusers_part(unet, output / "unet")
-    (output / "unet" / "training.json").write_text(json.dumps(record, indent=2) + "\n")
-    make_scheduler().save_pretrained(output / "scheduler")
+    write_json(output / "unet" / "training.json", record)
+    with replacing_in(output / "scheduler") as partial:
+        make_scheduler().save_pretrained(partial)
     write_pipeline_index(output, PIPELINE)
     write_checksums(output)
 

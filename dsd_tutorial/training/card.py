@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dsd_tutorial.saving import write_text
 from dsd_tutorial.shapes.scene import (
     BACKGROUNDS,
     COLORS,
@@ -122,7 +123,7 @@ def write_card(folder: Path) -> Path:
         limits=f"Below the level aimed at: {_list(f'`{m}`' for m in missed)}. " if missed else "",
     )
     path = folder / "README.md"
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

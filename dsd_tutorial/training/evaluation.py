@@ -6,7 +6,6 @@ validation scenes. The judge that scores pictures is a programme, not a network.
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from dsd_tutorial.metrics import Interval, accuracy
+from dsd_tutorial.saving import write_json
 from dsd_tutorial.shapes.captions import Description, describe, full_description
 from dsd_tutorial.shapes.judge import judge, matches
 from dsd_tutorial.shapes.render import render
@@ -155,7 +155,7 @@ def evaluate_model(
     metrics["sampling"] = chosen
     metrics["model_sha256"] = loaded.sha256
     output = Path(output or loaded.folder)
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(output / "metrics.json", metrics)
     if (output / "unet" / "training.json").exists():
         write_card(output)
     return metrics

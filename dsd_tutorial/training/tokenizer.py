@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from dsd_tutorial.saving import replacing_in
 from dsd_tutorial.shapes.captions import caption
 from dsd_tutorial.shapes.scene import random_scenes
 from dsd_tutorial.training.data import CONTEXT_LENGTH
@@ -46,7 +47,8 @@ def train_tokenizer(output: Path, *, vocab_size: int = 640, captions: int = 20_0
         pad_token=END,
         unk_token=END,
     )
-    tokenizer.save_pretrained(Path(output) / "tokenizer")
+    with replacing_in(Path(output) / "tokenizer") as partial:
+        tokenizer.save_pretrained(partial)
     return tokenizer
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dsd_tutorial.saving import replacing
 from dsd_tutorial.shapes.captions import caption
 from dsd_tutorial.shapes.scene import random_scenes
 from dsd_tutorial.stable_diffusion.checksums import file_sha256, state_sha256
@@ -193,8 +194,8 @@ def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
         pool.images = pool.images[:0]
         return torch.load(file, map_location="cpu", weights_only=True).to(device)
     latents = encode_pool(load_part(options.output, "vae").to(device), pool)
-    options.work.mkdir(parents=True, exist_ok=True)
-    torch.save(latents, file)
+    with replacing(file) as partial:
+        torch.save(latents, partial)
     return latents
 
 
