@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsd_tutorial.saving import expanded
+
 EMBEDDED_FOLDER = Path(__file__).parent / "models" / "shapes-sd"
 HOW_TO_LIST = "dsd_tutorial.registry.list_models() lists all"
 
@@ -171,7 +173,7 @@ def resolve(name_or_path: str | Path) -> tuple[ModelEntry, Path | None]:
     entry = find_entry(text) if not isinstance(name_or_path, Path) else None
     if entry is not None:
         return entry, EMBEDDED_FOLDER if entry.kind == "embedded" else None
-    folder = Path(text).expanduser()
+    folder = expanded(text)
     if folder.is_dir():
         if folder.resolve() == EMBEDDED_FOLDER.resolve():
             return REGISTRY["shapes-sd"], folder

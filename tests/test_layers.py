@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dsd_tutorial"
 ROOMS = (
-    "registry", "saving", "shapes", "metrics", "stable_diffusion", "attention", "matching",
+    "saving", "registry", "shapes", "metrics", "stable_diffusion", "attention", "matching",
     "heatmaps", "prompt_learning", "baselines", "projection", "variation", "customization",
     "datasets", "results", "figures", "claims", "quiz", "checks", "widgets", "notebooks",
     "parameters", "execution", "running", "doctor", "terminal", "training", "evaluation", "cli",

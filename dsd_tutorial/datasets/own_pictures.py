@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dsd_tutorial.datasets.pictures import to_rgb
+from dsd_tutorial.saving import expanded
 from dsd_tutorial.stable_diffusion.pixels import to_tensor
 
 FINER = 4  # a picture is first reduced to about so many times the side that is asked for
@@ -49,7 +50,7 @@ def read_pictures(folder: str | Path, side: int, most: int | None = None) -> Own
     Each is reduced to `side` pixels and cropped to its central square. Raises ValueError, naming
     every file and its fault, where none can be read or there is no such folder.
     """
-    found = Path(folder).expanduser()
+    found = expanded(folder)
     if not found.is_dir():
         raise ValueError(f"there is no folder {str(folder)!r}")
     files = sorted(p for p in found.iterdir() if p.is_file() and not p.name.startswith("."))

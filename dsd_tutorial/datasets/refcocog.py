@@ -21,6 +21,7 @@ from typing import Any
 
 from dsd_tutorial.datasets.pictures import Picture, PictureTask
 from dsd_tutorial.datasets.sources import find_file, find_image, report_missing, row_random, some
+from dsd_tutorial.saving import expanded
 from dsd_tutorial.shapes.task_items import Item
 
 REFS = ("refs(google).p", "refs(umd).p")
@@ -80,7 +81,7 @@ def read_refcocog(
     """
     if view not in VIEWS:
         raise ValueError(f"unknown view {view!r}; choose one of {', '.join(VIEWS)}")
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     all_refs = read_refs(folder)
     refs = [ref for ref in all_refs if ref["split"] == split and ref["sentences"]]
     if not refs:

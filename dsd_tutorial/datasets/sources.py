@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dsd_tutorial.saving import expanded
+
 SOURCES = {
     "comvg": (
         "the csv is in github.com/eric-ai-lab/DSD; the pictures are Visual Genome's "
@@ -37,7 +39,7 @@ def find_file(dataset: str, folder: Path | str, names: Sequence[str]) -> Path:
 
     Raises MissingDataError with the folder, the names and where the file is to be had.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if folder.is_file():
         return folder
     for name in names:

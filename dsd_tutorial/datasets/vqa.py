@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from dsd_tutorial.datasets.pictures import Picture, PictureTask
 from dsd_tutorial.datasets.sources import find_file, find_image, report_missing, row_random, some
+from dsd_tutorial.saving import expanded
 from dsd_tutorial.shapes.task_items import Item
 
 FORMS = ("other", "binary")
@@ -93,7 +94,7 @@ def read_vqav2(
     """
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}; choose one of {', '.join(FORMS)}")
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     wanted = "other" if form == "other" else "yes/no"
     pool = _Pool([q for q in vqa_questions(folder, split) if q.answer_type == wanted])
     build = pool.other if form == "other" else pool.binary

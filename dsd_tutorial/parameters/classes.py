@@ -6,9 +6,18 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
-from dsd_tutorial.registry import MissingModelError, resolve
+from dsd_tutorial.parameters.model_layers import check_layers, model_layers
+from dsd_tutorial.registry import MissingModelError
+from dsd_tutorial.saving import expanded
 
 DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
 
@@ -22,7 +31,7 @@ PositiveNumber = Annotated[float, Field(gt=0, le=1000)]
 
 def picture_files(folder: str | Path) -> list[Path]:
     """The pictures in a folder, by name; none where there is no such folder."""
-    found = Path(folder).expanduser()
+    found = expanded(folder)
     files = found.iterdir() if found.is_dir() else ()
     return sorted(path for path in files if path.suffix.lower() in PICTURES)
 
@@ -32,6 +41,25 @@ def _pictures_in(folder: str) -> str:
     if not picture_files(folder):
         raise ValueError(f"no pictures ({', '.join(PICTURES)}) in the folder {folder!r}")
     return folder
+
+
+def _says_something(text: str) -> str:
+    """`text`, if anything in it can be seen; raises ValueError for blanks and invisible signs."""
+    if not any(sign.isprintable() and not sign.isspace() for sign in text):
+        raise ValueError("it needs words, such as 'a blue object'")
+    return text
+
+
+def _of_the_model(
+    layers: str | list[str], read: ValidationInfo, more: tuple[str, ...]
+) -> str | list[str]:
+    """`layers`, if the model that was read before has them; raises ValueError otherwise."""
+    if "model" in read.data:  # else it was refused, which is said already
+        check_layers(layers, model_layers(read.data["model"]), more)
+    return layers
+
+
+Words = Annotated[str, AfterValidator(_says_something)]
 
 
 class Parameters(BaseModel):
@@ -49,7 +77,7 @@ class Parameters(BaseModel):
     @classmethod
     def _can_be_found(cls, name: str) -> str:
         try:
-            resolve(name)
+            model_layers(name)
         except MissingModelError as error:  # pydantic explains ValueErrors only
             raise ValueError(str(error)) from None
         return name
@@ -58,7 +86,7 @@ class Parameters(BaseModel):
 class OrientationParameters(Parameters):
     """Notebook 00: one picture, sampled and taken apart."""
 
-    prompt: str = Field(min_length=1, description="the caption to draw")
+    prompt: Words = Field(min_length=1, description="the caption to draw")
     steps: int = Field(ge=1, le=1000, description="denoising steps")
     guidance: float = Field(ge=0, le=50, description="classifier-free guidance scale; 1 is none")
 
@@ -77,10 +105,15 @@ class AttentionParameters(Parameters):
     token_mask: Literal["all", "words", "no_start", "no_padding"] = Field(
         description="which tokens enter the untuned score"
     )
-    lam: float = Field(gt=0, le=1000, description="inverse temperature of log-sum-exp pooling")
+    lam: float = Field(ge=1e-6, le=1e6, description="inverse temperature of log-sum-exp pooling")
     word: Literal["circle", "square", "triangle", "star", "cross", "ring"] = Field(
         description="the shape whose heat map is drawn"
     )
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_there(cls, layers: str | list[str], read: ValidationInfo) -> str | list[str]:
+        return _of_the_model(layers, read, ("all", "last"))
 
 
 class FewShotParameters(Parameters):
@@ -110,9 +143,18 @@ class FewShotParameters(Parameters):
     @field_validator("dataset")
     @classmethod
     def _is_there(cls, name: str) -> str:
-        if name != "shapes" and not Path(name).expanduser().is_dir():
+        if name == "shapes":
+            return name
+        if not name.strip() or not expanded(name).is_dir():
             raise ValueError(f"there is no folder {name!r}")
+        if not any(expanded(name).iterdir()):
+            raise ValueError(f"the folder {name!r} is empty")
         return name
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_there(cls, layers: str | list[str], read: ValidationInfo) -> str | list[str]:
+        return _of_the_model(layers, read, ("chosen", "all", "last"))
 
 
 class ProjectionParameters(Parameters):
@@ -154,7 +196,7 @@ class EditingParameters(Parameters):
     n_references: int = Field(
         ge=4, le=36, description="test references on which edits are measured"
     )
-    text: str = Field(
+    text: Words = Field(
         min_length=1, max_length=300, description="the edit that the gallery's own row asks for"
     )
     alpha: Annotated[float, Field(ge=0, le=10)] | Literal["auto"] = Field(
@@ -178,19 +220,12 @@ class EditingParameters(Parameters):
     def _holds_pictures(cls, folder: str) -> str:
         return _pictures_in(folder) if folder else folder
 
-    @field_validator("text")
-    @classmethod
-    def _says_something(cls, text: str) -> str:
-        if not text.strip():
-            raise ValueError("an edit needs words, such as 'a blue object'")
-        return text
-
     @field_validator("domain")
     @classmethod
     def _is_known(cls, domain: str) -> str:
         if domain in DOMAINS:
             return domain
-        if not Path(domain).expanduser().is_dir():
+        if not domain.strip() or not expanded(domain).is_dir():
             known = ", ".join(DOMAINS)
             raise ValueError(f"neither a domain ({known}) nor a folder that is there")
         return _pictures_in(domain)

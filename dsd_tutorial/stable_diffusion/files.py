@@ -20,6 +20,7 @@ from dsd_tutorial.registry import (
     UnsafeWeightsError,
     missing_message,
 )
+from dsd_tutorial.saving import expanded
 from dsd_tutorial.stable_diffusion.checksums import WEIGHTS, part_weights, pickles
 from dsd_tutorial.stable_diffusion.pixels import ImageSettings
 
@@ -111,7 +112,7 @@ def find_clip(name_or_folder: str | Path, download: bool = False) -> Path:
     Raises:
         MissingModelError: no such folder, or the hub id is not in the cache.
     """
-    folder = Path(name_or_folder).expanduser()
+    folder = expanded(name_or_folder)
     if not folder.is_dir():
         source = Source(str(name_or_folder))
         cached = clip_folder(source, download)
