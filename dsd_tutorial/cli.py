@@ -13,8 +13,8 @@ from typer.core import TyperCommand
 
 from .evaluation.commands import evaluate
 from .notebooks import NotebookNotFound, all_notebooks, find_notebook
-from .saving import OutputError
-from .terminal import Device, stop
+from .saving import OutputError, require_writable
+from .terminal import Device, explaining, stop
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +23,9 @@ app = typer.Typer(
     help="Stable Diffusion as a few-shot vision-language learner: notebooks, models, training.",
 )
 app.add_typer(evaluate, name="evaluate")
+
+
+ROOM = 50_000_000  # bytes that a trained part and its checkpoints may take
 
 
 class Stage(StrEnum):
@@ -193,7 +196,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
     init: Annotated[
@@ -222,6 +225,8 @@ def train(
         stop(f"--image-side is for clip; {stage} has none.")
     if init is not None and stage is Stage.tokenizer:
         stop("--init continues a U-Net, a decoder or CLIP's image side; a tokenizer starts anew.")
+    with explaining():
+        require_writable(output, ROOM)
     if stage is Stage.tokenizer:
         from .training.tokenizer import train_tokenizer
 
@@ -233,15 +238,14 @@ def train(
     chosen = {"steps": steps, "batch": batch, "lr": lr, "ema": ema, "pool": pool}
     chosen["optimizer"] = optimizer
     given = {name: value for name, value in chosen.items() if value is not None}
-    try:
+    with explaining():
+        require_writable(work, ROOM)
         options = Options(
             **(SCHEDULES[stage] | given),
             output=output, seed=seed, device=device, resume=resume, init=init, minutes=minutes,
             compile=compile, work=work,
         )  # fmt: skip
         figures = _trainer(stage, hard_negatives, image_side)(options)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        stop(error, code=1)
     typer.echo(f"wrote {output}: " + ", ".join(f"{name} {figures[name]}" for name in figures))
 
 

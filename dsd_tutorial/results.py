@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from dsd_tutorial.saving import replacing
+from dsd_tutorial.saving import replacing, require_writable_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +53,7 @@ class Table:
         self.columns = (*(c for c in columns if c != SHA), SHA)
         if unknown := set(self.keys) - set(self.columns):
             raise ResultsError(f"keys {sorted(unknown)} are not among {', '.join(self.columns)}")
+        require_writable_file(self.path)
         rows = self._read()
         fresh = [row for row in rows if row[SHA] == sha256]
         if len(fresh) < len(rows):

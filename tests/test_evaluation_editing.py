@@ -191,5 +191,5 @@ def test_what_cannot_be_measured_is_refused(tiny, tmp_path):
         with pytest.raises(ValueError, match=message):
             evaluate_editing(tiny, **{**QUICK, **options}, output=tmp_path / "x.csv")
     result = CliRunner().invoke(evaluate, ["editing", "--method", "magic"])
-    assert result.exit_code == 1 and "unknown methods ['magic']" in result.output
+    assert result.exit_code == 2 and "unknown methods ['magic']" in result.output
     assert set(GRIDS) | set(ONE_SEED) | set(EDITS) <= set(METHODS) and not list(tmp_path.iterdir())

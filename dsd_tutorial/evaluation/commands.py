@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
-from dsd_tutorial.terminal import Device, stop
+from dsd_tutorial.saving import require_writable, require_writable_file
+from dsd_tutorial.terminal import Device, explaining
 
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a model or a method.")
 Results = Annotated[Path | None, typer.Option(help="The csv file (default: in results/).")]
+
+
+def _try_output(path: Path | None) -> None:
+    """Raise OutputError, before anything is measured, where a file that was named cannot be."""
+    if path is not None:
+        require_writable_file(path)
 
 
 @evaluate.command("model")
@@ -24,10 +31,10 @@ def evaluate_model(
     """Measure how well a model draws what a caption says, judged by programme."""
     from dsd_tutorial.training.evaluation import evaluate_model as measure
 
-    try:
+    with explaining():
+        if output is not None:
+            require_writable(output)
         figures = measure(model, n=n, device=device, output=output, seed=seed)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        stop(error, code=1)
     for name, figure in figures.items():
         if isinstance(figure, dict) and {"value", "low", "high", "n"} <= set(figure):
             figure = "{value:.3f}  [{low:.3f}, {high:.3f}]  n = {n}".format(**figure)
@@ -52,13 +59,12 @@ def evaluate_few_shot(
     chosen = {name: tuple(v) for name, v in (("tasks", task), ("methods", method)) if v}
     if not curve:
         chosen["curve_task"] = None
-    try:
+    with explaining():
+        _try_output(output)
         path = measure(
             model, shots=shots, seeds=range(seeds), n_items=n, device=device, output=output,
             **chosen,
         )  # fmt: skip
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        stop(error, code=1)
     typer.echo(f"wrote {path}")
 
 
@@ -75,10 +81,9 @@ def evaluate_projection(
     """Measure what image prompts in closed form keep of a picture, with bounds beside them."""
     from dsd_tutorial.evaluation.projection import evaluate_projection as measure
 
-    try:
+    with explaining():
+        _try_output(output)
         table = measure(model, n, seeds=seeds, steps=steps, device=device, output=output, seed=seed)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        stop(error, code=1)
     typer.echo(table.drop(columns="model_sha256").to_string(index=False))
 
 
@@ -96,13 +101,12 @@ def evaluate_editing(
     """Measure edits of pictures by words: what was asked is changed, and the rest is kept."""
     from dsd_tutorial.evaluation.editing import evaluate_editing as measure
 
-    try:
+    with explaining():
+        _try_output(output)
         table = measure(
             model, n, seeds=seeds, steps=steps, methods=method or None, device=device,
             output=output, seed=seed,
         )  # fmt: skip
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        stop(error, code=1)
     reported = table[(table.kind == "all") & ~table.metric.str.startswith("validation_")]
     typer.echo(reported.drop(columns="model_sha256").to_string(index=False))
 
@@ -123,12 +127,11 @@ def evaluate_customization(
     """Measure what tuning on a reference, or on a domain, brings and costs."""
     from dsd_tutorial.evaluation.customization import evaluate_customization as measure
 
-    try:
+    with explaining():
+        _try_output(output)
         table = measure(
             model, n, seeds, parts=[part.strip() for part in parts.split(",")],
             domains=domain or None, ft_steps=ft_steps, sampling_steps=steps, device=device,
             output=output, seed=seed,
         )  # fmt: skip
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        stop(error, code=1)
     typer.echo(table.drop(columns="model_sha256").to_string(index=False))
