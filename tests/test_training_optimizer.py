@@ -96,7 +96,8 @@ def test_two_processes_make_the_same_step_as_one(tmp_path):
         folder.mkdir()
         running = [
             subprocess.Popen(
-                [sys.executable, script, folder], env=environment | {"RANK": str(rank), "WORLD_SIZE": str(world)}
+                [sys.executable, script, folder],
+                env=environment | {"RANK": str(rank), "WORLD_SIZE": str(world)},
             )
             for rank in range(world)
         ]
