@@ -93,7 +93,7 @@ def run(python: Path, rest: list[str]) -> int:
 
 
 def test(python: Path, rest: list[str]) -> int:
-    """Package tests; each notebook by papermill with fast values; nbval on papermill's output.
+    """Package tests; each notebook by papermill with fast values, by nbval, on foreign models.
 
     Tests and nbval run two at a time: that is faster than one after the other with all cores.
     papermill takes one notebook at a time, so that the seconds it prints are those of a notebook
@@ -122,7 +122,7 @@ def test(python: Path, rest: list[str]) -> int:
     if not executed:
         print("No notebook to compare: notebooks/ is empty.")
         return 0
-    return call(
+    call(
         python,
         "-m",
         "pytest",
@@ -137,6 +137,12 @@ def test(python: Path, rest: list[str]) -> int:
         *executed,
         **every,
     )
+    return foreign(python, [])
+
+
+def foreign(python: Path, rest: list[str]) -> int:
+    """Run every notebook on two foreign models with random weights: a 1.x and a 2.x."""
+    return call(python, "-m", "tools.foreign", *rest)
 
 
 def lab(python: Path, rest: list[str]) -> int:
@@ -179,7 +185,8 @@ def picture(python: Path, rest: list[str]) -> int:
 
 
 COMMANDS = {
-    f.__name__: f for f in (run, test, lab, lint, strip, lock, environments, readme, picture)
+    f.__name__: f
+    for f in (run, test, foreign, lab, lint, strip, lock, environments, readme, picture)
 }
 
 

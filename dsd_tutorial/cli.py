@@ -226,7 +226,7 @@ def train(
     if init is not None and stage is Stage.tokenizer:
         stop("--init continues a U-Net, a decoder or CLIP's image side; a tokenizer starts anew.")
     with explaining():
-        require_writable(output, ROOM)
+        require_writable(output, ROOM, make=False)
     if stage is Stage.tokenizer:
         from .training.tokenizer import train_tokenizer
 
@@ -239,7 +239,7 @@ def train(
     chosen["optimizer"] = optimizer
     given = {name: value for name, value in chosen.items() if value is not None}
     with explaining():
-        require_writable(work, ROOM)
+        require_writable(work, ROOM, make=False)
         options = Options(
             **(SCHEDULES[stage] | given),
             output=output, seed=seed, device=device, resume=resume, init=init, minutes=minutes,

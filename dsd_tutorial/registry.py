@@ -93,6 +93,8 @@ _CLIP_L14 = Source("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215
 _CLIP_H14 = Source(
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c"
 )
+# width of a text encoder -> the CLIP it was taken from, for models that nobody registered
+CLIP_BY_TEXT_WIDTH = {768: _CLIP_L14, 1024: _CLIP_H14}
 
 _ENTRIES = (
     ModelEntry(

@@ -18,7 +18,14 @@ import psutil
 
 from .execution import Outcome, run_notebook
 from .notebooks import NotebookNotFound, all_notebooks, find_notebook
-from .parameters import PARAMETERS, check_overrides, defaults, read_parameter_file, validate
+from .parameters import (
+    PARAMETERS,
+    check_overrides,
+    defaults,
+    located,
+    read_parameter_file,
+    validate,
+)
 from .saving import OutputError, Written, expanded, require_writable, write_json, write_text
 
 ROOM = 20_000_000  # bytes that one executed notebook and its page may take
@@ -207,7 +214,10 @@ def _parameters(
     if file is not None:
         parameters = read_parameter_file(file, list(PARAMETERS))
     for path in paths:
-        parameters.setdefault(path.stem, {}).update(check_overrides(path, everywhere))
+        chosen = parameters.setdefault(path.stem, {})
+        chosen.update(check_overrides(path, everywhere))
+        validate(path.stem, {**defaults(path), **chosen})
+        chosen.update({name: located(name, value) for name, value in chosen.items()})
     return parameters
 
 

@@ -132,13 +132,14 @@ def _folder_made(folder: Path) -> Iterator[None]:
         raise
 
 
-def require_writable(folder: str | Path, room: int = 1_000_000) -> Path:
+def require_writable(folder: str | Path, room: int = 1_000_000, make: bool = True) -> Path:
     """The absolute path of `folder`, made if need be, after trying that files can be written there.
 
-    `room` is the number of bytes that must be free. Where the answer is no, no folder is left
-    behind. Raises OutputError.
+    `room` is the number of bytes that must be free. Where the answer is no, and with `make=False`
+    in any case, no folder is left behind. Raises OutputError.
     """
     folder = Path(os.path.abspath(expanded(folder)))
+    new = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
     with _folder_made(folder):
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -148,6 +149,10 @@ def require_writable(folder: str | Path, room: int = 1_000_000) -> Path:
                 f"cannot write to {folder}: {free / 1e6:.1f} MB are free and about "
                 f"{room / 1e6:.1f} MB are needed: make room, or give another folder."
             )
+    if not make:
+        for part in new:
+            with suppress(OSError):
+                part.rmdir()
     return folder
 
 
@@ -156,7 +161,7 @@ def require_writable_file(path: str | Path, room: int = 1_000_000) -> Path:
     path = Path(os.path.abspath(expanded(path)))
     if path.is_dir():
         raise cannot_write(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
-    require_writable(path.parent, room)
+    require_writable(path.parent, room, make=False)
     if path.exists() and not os.access(path, os.W_OK):
         raise cannot_write(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
     return path

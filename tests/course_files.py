@@ -11,7 +11,8 @@ PARAMETERS = {
         "seed: int = 0\n"
         'prompt: str = "a red circle"\n'
         "steps: int = 25  # denoising steps\n"
-        "guidance: float = 3.0"
+        "guidance: float = 3.0\n"
+        "n_pictures: int = 8"
     )
 }
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dsd_tutorial"
 ROOMS = (
     "saving", "registry", "shapes", "metrics", "stable_diffusion", "attention", "matching",
     "heatmaps", "prompt_learning", "baselines", "projection", "variation", "customization",
-    "datasets", "results", "figures", "claims", "quiz", "checks", "widgets", "notebooks",
+    "datasets", "results", "figures", "claims", "applies", "quiz", "checks", "widgets", "notebooks",
     "parameters", "execution", "running", "doctor", "terminal", "training", "evaluation", "cli",
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from dsd_tutorial.parameters import (
     ParameterError,
     check_overrides,
     check_parameters,
+    located,
     validate,
 )
 from dsd_tutorial.parameters.reading import typed
@@ -21,6 +22,7 @@ GOOD = {
     "prompt": "a red circle",
     "steps": 25,
     "guidance": 3.0,
+    "n_pictures": 8,
 }
 
 
@@ -125,3 +127,13 @@ def test_a_number_is_decimal_and_nothing_else_is_taken_for_one(text, value):
 def test_a_number_in_quotes_is_text():
     steps = typed(PARAMETERS["01_attention_scores"], "steps", "['300']")
     assert steps == ["300"]
+
+
+def test_a_folder_is_named_in_full_since_the_kernel_works_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "shapes", "shapes-sd"):
+        (tmp_path / name).mkdir()
+    assert located("dataset", "mine") == str((tmp_path / "mine").resolve())
+    assert located("dataset", "shapes") == "shapes" and located("references", "") == ""
+    assert located("model", "shapes-sd") == "shapes-sd" and located("model", "a/b") == "a/b"
+    assert located("prompt", "mine") == "mine"

@@ -33,7 +33,7 @@ def evaluate_model(
 
     with explaining():
         if output is not None:
-            require_writable(output)
+            require_writable(output, make=False)
         figures = measure(model, n=n, device=device, output=output, seed=seed)
     for name, figure in figures.items():
         if isinstance(figure, dict) and {"value", "low", "high", "n"} <= set(figure):

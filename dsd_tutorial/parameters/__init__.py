@@ -15,6 +15,7 @@ from dsd_tutorial.parameters.checking import (
     check_overrides,
     check_parameters,
     defaults,
+    located,
     parameters_of,
     validate,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "check_overrides",
     "check_parameters",
     "defaults",
+    "located",
     "parameters_of",
     "picture_files",
     "read_parameter_file",

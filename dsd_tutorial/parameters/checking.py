@@ -8,8 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dsd_tutorial.parameters.classes import PARAMETERS, Parameters
+from dsd_tutorial.parameters.classes import DOMAINS, PARAMETERS, Parameters
 from dsd_tutorial.parameters.reading import typed
+from dsd_tutorial.registry import REGISTRY
+from dsd_tutorial.saving import expanded
+
+FOLDERS = ("model", "dataset", "references", "domain")  # parameters that may be one
+NO_FOLDERS = ("shapes", *DOMAINS, *REGISTRY)  # words that win over a folder of that name
 
 
 class ParameterError(ValueError):
@@ -124,4 +129,12 @@ def check_overrides(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
     accepts = parameters_of(path)  # an unknown notebook is the first thing to say
     given = {name: typed(accepts, name, text) for name, text in texts.items()}
     checked = validate(path.stem, {**defaults(path), **given})
-    return {name: getattr(checked, name) for name in given}
+    return {name: located(name, getattr(checked, name)) for name in given}
+
+
+def located(name: str, value: Any) -> Any:
+    """`value`, but for a folder that was named from where we are: a kernel works elsewhere."""
+    if name not in FOLDERS or not value or value in NO_FOLDERS:
+        return value
+    folder = expanded(value)
+    return str(folder.resolve()) if folder.is_dir() else value

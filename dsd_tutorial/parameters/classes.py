@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from dsd_tutorial.parameters.model_layers import check_layers, model_layers
-from dsd_tutorial.registry import MissingModelError
+from dsd_tutorial.registry import DeviceError, MissingModelError
 from dsd_tutorial.saving import expanded
 
 DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
@@ -73,6 +73,18 @@ class Parameters(BaseModel):
     device: str = Field(pattern=DEVICE, description="auto, cpu, mps, cuda or cuda:N")
     seed: int = Field(ge=0, le=2**32 - 1, description="of every random draw")
 
+    @field_validator("device")
+    @classmethod
+    def _is_here(cls, name: str) -> str:
+        if name not in ("auto", "cpu"):  # only who asks for more waits for torch
+            from dsd_tutorial.stable_diffusion.devices import pick_device
+
+            try:
+                pick_device(name)
+            except DeviceError as error:
+                raise ValueError(str(error)) from None
+        return name
+
     @field_validator("model")
     @classmethod
     def _can_be_found(cls, name: str) -> str:
@@ -89,6 +101,9 @@ class OrientationParameters(Parameters):
     prompt: Words = Field(min_length=1, description="the caption to draw")
     steps: int = Field(ge=1, le=1000, description="denoising steps")
     guidance: float = Field(ge=0, le=50, description="classifier-free guidance scale; 1 is none")
+    n_pictures: int = Field(
+        ge=2, le=64, description="pictures for each caption where they are counted"
+    )
 
 
 class AttentionParameters(Parameters):
@@ -172,7 +187,7 @@ class ProjectionParameters(Parameters):
     length: PositiveNumber | Literal["auto"] = Field(
         description="of a converted text state; auto: as the text encoder's own"
     )
-    copies: Annotated[int, Field(ge=1)] | Literal["auto", "all"] = Field(
+    copies: Annotated[int, Field(ge=1, le=1000)] | Literal["auto", "all"] = Field(
         description="positions of the prompt that the state fills"
     )
     n_references: int = Field(ge=4, le=500, description="reference pictures that are measured")

@@ -80,6 +80,4 @@ def check_layers(layers: str | Sequence[str], names: Sequence[str], more: Sequen
         if want not in heads:
             near = difflib.get_close_matches(want.lower(), [*more, *names], n=3, cutoff=0.3)
             hint = f"nearest: {', '.join(near)}; " if near else ""
-            raise ValueError(
-                f"there is no layer {want!r}; {hint}all: {', '.join([*more, *names])}"
-            )
+            raise ValueError(f"there is no layer {want!r}; {hint}all: {', '.join([*more, *names])}")

@@ -69,9 +69,11 @@ def text_weight(model: Any) -> Tensor:
     """
     from dsd_tutorial.projection.matrices import as_matrix
 
-    clip = model._clip()
     read = model.text_encoder.config.num_hidden_layers
-    whole = clip.config.text_config.num_hidden_layers
+    # asked before CLIP is: no CLIP could help a model that reads another layer
+    whole = read + (model.text_layer != "last")
+    if model.clip is not None:
+        whole = model.clip.config.text_config.num_hidden_layers
     if model.text_layer != "last" or read != whole:
         raise PenultimateLayerError(
             f"{model.name}: its U-Net reads the states of text layer {read} of {whole}, but CLIP's "
@@ -79,7 +81,7 @@ def text_weight(model: Any) -> Tensor:
             "this U-Net has never seen, without any error. Closed-form projection works where the "
             "U-Net reads the last layer: shapes-sd, sd-1.4, sd-1.5."
         )
-    weight = clip.text_projection.weight
+    weight = model._clip().text_projection.weight
     if weight.shape[1] != model.unet.config.cross_attention_dim:
         raise ValueError(
             f"{model.name}: CLIP's text states have width {weight.shape[1]}, the U-Net reads "

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dsd_tutorial.registry import ModelEntry
+from dsd_tutorial.registry import CLIP_BY_TEXT_WIDTH, ModelEntry
 from dsd_tutorial.stable_diffusion.pixels import ImageSettings, check_images, to_tensor
 
 
@@ -52,6 +53,7 @@ class Encoders:
         self.clip = self._frozen(clip, torch.float32) if clip is not None else None
         self.tokenizer, self.image_processor = tokenizer, image_processor
         self.name, self.entry = name, entry
+        self.folder: Path | None = None
 
     def _frozen(self, part: nn.Module, dtype: torch.dtype) -> nn.Module:
         # nn.Module's own `to`: the one of diffusers warns at any mention of a precision
@@ -197,12 +199,14 @@ class Encoders:
 
     def _clip(self) -> Any:
         if self.clip is None:
-            known = self.entry.clip_repo if self.entry is not None else None
+            width = self.text_encoder.config.hidden_size
+            known = (self.entry and self.entry.clip_repo) or CLIP_BY_TEXT_WIDTH.get(width)
             name = known.repo_id if known else "the CLIP this model was trained with"
             command = f" Fetch it: {known.fetch_command}." if known else ""
+            beside = f" Or put it into {self.folder}-clip." if self.folder is not None else ""
             raise ValueError(
                 f"{self.name} was loaded without CLIP's image tower and projections.{command} "
-                f"Then load_model({self.name!r}, clip=folder or hub id of {name})."
+                f"Then load_model({self.name!r}, clip=folder or hub id of {name}).{beside}"
             )
         return self.clip
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dsd_tutorial.registry import (
+    CLIP_BY_TEXT_WIDTH,
     IncompleteWeightsError,
     MissingModelError,
     ModelEntry,
@@ -131,14 +132,40 @@ def find_clip(name_or_folder: str | Path, download: bool = False) -> Path:
     )
 
 
-def towers_for(entry: ModelEntry, clip: str | Path | None, download: bool) -> Path | None:
-    """Return the folder of the CLIP towers that are not beside the model; None if there is none.
+def towers_for(
+    entry: ModelEntry, folder: Path, clip: str | Path | None, download: bool
+) -> Path | None:
+    """Return the folder of the CLIP towers that are not in the model's; None if there is none.
 
-    `clip` is the user's wish (a folder or hub id); without one the registry's repository serves.
+    `clip` is the user's wish (a folder or hub id). Without one, the folder named as the model's
+    with "-clip" behind serves; then the registry's repository, for a folder that of the registered
+    model whose text encoder has the same size.
     """
     if clip is not None:
         return find_clip(clip, download)
-    return clip_folder(entry.clip_repo, download) if entry.clip_repo is not None else None
+    if part_weights(folder / "clip", WEIGHTS["clip"]):
+        return None
+    if entry.kind == "folder":
+        beside = clip_beside(folder)
+        if beside.is_dir():
+            return find_clip(beside)
+    repository = entry.clip_repo or known_clip(folder)
+    return clip_folder(repository, download) if repository is not None else None
+
+
+def clip_beside(folder: Path) -> Path:
+    """Return where the CLIP of a pipeline's folder is looked for: `folder`-clip."""
+    folder = folder.resolve()
+    return folder.with_name(f"{folder.name}-clip")
+
+
+def known_clip(folder: Path) -> Source | None:
+    """Return the public CLIP that text encoders of this width belong to (768: SD 1.x, 1024: 2.x).
+
+    A model tuned from Stable Diffusion has the text encoder's size, and mostly its very weights.
+    """
+    config = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    return CLIP_BY_TEXT_WIDTH.get(config.get("hidden_size"))
 
 
 def _snapshot(source: Source, patterns: list[str], download: bool, failures: list) -> Path | None:

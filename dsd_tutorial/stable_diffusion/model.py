@@ -240,8 +240,9 @@ def load_model(
     """Return the model called `name_or_path`: a registered name, a folder, or a hub id.
 
     `device` "auto" is CUDA, else MPS, else the CPU. `dtype` None is float32, also where weights are
-    stored in float16. `clip` is a folder or hub id with CLIP's towers; by default those beside the
-    model, or the registry's if they are cached. The network is used only with `download=True`.
+    stored in float16. `clip` is a folder or hub id with CLIP's towers; by default those in the
+    model's folder, in a folder `<model>-clip` beside it, or the public CLIP of its text encoder if
+    that is cached. The network is used only with `download=True`.
 
     Raises:
         UnknownModelError, MissingModelError, ChecksumError, IncompleteWeightsError, DeviceError:
@@ -254,7 +255,7 @@ def load_model(
     else:
         files.require_complete(folder, entry)
     found = verify(folder, entry)
-    towers = files.towers_for(entry, clip, download)
+    towers = files.towers_for(entry, folder, clip, download)
     parts = files.read_parts(folder, towers)
     model = StableDiffusion(
         **parts, name=entry.name, entry=entry, folder=folder, device=target, dtype=precision

@@ -108,13 +108,13 @@ def not_finite(tensors: dict[str, Tensor]) -> str | None:
 
 
 def make_accelerator(device: str):
-    """An `Accelerator` in bf16 for 'auto', 'cpu' or 'cuda'; RuntimeError where CUDA is missing."""
+    """An `Accelerator` in bf16 for 'auto', 'cpu' or 'cuda'; ValueError where CUDA is missing."""
     from accelerate import Accelerator
 
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}; choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device is visible; use --device cpu, or check the driver")
+        raise ValueError("no CUDA device is visible; use --device cpu, or check the driver")
     return Accelerator(mixed_precision="bf16", cpu=device == "cpu")
 
 
