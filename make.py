@@ -145,6 +145,11 @@ def foreign(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "tools.foreign", *rest)
 
 
+def mutants(python: Path, rest: list[str]) -> int:
+    """Plant small faults and count which tests notice; resumable (extra `mutants`)."""
+    return call(python, "-m", "tools.mutants", *rest)
+
+
 def lab(python: Path, rest: list[str]) -> int:
     """Open JupyterLab at the first notebook."""
     first = next(iter(sorted((ROOT / "notebooks").glob("*.ipynb"))), ROOT / "notebooks")
@@ -186,7 +191,7 @@ def picture(python: Path, rest: list[str]) -> int:
 
 COMMANDS = {
     f.__name__: f
-    for f in (run, test, foreign, lab, lint, strip, lock, environments, readme, picture)
+    for f in (run, test, foreign, mutants, lab, lint, strip, lock, environments, readme, picture)
 }
 
 

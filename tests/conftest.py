@@ -1,5 +1,10 @@
 """Fixtures shared by all tests: a tiny random model, and the embedded one where it exists."""
 
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 from tiny_model import tiny_model
 
@@ -35,3 +40,31 @@ def shapes_sd():
         return load_model("shapes-sd", device="cpu")
     except MissingModelError as error:
         pytest.skip(f"the embedded weights are absent: {error}")
+
+
+@pytest.fixture
+def nobody():
+    """A context in which this process may not write everywhere, though it may run as root."""
+    if not hasattr(os, "seteuid"):
+        pytest.skip("this system has no user that may not write")
+
+    @contextmanager
+    def other_user():
+        was = os.geteuid()
+        if was == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if was == 0:
+                os.seteuid(0)
+
+    return other_user
+
+
+@pytest.fixture
+def public():
+    """A folder that everybody may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)

@@ -3,6 +3,8 @@
 import copy
 import gc
 import weakref
+from contextlib import nullcontext
+from itertools import product
 
 import pytest
 import torch
@@ -15,9 +17,11 @@ from dsd_tutorial.attention import (
     cross_attention_layers,
     cross_attention_paths,
     observe,
+    processors,
 )
 from dsd_tutorial.attention.pooling import log_sum_exp
 from dsd_tutorial.attention.processors import AlteredAttnProcessor, fused_kernel
+from dsd_tutorial.attention.watching import check_masks
 
 TEXTS = ["a red circle", "a blue square above a green star", "ring"]
 
@@ -565,3 +569,62 @@ def test_reduced_precision_passes_are_scored_in_float32(tiny, inputs, fused):
     got, want = seen.scores["down.0.0"], exact.scores["down.0.0"]
     assert got.dtype == torch.float32
     assert 0 < (got - want).abs().max() < 0.05  # bfloat16 Q and K, nothing worse
+
+
+def test_reduced_maps_carry_no_graph_unless_asked_for(tiny, inputs):
+    seen = []
+
+    def reduce_maps(maps):
+        seen.append(maps.requires_grad)
+        return maps.mean(1)
+
+    noisy = torch.randn(1, *tiny.latent_shape, generator=torch.Generator().manual_seed(0))
+    context = tiny.encode_text("a star").detach().requires_grad_()
+    for grad, told in product((False, True), repeat=2):  # by hooks, or by our own processor
+        around = alter(tiny, lambda x, name: x, layers="mid") if told else nullcontext()
+        how = {"maps": True, "grad": grad, "reduce_maps": reduce_maps}
+        with around, observe(tiny, "mid", **how) as found:
+            tiny.predict_noise(noisy, 400, context)
+        assert seen.pop() is grad and found.maps["mid.0"].requires_grad is grad
+        assert found.scores["mid.0"].requires_grad is grad
+
+
+def test_every_mask_of_a_list_is_checked():
+    good = torch.ones(5, dtype=torch.bool)
+    check_masks([None, good, None])
+    for bad in (torch.zeros(5, dtype=torch.bool), torch.ones(5), good[None, None]):
+        for masks in (bad, [None, bad], [good, None, bad], (bad, good)):
+            with pytest.raises(ValueError, match="token_mask"):
+                check_masks(masks)
+
+
+def test_a_third_number_where_an_attention_holds_two_transformer_blocks():
+    class Inner(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn2 = torch.nn.Identity()
+
+    def unet(blocks):
+        attention = torch.nn.Module()
+        attention.transformer_blocks = torch.nn.ModuleList([Inner() for _ in range(blocks)])
+        mid, whole = torch.nn.Module(), torch.nn.Module()
+        mid.attentions, whole.mid_block = torch.nn.ModuleList([attention]), mid
+        return whole
+
+    for blocks, names in ((1, ["mid.0"]), (2, ["mid.0.0", "mid.0.1"])):
+        assert cross_attention_layers(unet(blocks)) == names
+
+
+def test_what_the_cuda_kernel_pads_is_cut(monkeypatch):
+    """By a stand-in, since the kernel itself needs a GPU: the pixels come back in 32s."""
+    query = torch.randn(2, 3, 9, 4)
+
+    def kernel(q, k, v, bias, wants_partition, *, scale):
+        assert bias is None and wants_partition is True and scale == 0.5
+        return q + 1, torch.arange(32.0).expand(2, 3, -1), "seed", "offset"
+
+    monkeypatch.setattr(
+        torch.ops.aten, "_scaled_dot_product_efficient_attention", kernel, raising=False
+    )
+    out, lse = processors._cuda_kernel(query, query, query, 0.5)
+    assert torch.equal(out, query + 1) and torch.equal(lse, torch.arange(9.0).expand(2, 3, -1))

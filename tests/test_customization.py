@@ -12,11 +12,13 @@ from dsd_tutorial.customization import (
     CustomizationMismatch,
     customize,
     fit_domain,
+    fitting,
     load_custom,
     load_domain,
     textual_inversion,
 )
 from dsd_tutorial.customization.keeping import old_world
+from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.customization.words import Word, place_id, with_place
 from dsd_tutorial.projection import end_states, fit_inverse
 from dsd_tutorial.shapes import random_scenes, render
@@ -271,6 +273,47 @@ def test_as_much_of_the_old_world_is_drawn_as_asked_for(tiny, inverse, pictures,
     assert [len(set(texts)) for texts in drawn] == [3]
     with pytest.raises(ValueError, match="keep_count=0.*keep_weight=0"):
         fit_domain(tiny, pictures, text="a star", inverse=inverse, keep_count=0, **QUICK)
+
+
+def test_a_domain_is_fitted_by_the_plan_that_is_written(tiny, inverse, pictures, monkeypatch):
+    plans, shown = [], []
+
+    def tune(model, module, plan, loss, check, active, picture, preview):
+        plans.append((plan, set(module), picture()))
+        return Tuning()
+
+    monkeypatch.setattr(fitting, "tune", tune)
+    monkeypatch.setattr(fitting, "show", lambda model, prompt, seed: shown.append((prompt, seed)))
+    how = {"inverse": inverse, "tokens": 2, "keep_weight": 0, "text": "a star", "seed": 6, **QUICK}
+    found = fit_domain(tiny, pictures, steps=7, lr=0.02, check_every=3, preview_every=4, **how)
+    (plan, parts, _), ((prompt, seed),) = plans[0], shown
+    assert (plan.steps, plan.decay, plan.every, plan.preview_every) == (7, True, 3, 4)
+    assert plan.rates == {"deep": 0.2, "key_values": 0.02} and parts == set(plan.rates)
+    assert not plan.progress and prompt.shape == (1, 32, 32) and seed == 6
+    assert found.settings["lr"] == 0.02 and found.settings["images"] == 4
+    for weight in ("text_weight", "keep_weight"):  # none is allowed, less is not
+        fit_domain(tiny, pictures, steps=0, **{**how, weight: 0.0})
+        with pytest.raises(ValueError, match=f"{weight}=-0.1"):
+            fit_domain(tiny, pictures, steps=0, **{**how, weight: -0.1})
+    for crop in (0.5, 1.0):
+        fit_domain(tiny, pictures, steps=0, crop=crop, **how)
+    for crop in (0.4, 1.1):
+        with pytest.raises(ValueError, match=f"crop={crop}"):
+            fit_domain(tiny, pictures, steps=0, crop=crop, **how)
+
+
+def test_what_was_tuned_says_what_made_it_and_not_how_it_went(tuned):
+    assert "settings={'what': 'prompt_kv'" in repr(tuned) and "tuning=" not in repr(tuned)
+
+
+def test_one_picture_of_ten_is_held_back_where_there_are_enough():
+    for count in (1, 9, 19):
+        learning, held = fitting._split(count)
+        assert learning.tolist() == held.tolist() == list(range(count))
+    for count in (20, 25, 100):
+        learning, held = fitting._split(count)
+        assert held.tolist() == list(range(9, count, 10))
+        assert sorted([*learning.tolist(), *held.tolist()]) == list(range(count))
 
 
 def test_one_text_for_each_picture_or_one_for_all(tiny, inverse, pictures):

@@ -1,5 +1,7 @@
 """Parts of customisation: prompts in the tower, additions to keys and values, sequences, loss."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,11 +16,13 @@ from dsd_tutorial.customization import (
     customize,
     edit_frame,
     image_frame,
+    references,
     training_pass,
     usual_time_steps,
 )
 from dsd_tutorial.customization.denoising import CHECKING
 from dsd_tutorial.customization.fitting import random_crop
+from dsd_tutorial.customization.tuned import Tuned
 from dsd_tutorial.projection import fit_inverse
 from dsd_tutorial.shapes import random_scenes, render
 from dsd_tutorial.variation import states_to_prompt
@@ -60,6 +64,21 @@ def test_prompts_stand_behind_the_class_token_and_overwrite_no_patch(tiny, pictu
     assert torch.equal(seen[1][:, 4:], left[0][:, 1:]) and torch.equal(
         seen[1][:, :1], left[0][:, :1]
     )
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 4, 8, 32, 64])
+def test_prompts_begin_as_the_patches_in_the_middle_of_equal_cells(tiny, pictures, tokens):
+    seen = []
+    layers = tiny.clip.vision_model.encoder.layers
+    handles = [layer.register_forward_pre_hook(lambda m, a: seen.append(a[0])) for layer in layers]
+    tiny.encode_clip_image(pictures)
+    for handle in handles:
+        handle.remove()
+    deep = DeepPrompts(tiny, tokens, images=pictures)
+    places = [1 + int((i + 0.5) * 64 / tokens) for i in range(tokens)]  # behind the class token
+    for own, states in zip(deep.prompts, seen, strict=True):
+        torch.testing.assert_close(own, states.mean(0)[places], atol=1e-6, rtol=1e-5)
+    assert deep.prompts.dtype == torch.float32 and DeepPrompts(tiny, 0).prompts.shape == (2, 0, 48)
 
 
 def test_gradients_reach_every_patch_and_every_prompt(tiny, pictures):
@@ -230,12 +249,80 @@ def test_low_precision_and_checkpointing_give_nearly_the_same_gradient(tiny, pic
     assert {n: type(p) for n, p in tiny.unet.attn_processors.items()} == before
 
 
+def test_a_precision_by_name_is_that_of_the_passes(tiny, pictures):
+    latents, context = tiny.encode_image(pictures), tiny.encode_text("a star")
+    full, half = (Denoising(tiny, latents, dtype=d) for d in (None, "bfloat16"))
+    assert full.dtype is None and half.dtype == torch.bfloat16
+    with torch.no_grad():
+        exact, coarse = (d.errors(context, d.draw(0)) for d in (full, half))
+        raw = tiny._unet(full.noisy(full.draw(0)), full.draw(0).t, context)
+        want = (raw - full.target(full.draw(0))).square().mean((1, 2, 3))
+    torch.testing.assert_close(exact, want, atol=1e-6, rtol=1e-5)
+    assert exact.dtype == torch.float32 and not torch.equal(exact, coarse)
+
+
+def test_a_check_sees_fixed_noises_that_training_never_does(tiny, pictures):
+    denoising = Denoising(tiny, tiny.encode_image(pictures), batch_size=2)
+    asked = []
+
+    def context(step):
+        asked.append(step)
+        return tiny.encode_text("a star")
+
+    with torch.no_grad():
+        loss, check = references.single_loss(denoising, context)
+        states = tiny.encode_text("a star")
+        fixed = denoising.errors(states, denoising.draw(0, CHECKING, 16)).mean()
+        assert torch.equal(check(), fixed) and torch.equal(check(), fixed)
+        for step in (1, 2):
+            want = denoising.errors(states, denoising.draw(step)).mean()
+            assert torch.equal(loss(step)["error"], want)
+    assert asked == [0, 0, 1, 2]
+
+
 @pytest.mark.parametrize(
     "wrong", [{"time_steps": (5, 5)}, {"time_steps": (0, 1001)}, {"batch_size": 0}]
 )
 def test_what_cannot_be_drawn_is_refused(tiny, wrong):
     with pytest.raises(ValueError, match="need"):
         Denoising(tiny, torch.zeros(1, *tiny.latent_shape), **wrong)
+
+
+def test_crops_lie_inside_and_to_all_sides():
+    """On a ramp along either axis: the slope is the same everywhere, so no border is repeated."""
+    middles = []
+    for axis in (2, 3):
+        ramp = torch.linspace(0, 1, 64).view(1, 1, *((64, 1) if axis == 2 else (1, 64)))
+        cropped = random_crop(ramp.expand(200, 3, 64, 64), 0.6, 3, 7)
+        line = cropped[:, 0].mean(2 if axis == 2 else 1)  # (pictures, 64)
+        slopes = line.diff(dim=1)[:, 1:-1]
+        assert float((slopes - slopes.mean(1, keepdim=True)).abs().max()) < 1e-4
+        share = slopes.mean(1) * 63
+        assert float(share.min()) > 0.595 and float(share.max()) < 1.001
+        middles.append(line.mean(1))
+        assert float(line.min()) >= 0 and float(line.max()) <= 1
+    for middle in middles:
+        assert abs(float(middle.mean()) - 0.5) < 0.02 and float(middle.std()) > 0.04
+
+
+def test_even_pictures_have_the_size_that_the_tower_takes(tiny):
+    class Seen(Exception):
+        pass
+
+    model = copy.copy(tiny)
+
+    def encode_clip_image(images, *, batch_size):
+        raise Seen(tuple(images.shape), batch_size, images[:, 0, 0, 0].tolist())
+
+    for processor, size in ((tiny.image_processor, 64), (None, 224)):
+        model.image_processor, model.encode_clip_image = processor, encode_clip_image
+        with pytest.raises(Seen) as found:
+            DeepPrompts(model, 2)
+        assert found.value.args == ((5, 3, size, size), 5, [0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+def test_what_was_tuned_must_say_how_it_prompts():
+    assert Tuned.__abstractmethods__ == {"prompt", "edit_prompt"}
 
 
 def test_a_crop_shows_a_part_of_the_picture():

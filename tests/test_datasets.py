@@ -338,22 +338,8 @@ def test_winoground_pairs_stay_together(winoground):
         assert [p.name[-1] for p in item.images] == ["0", "1"]
 
 
-def test_own_items_are_checked_line_by_line(own, tmp_path):
+def test_own_items_are_right_whatever_their_order(own):
     assert all(item.texts[item.correct] == "yes" for item in read_folder(own).items)
-    file, good = tmp_path / "items.jsonl", {"images": ["a.png"], "texts": ["x", "y"], "correct": 0}
-    for change, said in (
-        ({"correct": 2}, "object 1"),
-        ({"texts": ["x"]}, "one text and several images"),
-        ({"images": ["a.png"] * 3}, "3 images, 2 texts"),
-        ({}, r"1 picture\(s\) missing \(a.png\)"),
-    ):
-        file.write_text(json.dumps(good | change))
-        with pytest.raises((ValueError, MissingDataError), match=said):
-            read_folder(tmp_path)
-    for text, said in (("{", "line 1: not JSON"), ("\n[]", "line 2: no images")):
-        file.write_text(text)
-        with pytest.raises(ValueError, match=said):
-            read_folder(tmp_path)
 
 
 # -- splits ------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dsd_tutorial.datasets import own_pictures
+from dsd_tutorial.datasets import pictures
 from dsd_tutorial.datasets.own_pictures import read_pictures
 
 
@@ -49,8 +49,8 @@ def test_transparent_becomes_white_also_in_a_large_picture(tmp_path):
 
 def test_a_huge_picture_is_reduced_before_it_becomes_numbers(tmp_path, monkeypatch):
     seen = []
-    real = own_pictures.to_rgb
-    monkeypatch.setattr(own_pictures, "to_rgb", lambda p: seen.append(p.size) or real(p))
+    real = pictures.to_rgb
+    monkeypatch.setattr(pictures, "to_rgb", lambda p: seen.append(p.size) or real(p))
     halves(3000, 2000).save(tmp_path / "huge.png")
     halves(3000, 2000).save(tmp_path / "huge.jpg")
     mine = read_pictures(tmp_path, 16)

@@ -1,11 +1,14 @@
 """The matching score: shared noise, invariances, token masks, the error term."""
 
+import io
+
 import pytest
 import torch
+from tiny_model import tiny_model
 
 from dsd_tutorial.attention import alter
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask, word_positions
-from dsd_tutorial.matching import components, pass_components, score, score_pairs
+from dsd_tutorial.matching import components, cost, pass_components, score, score_pairs
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
 TEXTS = ["a red circle", "a blue square above a green star", "a pink heart", "a red circle"]
@@ -136,6 +139,123 @@ def test_noises_are_averaged_on_the_same_grid(tiny, images):
         singles.append(pass_components(tiny, z_t, 500, context)[0].mean())
     got = score(tiny, images[:1], TEXTS[:1], steps=1, noises=2, progress=False)[0, 0]
     torch.testing.assert_close(got, torch.stack(singles).mean(), atol=1e-5, rtol=0)
+
+
+def test_a_meter_counts_items_and_the_seconds_of_its_own_block(tiny, monkeypatch):
+    clock = iter([100.0, 101.0, 104.5, 108.0])
+    monkeypatch.setattr(cost, "perf_counter", lambda: next(clock))
+    noisy, context = torch.zeros(3, *tiny.latent_shape), tiny.encode_text(TEXTS[:3])
+    with torch.no_grad(), cost.measure(tiny) as outer:
+        tiny.unet(noisy[:2], 5, context[:2])
+        with cost.measure(tiny) as inner:
+            tiny.unet(sample=noisy, timestep=5, encoder_hidden_states=context)
+    assert (inner.seconds, outer.seconds) == (3.5, 8.0)  # by the clock: 101 to 104.5, 100 to 108
+    assert (inner.unet_passes, outer.unet_passes) == (3, 5)
+    both = inner.cost(parameters=7) + outer.cost(labels=2)
+    assert both.as_dict() == {"unet_passes": 8, "parameters": 7, "labels": 2, "seconds": 11.5}
+    assert cost.Meter().cost() == cost.Cost() and cost.Cost().as_dict()["seconds"] == 0
+    for name in both.as_dict():
+        with pytest.raises(ValueError, match=f"from 0 up.*{name}"):
+            cost.Cost(**{name: -1})
+
+
+@pytest.mark.parametrize("texts", [1, 3])
+def test_several_masks_keep_every_head_at_any_number_of_pairs(tiny, images, texts):
+    how = {"steps": 1, "layers": "mid", "progress": False}
+    both = components(tiny, images[:1], TEXTS[:texts], token_mask=["words", "eos"], **how)
+    for name, table in both.by_mask.items():
+        alone = components(tiny, images[:1], TEXTS[:texts], token_mask=name, **how)
+        assert table.shape == (texts, 1, 1, 4)
+        torch.testing.assert_close(table, alone.scores, atol=1e-5, rtol=0)
+
+
+def test_components_carry_no_graph(images):
+    model = tiny_model()
+    for part in (model.unet, model.vae, model.text_encoder):
+        part.requires_grad_()
+    found = components(model, images[:1], TEXTS[:1], steps=1, errors=True, progress=False)
+    assert not found.scores.requires_grad and not found.errors.requires_grad
+    encoded = model.encode_text(TEXTS[:1])
+    noisy = torch.zeros(1, *model.latent_shape)
+    for grad in (False, True):
+        for seen in pass_components(model, noisy, 300, encoded, grad=grad):
+            assert seen.requires_grad is grad
+
+
+def test_misshapen_pictures_and_pairs_are_refused(tiny, images):
+    for wrong in (images[0], images[:0], images[None]):
+        with pytest.raises(ValueError, match="images must be"):
+            components(tiny, wrong, TEXTS, progress=False)
+    for pairs in (torch.zeros(2, 3), torch.zeros(2), torch.zeros(1, 1, 2), [[0, 4]], [[-1, 0]]):
+        with pytest.raises(ValueError, match="pairs must be .pairs, 2. with image index < 3"):
+            components(tiny, images, TEXTS, pairs, progress=False)
+
+
+def test_errors_are_averaged_over_noises(tiny, images):
+    how = {"steps": [600], "errors": True, "progress": False}
+    z0, e = (
+        tiny.encode_image(images[:1]),
+        [shared_noise(tiny.latent_shape, 0, 0, j) for j in (0, 1)],
+    )
+    with torch.no_grad():
+        gaps = []
+        for noise in e:
+            noisy = tiny.add_noise(z0, noise, 600)
+            eps = [tiny.predict_noise(noisy, 600, tiny.encode_text([x])) for x in ("", TEXTS[0])]
+            gaps.append((noise - eps[0]).norm() - (noise - eps[1]).norm())
+    found = components(tiny, images[:1], TEXTS[:1], noises=2, **how).errors
+    torch.testing.assert_close(found[0, 0], torch.stack(gaps).mean(), atol=1e-5, rtol=0)
+
+
+def test_a_long_list_of_texts_is_encoded_in_parts(tiny, images):
+    texts, asked = [f"a circle {'red ' * (i % 9)}{i}" for i in range(130)], [63, 64, 65, 128, 129]
+    sizes = []
+
+    def encode(part):
+        sizes.append(len(part))
+        return tiny.encode_text(part)
+
+    how = {"steps": 1, "layers": "mid", "progress": False}
+    found = score_pairs(tiny, images[:1], texts, [0] * 5, asked, encode=encode, **how)
+    alone = score(tiny, images[:1], [texts[i] for i in asked], **how)[0]
+    assert sizes == [64, 64, 2] and len(set(found.tolist())) == 5
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
+
+
+def test_one_mask_keeps_the_fused_kernel_in_reach(tiny, images, monkeypatch):
+    from dsd_tutorial.matching import parts
+
+    asked = []
+
+    def observe(model, layers, masks, *rest, **how):
+        asked.append(masks)
+        return parts_observe(model, layers, masks, *rest, **how)
+
+    parts_observe = parts.observe
+    monkeypatch.setattr(parts, "observe", observe)
+    for names in ("all", ["all"], "words", ["all", "words"]):
+        components(tiny, images[:1], TEXTS[:1], steps=1, token_mask=names, progress=False)
+    assert asked[0] is asked[1] is None and isinstance(asked[2], torch.Tensor)
+    assert isinstance(asked[3], list) and len(asked[3]) == 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_the_bar_is_full_at_the_end(tiny, images, monkeypatch, size):
+    from tqdm import auto
+
+    bars = []
+
+    class Bar(auto.tqdm):
+        def __init__(self, **how):
+            super().__init__(**{**how, "disable": False, "file": io.StringIO()})
+            bars.append((self, how["disable"]))
+
+    monkeypatch.setattr(auto, "tqdm", Bar)
+    for progress in (True, False):
+        how = {"steps": 2, "noises": 3, "layers": "mid", "batch_size": size, "progress": progress}
+        score(tiny, images[:1], TEXTS[:3], **how)
+        bar, hidden = bars.pop()
+        assert bar.total == bar.n == 2 * 3 * -(-3 // size) and hidden != progress
 
 
 def test_time_grids():

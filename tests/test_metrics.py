@@ -1,5 +1,6 @@
 """Accuracy, paired differences, Winoground, recall and their intervals."""
 
+import itertools
 import math
 
 import numpy as np
@@ -39,6 +40,26 @@ def test_wilson_equals_the_known_interval():
     assert "n = 10" in str(found) and set(found.as_dict()) == {"value", "low", "high", "n"}
 
 
+def test_intervals_end_where_shares_do():
+    for n in range(1, 200):
+        none, all_of_it = accuracy(np.zeros(n)), accuracy(np.ones(n))
+        assert 0.0 <= none.low < 1e-12 and none.high < 1.0
+        assert all_of_it.low > 0.0 and 1 - 1e-12 < all_of_it.high <= 1.0
+
+
+@pytest.mark.parametrize("seeds", [None, 1, 3])
+def test_bootstrap_bounds_leave_out_a_fortieth_on_either_side(seeds):
+    """Of a normal mean: 1.96 standard errors below and above it, each bound by itself."""
+    a = np.random.default_rng(6).normal(size=100)
+    if seeds is None:
+        found = paired_difference(a, np.zeros(100), draws=8000)
+    else:  # seeds that say the same add nothing
+        found = seeds_difference(np.tile(a, (seeds, 1)), np.zeros((seeds, 100)), draws=8000)
+    error = a.std() / 10
+    assert (found.value - found.low) / error == pytest.approx(1.96, abs=0.1)
+    assert (found.high - found.value) / error == pytest.approx(1.96, abs=0.1)
+
+
 @pytest.mark.parametrize("method", ["wilson", "bootstrap"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_intervals_cover_the_truth_about_95_times_of_100(method, share):
@@ -74,8 +95,18 @@ def test_winoground_scores():
     chance = winoground(torch.rand(20000, 2, 2, generator=torch.Generator().manual_seed(0)))
     for key, want in (("text", 1 / 4), ("image", 1 / 4), ("group", 1 / 6)):
         assert chance[key].value == pytest.approx(want, abs=0.012)
-    with pytest.raises(ValueError, match="2 images, 2 texts"):
-        winoground(torch.zeros(3, 4))
+    for shape in ((3, 4), (3, 2, 3), (2, 2), (3, 2, 2, 1)):
+        with pytest.raises(ValueError, match="2 images, 2 texts"):
+            winoground(torch.zeros(shape))
+
+
+def test_every_tie_and_every_loss_of_a_winoground_group_is_seen():
+    """All tables of three levels: a half is won where both of its comparisons are, strictly."""
+    for a, b, c, d in itertools.product((0.0, 1.0, 2.0), repeat=4):
+        found = winoground(torch.tensor([[[a, b], [c, d]]]))
+        text, image = a > b and d > c, a > c and d > b
+        want = {"text": text, "image": image, "group": text and image}
+        assert {k: v.value for k, v in found.items()} == want, (a, b, c, d)
 
 
 def test_recall_at_k():
@@ -84,6 +115,9 @@ def test_recall_at_k():
     assert recall_at_k(scores, 2).value == pytest.approx(2 / 3)
     assert recall_at_k(scores, 3).value == 1.0
     assert recall_at_k(scores, 1, "text_to_image").value == pytest.approx(1 / 3)
+    best = torch.tensor([[1.0, 2.0, 3.0], [0.0, 4.0, 5.0], [-1.0, 0.0, 6.0]])  # of its column each
+    assert recall_at_k(best, 1, "text_to_image").value == 1.0
+    assert recall_at_k(best, 1, "image_to_text").value == pytest.approx(1 / 3)
     assert recall_at_k(torch.zeros(4, 4), 3).value == 0.0  # a constant score finds nothing
     for bad in ({"k": 0}, {"k": 4}, {"direction": "both"}):
         with pytest.raises(ValueError, match="k must|direction"):

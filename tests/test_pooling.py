@@ -93,6 +93,15 @@ def test_extra_logits_behind_a_closed_gate_change_nothing(lam):
     assert torch.allclose((ajar - closed).double(), gain, rtol=1e-4, atol=1e-5)
 
 
+def test_the_maximum_takes_in_what_stands_behind_open_gates():
+    logits, extra = torch.randn(6, 4), torch.randn(6, 3)
+    for gate in ([0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1e-9, 2.0]):
+        found = log_sum_exp(logits, math.inf, extra=extra, gate=torch.tensor(gate))
+        for row in range(6):
+            open_ones = [x for x, g in zip(extra[row].tolist(), gate, strict=True) if g > 0]
+            assert found[row].item() == max([*logits[row].tolist(), *open_ones])
+
+
 def test_the_plain_partition_is_bit_for_bit_the_one_of_torch():
     logits, _ = case(10.0, 77, False, 0.0)
     assert torch.equal(log_sum_exp(logits), torch.logsumexp(logits, -1))

@@ -21,6 +21,7 @@ from dsd_tutorial.projection import (
     end_states,
     fit_inverse,
     fit_random,
+    fitting,
     load_inverse,
     own_inverse,
     refine,
@@ -68,6 +69,14 @@ def test_calibration_measures_what_it_says(tiny):
     assert 1 <= found.repeats <= len(found.agreement) < tiny.context_length
     with pytest.raises(ValueError, match="two or more"):
         calibrate(tiny, ["a star"], progress=False)
+
+
+def test_two_texts_are_enough_to_calibrate_and_one_is_not(tiny):
+    found = calibrate(tiny, TEXTS[:2], progress=False)
+    assert found.n == 2 and found.spread > 0 and len(found.agreement) > 0
+    for few in ([], TEXTS[:1]):
+        with pytest.raises(ValueError, match=f"{len(few)} captions: need two or more"):
+            calibrate(tiny, few, progress=False)
 
 
 def test_repeats_stop_at_the_first_stranger(known):
@@ -164,6 +173,74 @@ def test_k_cancels_for_the_linear_inverse_and_not_for_the_prior(tiny, known, pai
         inverse = fit_inverse(tiny, method, calibration=known, pairs=pairs)
         other = replace(inverse, input_length=3 * inverse.input_length)
         assert torch.allclose(inverse(seen), other(seen), atol=1e-5) is cancels
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1.0, 1e3])
+def test_refinement_is_the_gradient_of_the_cosine_with_halved_rates(rate):
+    """Row by row, with the gradient of autograd."""
+    numbers = torch.Generator().manual_seed(5)
+    start, target, weight = (
+        torch.randn(n, k, generator=numbers, dtype=torch.float64)
+        for n, k in ((4, 6), (4, 5), (5, 6))
+    )
+    found = refine(start, target, weight, 7, rate)
+    for row, v, got in zip(start, target, found, strict=True):
+        h, pace = row / row.norm(), rate
+        for _ in range(7):
+            h.requires_grad_()
+            cosine = F.cosine_similarity(weight @ h, v, dim=0)
+            (uphill,) = torch.autograd.grad(cosine, h)
+            with torch.no_grad():
+                trial = F.normalize(h.detach() + pace * uphill, dim=0)
+                if F.cosine_similarity(weight @ trial, v, dim=0) > cosine:
+                    h = trial
+                else:
+                    h, pace = h.detach(), pace / 2
+        torch.testing.assert_close(got, row.norm() * h.detach(), atol=1e-9, rtol=1e-6)
+
+
+def test_a_fit_keeps_no_graph(known):
+    """Of a text tower that learns too: states, pairs and figures are numbers alone."""
+    from tiny_model import tiny_model
+
+    model = tiny_model()
+    for part in (model.text_encoder, model.clip):
+        part.requires_grad_()
+    collected = collect_pairs(model, n=3, progress=False)
+    found = [end_states(model, TEXTS), collected.state, collected.embedding, collected.projected]
+    measured = calibrate(model, TEXTS, progress=False)
+    assert not any(x.requires_grad for x in [*found, measured.mean, measured.covariance])
+
+
+def test_a_calibration_is_measured_where_none_is_given(tiny, known, monkeypatch):
+    asked = []
+
+    def measured(model, *, progress):
+        asked.append(progress)
+        return known
+
+    monkeypatch.setattr(fitting, "calibrate", measured)
+    matrix = torch.linalg.pinv(text_weight(tiny))
+    for make in (
+        lambda **how: fit_random(tiny, **how),
+        lambda **how: own_inverse(tiny, matrix, progress=False, **how),
+        lambda **how: fit_inverse(tiny, progress=False, **how),
+    ):
+        given, found = make(calibration=known), make()
+        assert found.length == given.length == known.length and asked.pop() is False
+        assert torch.equal(found.matrix, given.matrix) and not asked
+
+
+def test_what_an_inverse_says_of_itself(tiny, known, pairs):
+    fitted = fit_inverse(tiny, "direct", calibration=known, pairs=pairs, copies=3)
+    variance = pairs.pooled.double().var(0, correction=0).mean()
+    assert fitted.settings == {"lam": pytest.approx(0.01 * float(variance)), "pairs": 80}
+    assert repr(fitted) == (
+        f"Inverse(direct: pooled 48 -> text state 32, length {known.length:.4g}, 3 copies, "
+        f"lam={fitted.settings['lam']:.4g}, pairs=80)"
+    )
+    own = own_inverse(tiny, torch.linalg.pinv(text_weight(tiny)), calibration=known)
+    assert repr(own).endswith(f"length {known.length:.4g}, 31 copies)")
 
 
 def test_refinement_starts_where_it_says_and_only_improves(tiny, known, seen):

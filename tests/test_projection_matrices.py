@@ -245,3 +245,23 @@ def test_vit_h_takes_about_a_second_and_little_memory():
     rank = float((plus * w.T).sum())  # P W projects on what is kept: its trace is its rank
     assert rank == pytest.approx(kept(singular_values(w), 0.3), abs=1e-6)
     assert seconds < 4, f"{seconds:.1f} s of processor time"  # about 1 s on an idle core
+
+
+def test_a_direction_at_the_threshold_is_kept():
+    weight = torch.diag(torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64))
+    for threshold, inverted in ((2.0, [0.25, 0.5, 0.0]), (4.0, [0.25, 0.0, 0.0])):
+        found = truncated_pseudo_inverse(weight, threshold)
+        torch.testing.assert_close(found, torch.diag(torch.tensor(inverted, dtype=torch.float64)))
+        assert kept(torch.tensor([4.0, 2.0, 1.0]), threshold) == sum(x > 0 for x in inverted)
+
+
+def test_the_automatic_threshold_takes_any_scale():
+    for scale in (1e-20, 1e-6, 1e6, 1e20):
+        want = pytest.approx(scale / 2**0.5)
+        assert automatic_threshold(scale * torch.tensor([2.0, 1.0, 0.5], dtype=float)) == want
+
+
+def test_an_inverse_that_gives_nothing_misses_everything():
+    weight = torch.diag(torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64))
+    assert round_trip_error(weight, torch.zeros(3, 3)) == 1.0
+    assert round_trip_error(weight, weight.inverse()) == pytest.approx(0, abs=1e-7)

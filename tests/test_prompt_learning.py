@@ -1,6 +1,7 @@
 """Adapters: every one begins at the zero-shot score, leaves no trace, and can be learned."""
 
 import pytest
+import tiny_model as tiny_models
 import torch
 
 from dsd_tutorial.matching import score
@@ -224,3 +225,45 @@ def test_a_meter_counts_items_and_costs_add_up(tiny, items):
     assert list(total.as_dict()) == ["unet_passes", "parameters", "labels", "seconds"]
     with pytest.raises(ValueError, match="labels"):
         Cost(labels=-1)
+
+
+@pytest.fixture(scope="module")
+def short():
+    """A model with fewer positions than numbers per state, so that no axis passes for another."""
+    with pytest.MonkeyPatch.context() as patch:
+        plain = tiny_models.tiny_tokenizer
+        patch.setattr(tiny_models, "tiny_tokenizer", lambda: plain(24))
+        return tiny_models.tiny_model()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_adapters_know_positions_from_widths(short, items, name):
+    adapter = MAKERS[name](short, ONE)
+    plain = evaluate_items(short, items, None, ONE, progress=False)
+    got = evaluate_items(short, items, adapter, ONE, progress=False)
+    torch.testing.assert_close(got, plain, rtol=1e-6, atol=1e-6)
+    if name == "bias":
+        assert {tuple(p.shape) for p in adapter.parameters()} == {(4, 24)}
+    if name == "prefix":
+        assert {len(p) for p in adapter.gate.values()} == {4}
+        assert {tuple(p.shape[:2]) for p in adapter.key.values()} == {(4, 3)}
+
+
+def test_soft_prompts_fill_all_padding_there_can_be(tiny, short):
+    for model in (tiny, short):
+        most = model.context_length - 2
+        assert SoftPrompt(model, n=most).residual["padding"].shape == (most, 32)
+        assert SoftPrompt(model, n=1).residual["padding"].shape == (1, 32)
+        for n in (0, most + 1):
+            with pytest.raises(ValueError, match=f"n={n}: a context has 1 to {most}"):
+                SoftPrompt(model, n=n)
+
+
+def test_weights_on_another_adapter_leave_it_as_it_is(tiny):
+    assert HeadWeights(tiny, ONE).changes_text is False
+    for below, changes in ((LoRA(tiny), False), (SoftPrompt(tiny), True)):
+        adapter = HeadWeights(tiny, ONE, on=below)
+        assert adapter.changes_text is changes
+        assert [id(p) for p in adapter.learned()] == [id(adapter.theta)]
+        assert not any(p.requires_grad for p in below.parameters())
+        assert adapter.size == adapter.theta.numel() + below.size

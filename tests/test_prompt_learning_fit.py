@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsd_tutorial.attention import choose_layers
+from dsd_tutorial.matching.cost import Meter
 from dsd_tutorial.matching.parts import Components
 from dsd_tutorial.prompt_learning import (
     AdapterMismatch,
@@ -29,6 +30,10 @@ from dsd_tutorial.prompt_learning import (
     load,
     sources,
 )
+from dsd_tutorial.prompt_learning.adapters import Adapter
+from dsd_tutorial.prompt_learning.guards import Memory
+from dsd_tutorial.prompt_learning.loop import Loop
+from dsd_tutorial.prompt_learning.objectives import spread
 from dsd_tutorial.prompt_learning.scoring import item_pairs
 from dsd_tutorial.shapes.tasks import few_shot, make_task
 
@@ -121,6 +126,35 @@ def test_the_gradient_points_at_the_layer_that_knows(tiny, cached):
     assert gains[-1.0][2].abs() < 1e-5  # a layer that speaks against is not listened to
 
 
+@pytest.mark.parametrize("error", [False, True])
+@pytest.mark.parametrize("over", [("layer",), ("step", "head")])
+def test_guided_weights_share_out_one_and_none_is_negative(tiny, cached, over, error):
+    labelled, _, parts = cached
+    scoring = Scoring(time_steps=2, error_weight=0.5)
+    knowing = parts[1.0][0].by_mask["all"][:, :, 2].mean(-1)
+    part = dataclasses.replace(parts[1.0][0], errors=knowing)
+    adapter = gradient_guided(tiny, labelled, scoring, over=over, error=error, parts=part)
+    shares = [(1 + adapter.theta * adapter.unit) / adapter.unit]
+    if error:
+        shares.append(
+            (scoring.error_weight + adapter.theta_error * adapter.unit_error) / adapter.unit_error
+        )
+    for share in (share.detach() for share in shares):
+        assert bool((share > -1e-5).all()) and float(share.max()) > 0.01
+    assert float(sum(share.detach().sum() for share in shares)) == pytest.approx(1, abs=1e-4)
+
+
+def test_where_nothing_speaks_for_the_labels_the_plain_average_stays(tiny, cached):
+    labelled, _, parts = cached
+    same = torch.ones_like(parts[1.0][0].scores)
+    silent = dataclasses.replace(
+        parts[1.0][0], by_mask={"all": same}, errors=torch.zeros_like(parts[1.0][0].errors)
+    )
+    scoring = Scoring(time_steps=2)
+    adapter = gradient_guided(tiny, labelled, scoring, over=("layer",), error=True, parts=silent)
+    assert not adapter.theta.any() and not adapter.theta_error.any()
+
+
 def test_the_error_term_is_weighted_when_it_knows(tiny, cached):
     labelled, rest, parts = cached
     scoring = Scoring(time_steps=2)
@@ -132,6 +166,63 @@ def test_the_error_term_is_weighted_when_it_knows(tiny, cached):
     )  # fmt: skip
     assert found.accuracy > found.zero_shot[1] + 0.2  # here the error term speaks against
     assert adapter.error_weights(scoring).max() < 0 and adapter.size == 2 + 2
+
+
+@pytest.mark.parametrize("over", [("step",), ("layer",), ("step", "layer", "head")])
+@pytest.mark.parametrize("error", [True, False])
+def test_each_theta_moves_the_score_by_one_zero_shot_spread(tiny, cached, over, error):
+    """One against several weights of the error term too: each has the unit of its own part."""
+    labelled, _, parts = cached
+    scoring, part = Scoring(time_steps=2, error_weight=0.5), parts[1.0][0]
+    adapter = HeadWeights(tiny, scoring, over=over, error=error)
+
+    def pooled():
+        return adapter.pool(part.scores, part.errors, scoring)
+
+    def spread_of(scores):
+        rows = scores.detach().view(len(labelled.items), -1)
+        return spread(decisions(rows, labelled.shape, [i.correct for i in labelled.items])[0])
+
+    plain = pooled().detach()
+    adapter.calibrate(part.scores, part.errors, labelled, scoring)
+    torch.testing.assert_close(pooled().detach(), plain)  # at theta = 0 nothing moves
+    learned = dict(adapter.named_parameters())
+    sizes = {"step": 2, "layer": len(adapter.layers), "head": 4}
+    shape = tuple(n if axis in over else 1 for axis, n in sizes.items())
+    assert learned["theta"].shape == shape and ("theta_error" in learned) == error
+    if error:
+        assert learned["theta_error"].shape == (2 if "step" in over else 1,)
+    for name, parameter in learned.items():
+        for index in np.ndindex(*parameter.shape):
+            with torch.no_grad():
+                parameter[index] = 1.0
+                moved = pooled() - plain
+                parameter[index] = 0.0
+            assert spread_of(moved) == pytest.approx(spread_of(plain), rel=1e-3), (name, index)
+
+
+def test_units_are_measured_from_plain_thetas_each_time(tiny, cached):
+    labelled, _, parts = cached
+    scoring, part = Scoring(time_steps=2), parts[1.0][0]
+    adapter = HeadWeights(tiny, scoring, over=("layer",))
+    with torch.no_grad():
+        adapter.theta.normal_(generator=torch.Generator().manual_seed(0))
+    adapter.calibrate(part.scores, None, labelled, scoring)
+    once = adapter.unit.clone()
+    adapter.calibrate(part.scores, None, labelled, scoring)
+    assert torch.equal(adapter.unit, once)
+    whole = adapter.average.expand(2, -1, -1) * (1 + adapter.theta.detach())  # units of one
+    shares = [
+        (part.scores * adapter.average)[:, :, i].sum(-1).mean(-1) for i in range(len(once[0]))
+    ]
+
+    def spread_of(scores):
+        rows = scores.view(len(labelled.items), -1)
+        return spread(decisions(rows, labelled.shape, [i.correct for i in labelled.items])[0])
+
+    top = spread_of((part.scores * whole).sum((-1, -2)).mean(-1))
+    for unit, share in zip(once.flatten().tolist(), shares, strict=True):
+        assert unit == pytest.approx(top / spread_of(share), rel=1e-3)
 
 
 def test_softmax_weights_stay_an_average(tiny):
@@ -183,6 +274,56 @@ def test_the_best_step_on_validation_is_kept_and_zero_shot_is_a_candidate(tiny, 
     assert found.stopped == "patience" and len(states) == 4  # two checks without gain
     for name, value in adapter.state_dict().items():
         assert torch.equal(value, states[2][name])  # the state after step 2
+
+
+class Given:
+    """A source of batches whose validation answers are given: `Loop` alone is under test."""
+
+    def __init__(self, number, answers):
+        self.number, self.answers = number, iter(answers)
+
+    def batch(self, step):
+        scores = self.number * torch.tensor([[1.0, 0.0]])
+        return sources.Batch(scores, torch.tensor([0]), torch.zeros(()))
+
+    def validate(self):
+        return next(self.answers)
+
+
+class OneNumber(Adapter):
+    def __init__(self):
+        super().__init__()
+        self.number = torch.nn.Parameter(torch.ones(()))
+
+
+def looped(answers, steps, every=1, patience=None):
+    adapter = OneNumber()
+    loop = Loop(
+        adapter, Given(adapter.number, answers), infonce, steps, every, patience, 0.1, 0.0, 0.0,
+        Meter(), Memory(torch.device("cpu")),
+    )  # fmt: skip
+    loop.run(0.5, False)
+    return loop
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.4, 0.5, 0.6]), st.sampled_from([0.1, 0.2])), min_size=1,
+             max_size=9),
+    st.integers(1, 4),
+)  # fmt: skip
+def test_of_equal_steps_the_earliest_is_kept(answers, patience):
+    """Most accurate, then the lowest loss, then the earliest; `patience` idle checks end it."""
+    loop, best, at = looped(answers, len(answers) - 1, patience=patience), (0.0, 0.0), None
+    for step, (accuracy, loss) in enumerate(answers):
+        if at is None or (accuracy, -loss) > best:
+            best, at = (accuracy, -loss), step
+        if step and step - at >= patience:
+            break
+    assert (loop.best, loop.best_step) == (best, at)
+    assert [row["step"] for row in loop.rows] == list(range(step + 1))
+    stopped = step > 0 and step - at >= patience
+    assert loop.stopped == ("patience" if stopped else "end")
 
 
 def test_no_steps_is_zero_shot(tiny):
@@ -264,6 +405,88 @@ def test_all_candidates_of_a_step_share_one_step_and_one_noise(tiny, monkeypatch
             places.append(offered.index(item.texts[item.correct]))  # raises if it is not there
     assert len(set(places)) > 1  # the right one is not always first
     assert len({float(e.sum()) for _, e, _, _ in calls}) == 6  # fresh noise every step
+
+
+def passes_of(model, adapter, items, **how):
+    given = {"seed": 0, "batch_pairs": 8, "negatives": None, "drawing": False, "progress": False}
+    return sources.Passes(model, adapter, items, None, ONE, **{**given, **how})
+
+
+def test_a_step_takes_as_many_items_as_fit_and_one_at_least(tiny, monkeypatch):
+    def scores(model, items, *rest, **how):
+        return torch.rand(len(items.items), items.shape[0] * items.shape[1])
+
+    monkeypatch.setattr(sources, "evaluate_items", scores)
+    adapter = LoRA(tiny)
+    two, ten = few_shot("comvg", 3), few_shot("refcoco", 3)
+    for items, pairs, negatives, count, columns in (
+        (two, 1, None, 1, 2), (two, 3, None, 1, 2), (two, 4, None, 2, 2), (two, 99, None, 3, 2),
+        (two, 4, 1, 2, 2), (ten, 10, None, 1, 10), (ten, 20, None, 2, 10), (ten, 8, 3, 2, 4),
+        (ten, 8, 8, 1, 9), (ten, 20, 9, 2, 10), (ten, 20, 40, 2, 10),
+    ):  # fmt: skip
+        source = passes_of(tiny, adapter, items, batch_pairs=pairs, negatives=negatives)
+        assert (source.count, source.columns) == (count, columns), (pairs, negatives)
+
+
+def test_texts_are_encoded_once_where_nothing_changes_them(tiny):
+    items = few_shot("comvg", 1)
+    assert passes_of(tiny, SoftPrompt(tiny), items).contexts is None
+    kept = passes_of(tiny, LoRA(tiny), items).contexts
+    assert torch.equal(kept, tiny.encode_text(list(items.texts))) and not kept.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("task", "correct", "rows"),
+    [("comvg", [0, 1], [[0], [1]]), ("winoground", [0, 1], [[0, 3], [1, 2]])],
+)
+def test_the_drawing_loss_is_that_of_the_right_pairs(tiny, task, correct, rows):
+    source = passes_of(tiny, LoRA(tiny), few_shot(task, 2))
+    e = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    columns = source.columns
+    eps = e + torch.arange(1.0, 2 * columns + 1).view(-1, 1, 1, 1)  # pair k misses by k + 1
+    want = [(columns * i + k + 1) ** 2 for i, own in enumerate(rows) for k in own]
+    got = source._drawing(eps, e, torch.tensor(correct), 2)
+    assert got.item() == pytest.approx(sum(want) / len(want), rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_drawing_is_looked_at_where_it_counts(tiny, monkeypatch, weight):
+    calls, plain = [], sources.Passes._drawing
+
+    def drawing(self, *given):
+        calls.append(len(given))
+        return plain(self, *given)
+
+    monkeypatch.setattr(sources.Passes, "_drawing", drawing)
+    fit(tiny, LoRA(tiny), few_shot("comvg", 1), steps=1, diffusion_weight=weight, **QUICK)
+    assert len(calls) == (weight > 0)
+
+
+def test_validation_on_the_cache_keeps_no_graph(tiny, cached, monkeypatch):
+    labelled, rest, parts = cached
+    scoring, seen = Scoring(time_steps=2), []
+    source = sources.Cached(
+        tiny, HeadWeights(tiny, scoring), labelled, rest, scoring, parts[1.0], 0
+    )
+
+    def pooled(*given):
+        seen.append(torch.is_grad_enabled())
+        return sources_pooled(*given)
+
+    sources_pooled = sources.pooled
+    monkeypatch.setattr(sources, "pooled", pooled)
+    accuracy, loss = source.validate()
+    assert 0 <= accuracy <= 1 and loss > 0
+    assert source.batch(0).scores.requires_grad and seen == [False, True]
+
+
+def test_settings_at_the_edge_of_the_range_are_taken(tiny):
+    for how in ({"batch_pairs": 1, "margin": 0.0}, {"negatives": 1}):
+        found = fit(tiny, LoRA(tiny), few_shot("comvg", 1), steps=1, **{**QUICK, **how})
+        assert found.history["step"].tolist() == [0, 1]
+    for how in ({"batch_pairs": 0}, {"negatives": 0}):
+        with pytest.raises(ValueError, match="too small"):
+            fit(tiny, LoRA(tiny), few_shot("comvg", 1), steps=1, **{**QUICK, **how})
 
 
 def test_wrong_settings_of_a_fit_are_refused(tiny):
@@ -363,3 +586,21 @@ def test_files_of_another_model_or_shape_are_refused(tiny, tmp_path):
             load(folder, tiny)
     with pytest.raises(FileNotFoundError, match="adapter.json"):
         load(tmp_path, tiny)
+
+
+def test_a_missing_or_a_further_number_is_refused(tiny, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from dsd_tutorial.prompt_learning import save
+
+    folder = save(SoftPrompt(tiny, n=3), tiny, tmp_path / "several" / "below")
+    assert save(SoftPrompt(tiny, n=3), tiny, folder) == folder  # over what is there
+    file = folder / "adapter.safetensors"
+    whole = load_file(file)
+    for tensors, name in (
+        ({**whole, "more": torch.zeros(1)}, "more has shape .1,. in"),
+        ({"residual.start": whole["residual.start"]}, "residual.padding has shape none in"),
+    ):
+        save_file(tensors, file)
+        with pytest.raises(AdapterMismatch, match=name):
+            load(folder, tiny)

@@ -14,13 +14,18 @@ from dsd_tutorial.variation import (
     align,
     edit,
     edit_prompt,
+    edit_prompting,
     edit_sweep,
     image_to_prompt,
+    img2img_pipeline,
     nearest_text,
     prompt_to_prompt,
     sdedit,
+    states_to_edit,
     states_to_prompt,
 )
+from dsd_tutorial.variation.prompt_to_prompt import _SharedMaps, _states
+from dsd_tutorial.variation.varying import _end
 
 TEXT = "a blue circle on a white background"
 QUICK = {"steps": 2, "progress": False}
@@ -172,6 +177,37 @@ def test_what_cannot_go_together_with_gone(tiny, inverse, pictures, options, mes
         edit_prompt(tiny, pictures, TEXT, inverse, **options)
 
 
+@pytest.mark.parametrize("gone", ["a star", "", ["a star", "a ring"], ["", ""]])
+def test_where_all_go_or_none_the_sequence_may_end_behind(tiny, inverse, pictures, gone):
+    cut = edit_prompt(tiny, pictures, TEXT, inverse, gone=gone, fill="none", copies=3)
+    whole = edit_prompt(tiny, pictures, TEXT, inverse, gone=gone, fill="empty", copies=3)
+    stop = 4 if "".join(gone) else 3 + int(tiny.eos_positions(TEXT)[0])
+    assert cut.shape == (2, stop, 32)
+    torch.testing.assert_close(cut, whole[:, :stop])
+
+
+class Words:
+    """Two texts of other lengths, with more positions than numbers per state."""
+
+    def encode_text(self, texts):
+        return torch.stack([torch.arange(27.0).view(9, 3) + 100 * len(text) for text in texts])
+
+    def eos_positions(self, texts):
+        return torch.tensor([len(text) for text in texts])
+
+
+@pytest.mark.parametrize("texts", [["abc"], ["a", "abcdef"]])
+def test_a_neutral_text_is_counted_from_its_end(texts):
+    ends, like = torch.tensor([2, 5]), torch.zeros(2, 9, 3)
+    found = edit_prompting._shifted(Words(), texts, ends, like, 2)
+    for i, end in enumerate(ends.tolist()):
+        text = texts[i % len(texts)]
+        states = Words().encode_text([text])[0]
+        for at in range(9):
+            source = min(max(at - end + len(text), 0), 8)
+            assert torch.equal(found[i, at], states[source])
+
+
 def test_the_nearest_text_is_clips_own_choice(tiny, pictures):
     texts = ["a red circle", "a star", "a blue square on a black background"]
     seen = F.normalize(tiny.encode_clip_image(pictures).embedding, dim=-1)
@@ -191,6 +227,8 @@ def test_texts_and_pictures_pair_up(tiny, inverse, pictures):
         torch.testing.assert_close(both[i : i + 1], alone, atol=1e-5, rtol=1e-4)
     several = edit_prompt(tiny, pictures[:1], texts, inverse)
     torch.testing.assert_close(several[0], both[0], atol=1e-5, rtol=1e-4)
+    listed = edit_prompt(tiny, [to_pil(x)[0] for x in pictures.split(1)], texts, inverse)
+    torch.testing.assert_close(listed, both, atol=0.05, rtol=0)
     by_pil = edit_prompt(tiny, to_pil(pictures)[0], TEXT, inverse)
     torch.testing.assert_close(by_pil, both[:1], atol=0.05, rtol=0)  # a PIL picture has 256 values
     assert edit_prompt(tiny, pictures, "", inverse, copies=31).shape[1] == 32
@@ -295,7 +333,35 @@ def test_sdedit_takes_any_size_and_says_what_is_wrong(tiny, pictures):
         sdedit(tiny, pictures, tiny.encode_text(TEXT)[:, :9], **QUICK)
 
 
+def test_the_pipeline_is_the_parts_of_the_model_and_says_nothing(tiny, capsys):
+    pipeline = img2img_pipeline(tiny)
+    assert pipeline.unet is tiny.unet and pipeline.vae is tiny.vae and pipeline.tokenizer is None
+    assert pipeline.config.requires_safety_checker is False
+    assert type(pipeline.scheduler) is type(tiny.scheduler)
+    assert pipeline._progress_bar_config == {"disable": True}
+    assert capsys.readouterr() == ("", "")
+
+
 # -- prompt-to-prompt --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [4, 6])
+def test_shared_maps_by_hand(rows):
+    """Of two pairs, [..., sources, targets]: new tokens keep their share, others take the old."""
+    numbers = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, 3, 5, 4, generator=numbers)
+    aligned = torch.tensor([[0, 2, -1, 3], [1, -1, -1, 0]])
+    maps = _SharedMaps(aligned, until=2)
+    found = maps(logits, "any")
+    assert torch.equal(found[:-2], logits[:-2])
+    own, source = logits[-2:].softmax(-1), logits[-4:-2].softmax(-1)
+    for pair in range(2):
+        for token, old in enumerate(aligned[pair].tolist()):
+            want = own[pair, ..., token] if old < 0 else source[pair, ..., old]
+            torch.testing.assert_close(found[pair - 2, ..., token].exp(), want)
+    for index, alters in ((0, True), (1, False), (2, False)):
+        maps.count(index, "timestep", "latents")
+        assert torch.equal(maps(logits, "any"), logits) != alters
 
 
 def positions(model, text, word):
@@ -367,10 +433,40 @@ def test_many_pairs_go_side_by_side_and_prompts_may_be_states(tiny, inverse, pic
     assert found.shape == (2, 3, 64, 64)
     want = tiny.sample(embeddings=states[None], guidance=2.0, seed=3, **QUICK)
     torch.testing.assert_close(found[:1], want, atol=1e-4, rtol=0)
+    pair = prompt_to_prompt(tiny, states[None], TEXT, seed=3, **options)
+    assert pair.shape == (1, 2, 3, 64, 64) and torch.equal(pair[0], found)
     for wrong, message in (
         ((TEXT, TEXT, {"share": 1.1}), "plain sampling"),
+        ((TEXT, TEXT, {"share": -0.1}), "plain sampling"),
         ((sources, targets[:2], {}), "3 sources and 2 targets"),
         ((states[:7], TEXT, {}), "need 32"),
     ):
         with pytest.raises(ValueError, match=message):
             prompt_to_prompt(tiny, *wrong[:2], **{**options, **wrong[2]})
+
+
+def test_one_prompt_or_a_batch_of_them_are_states_already(tiny):
+    states = torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(_states(tiny, states), states)
+    assert torch.equal(_states(tiny, states[0]), states[:1])
+    for wrong in (states[:, :31], states[0, :31]):
+        with pytest.raises(ValueError, match="prompts of 31 positions: need 32"):
+            _states(tiny, wrong)
+
+
+def test_prompts_carry_no_graph(inverse, pictures, h):
+    """Of a model that learns too, so that drawing from a prompt keeps nothing alive."""
+    model = tiny_model()
+    for part in (model.text_encoder, model.clip, model.unet, model.vae):
+        part.requires_grad_()
+    h = h.clone().requires_grad_()
+    found = [
+        states_to_prompt(model, h),
+        image_to_prompt(model, pictures, inverse),
+        edit_prompt(model, pictures, TEXT, inverse),
+        states_to_edit(model, h, TEXT),
+        _states(model, TEXT),
+        _end(model, TEXT, inverse, None),
+        sdedit(model, pictures[:1], TEXT, strength=0.5, **QUICK),
+    ]
+    assert not any(prompt.requires_grad for prompt in found)

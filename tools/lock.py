@@ -1,8 +1,8 @@
 """The lock: exact versions of everything the course installs, on three systems.
 
-`python -m tools.lock` walks from pyproject.toml (all extras) through the metadata of the packages
-installed here, once per system and Python, and writes `requirements.lock`. What only another
-system needs (colorama, pywinpty, appnope, ...) is asked of pip and marked for that system.
+`python -m tools.lock` walks from pyproject.toml (extras, but for `UNLOCKED`) through metadata of
+the packages installed here, once per system and Python, and writes `requirements.lock`. What only
+another system needs (colorama, pywinpty, appnope, ...) is asked of pip and marked for that system.
 A build tag such as `+cpu` is dropped, so that each system takes the wheel it has; what the CUDA
 build of torch needs on top is left to pip.
 """
@@ -28,6 +28,7 @@ SYSTEMS = {
     "win32": ("Windows", "nt", "AMD64", "win_amd64"),
 }
 PYTHONS = ("3.11", "3.12", "3.13")
+UNLOCKED = ("mutants",)  # extras of the laboratory, which the course does not install
 BUILD = "setuptools"  # builds the package itself, also where there is no network
 HEADER = "# Written by `make lock` from pyproject.toml; exact versions for Linux, macOS, Windows.\n"
 Target = tuple[str, str]  # (system, Python)
@@ -128,9 +129,11 @@ def marker(targets: set[Target]) -> str:
 
 
 def direct(root: Path = ROOT) -> list[Requirement]:
-    """All that pyproject.toml names: dependencies, every extra, and what builds the package."""
+    """All that the course asks for: dependencies, its extras, and what builds the package."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    extras = project["optional-dependencies"]
+    asked = itertools.chain(*(extras[name] for name in extras if name not in UNLOCKED))
+    lines = [*project["dependencies"], *asked]
     return [Requirement(line) for line in [*lines, BUILD]]
 
 

@@ -6,6 +6,7 @@ method of the course runs on it unchanged.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsd_tutorial.datasets.sources import MissingDataError
+from dsd_tutorial.datasets.sources import MissingDataError, inside
 from dsd_tutorial.shapes.task_items import Item
 from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion.pixels import to_tensor
@@ -23,34 +24,38 @@ FITS = {
     "whole": "both sides are resized to the model's: nothing a caption may name is cut away",
     "crop": "shorter side resized, centre cropped, as Stable Diffusion was trained",
 }
+# what is tried, in this order: Pillow knows more, of which one (EPS) would start another program
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
+PLAIN = ("L", "RGB", "RGBA", "CMYK")  # modes that Pillow reduces as they are
 _OPAQUE = ("1", "L", "RGB", "CMYK", "YCbCr", "LAB", "HSV", "P")
+_SIXTEEN = np.round(np.arange(65536) / 257).astype(np.uint8)  # 16 bits -> 8
+
+
+class PictureError(ValueError):
+    """A file is there and gives no picture; the message names it, `why` is the reason alone."""
+
+    def __init__(self, message: str, why: str = ""):
+        super().__init__(message)
+        self.why = why
 
 
 @dataclass(frozen=True)
 class Picture:
     """A file, or a box (left, top, right, bottom in pixels) of it; `name` is what tells it apart.
 
-    The same in every folder: where the file lies is no part of what it is.
+    The same in every folder: where the file lies is no part of what it is. `within` is a folder
+    that the file must not lead out of, `told` the file and line that name it, for messages.
     """
 
     name: str
     path: Path = field(repr=False, compare=False)
     box: tuple[float, float, float, float] | None = None
+    within: Path | None = field(default=None, repr=False, compare=False)
+    told: str = field(default="", repr=False, compare=False)
 
     def open(self) -> Any:
-        """Return an upright RGB picture (PIL) of any stored mode; transparent parts become white.
-
-        Raises MissingDataError if the file is gone, ValueError if it is no picture.
-        """
-        from PIL import Image, ImageOps, UnidentifiedImageError
-
-        try:
-            with Image.open(self.path) as stored:
-                picture = to_rgb(ImageOps.exif_transpose(stored))
-        except FileNotFoundError:
-            raise MissingDataError(f"the picture {self.path} is missing") from None
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{self.path} cannot be read as a picture: {error}") from None
+        """Return it as `open_picture` does, cut to the box. Raises the same errors."""
+        picture = open_picture(self.path, within=self.within, told=self.told)
         return picture if self.box is None else picture.crop(_inside(self.box, picture.size))
 
     def load(self, side: int, fit: str = "whole") -> Tensor:
@@ -63,8 +68,85 @@ class Picture:
         return to_tensor(picture, side)
 
 
+def open_picture(
+    path: Path, *, within: Path | None = None, told: str = "", least: int | None = None
+) -> Any:
+    """Return an upright RGB picture (PIL) of any stored mode, as `to_rgb` makes it.
+
+    Turned as its EXIF says; of an animation, or of several pages, the first. Colour profiles are
+    not applied. A picture much larger than `least` pixels on its shorter side is reduced towards
+    that while it is decoded. What follows its links out of the folder `within` is not opened.
+    Raises MissingDataError if there is no such file, PictureError if it is no picture, is damaged,
+    or has more pixels than Pillow takes for safe; `told` is said first in both.
+    """
+    from PIL import Image, ImageOps
+
+    told = f"{told}: " if told else ""
+    real = path if within is None else inside(path, within)
+    if real is None:
+        raise PictureError(
+            f"{told}{path} lies outside {within}, where nothing is opened: copy the picture into "
+            "the folder.",
+            "a link that leads out of the folder: copy the picture into it",
+        )
+    if not _is_file(real):
+        raise MissingDataError(f"{told}the picture {path} is missing, or is no file")
+    Image.init()
+    try:
+        with warnings.catch_warnings():
+            # beyond this many pixels Pillow only warns, and would then fill the memory
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(real, formats=[f for f in FORMATS if f in Image.OPEN]) as stored:
+                if least is not None:
+                    stored.draft("RGB", (least, least))  # a JPEG is decoded small
+                upright = ImageOps.exif_transpose(_reduced(stored, least))
+                return _reduced(to_rgb(upright), least)
+    except Exception as error:  # Pillow raises many kinds, from OSError to SyntaxError
+        why, remedy = _fault(error)
+        raise PictureError(
+            f"{told}{path} cannot be read as a picture ({why}): {remedy}, or leave it out.", why
+        ) from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()  # no folder, and no pipe, which would be waited for
+    except (OSError, ValueError):
+        return False
+
+
+def _reduced(picture: Any, side: int | None) -> Any:
+    """Return a picture whose shorter side is at least `side` and less than twice that, if larger.
+
+    Deep and palette modes keep their size: Pillow would not average them.
+    """
+    factor = 1 if side is None else min(picture.size) // side
+    if factor < 2 or picture.mode not in PLAIN:
+        return picture
+    smaller = picture.reduce(factor)
+    smaller.info = dict(picture.info)  # a transparent colour is told there
+    smaller.getexif().update(picture.getexif())
+    return smaller
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """Return what is wrong with a picture, and what helps."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "no picture that Pillow can read", "save it as PNG or JPEG"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        most = Image.MAX_IMAGE_PIXELS / 1e6
+        return f"too large, more than {most:.3g} million pixels", "make it smaller"
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    return said, "save it anew as PNG or JPEG"
+
+
 def to_rgb(picture: Any) -> Any:
-    """Return an RGB copy of a PIL picture: 16-bit grey is scaled, transparency laid over white."""
+    """Return an RGB copy of a PIL picture: 16-bit grey is scaled, transparency laid over white.
+
+    Raises ValueError for numbers of unknown scale: integers not in 0..65535, others not in 0..255.
+    """
     from PIL import Image
 
     if picture.mode in ("RGBA", "LA", "La", "RGBa", "PA") or (
@@ -76,13 +158,18 @@ def to_rgb(picture: Any) -> Any:
     if picture.mode in _OPAQUE:
         return picture.convert("RGB")
     # deep grey ("I;16", "I", "F"): Pillow's own conversion would cut at 255, not scale
-    values = np.asarray(picture, dtype=np.float64)
+    values = np.asarray(picture)
+    low, high = values.min(initial=0), values.max(initial=0)
+    most = 255 if picture.mode == "F" else 65535
+    if not (low >= 0 and high <= most):  # written so that NaN is refused too
+        raise ValueError(f"its values, {low:g} to {high:g}, have no known scale; need 0 to {most}")
     if picture.mode == "F":
-        most = 1.0 if values.max(initial=0) <= 1 else 255.0
+        grey = (values * (255 if high <= 1 else 1)).round().astype(np.uint8)
     else:
-        most = 65535.0
-    grey = (values / most).clip(0, 1) * 255
-    return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+        grey = _SIXTEEN[values]
+    if isinstance(clear := picture.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
 
 
 @dataclass(frozen=True)

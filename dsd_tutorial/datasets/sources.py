@@ -34,6 +34,22 @@ class MissingDataError(FileNotFoundError):
     """A file of a benchmark is not where it was looked for; nothing is ever downloaded."""
 
 
+class ItemsFileError(ValueError):
+    """A file of items, or one line of it, cannot be used; the message names both and says why."""
+
+
+def inside(path: Path, folder: Path) -> Path | None:
+    """Return where `path` really lies, all links followed, or None if that is not in `folder`.
+
+    Nothing is opened to find out.
+    """
+    try:
+        real = path.resolve()
+        return real if real.is_relative_to(folder.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # links in a circle, no name of a file at all
+        return None
+
+
 def find_file(dataset: str, folder: Path | str, names: Sequence[str]) -> Path:
     """Return the first of `folder`/`names` that exists; `folder` may be the file itself.
 

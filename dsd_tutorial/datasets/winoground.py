@@ -10,31 +10,66 @@ import json
 from pathlib import Path
 
 from dsd_tutorial.datasets.pictures import Picture, PictureTask
-from dsd_tutorial.datasets.sources import find_file, find_image, report_missing, row_random, some
+from dsd_tutorial.datasets.sources import (
+    ItemsFileError,
+    find_file,
+    find_image,
+    report_missing,
+    row_random,
+    some,
+)
 from dsd_tutorial.shapes.task_items import Item
 
 FILES = ("examples.jsonl", "data/examples.jsonl")
 KEYS = ("image_0", "image_1", "caption_0", "caption_1")
 
 
-def json_lines(file: Path, keys: tuple[str, ...]) -> list[dict]:
-    """Return the objects of a jsonl file, in order; blank lines are skipped.
+def json_lines(file: Path, keys: tuple[str, ...]) -> list[tuple[int, dict]]:
+    """Return (line, object) of each object of a jsonl file, in order, lines counted from 1.
 
-    Raises ValueError, with the line, for anything that is no object with these keys.
+    Blank lines are skipped, and a byte-order mark is no part of the first. Raises ItemsFileError,
+    with the line, for anything that is no object with these keys, or is not UTF-8.
     """
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}, line {number}: not JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise ItemsFileError(
+                f"{file}, line {number}: not JSON ({error}); write one whole object per line."
+            ) from None
         lacking = [key for key in keys if not isinstance(row, dict) or key not in row]
         if lacking:
-            raise ValueError(f"{file}, line {number}: no {', '.join(lacking)} in it")
-        rows.append(row)
+            raise ItemsFileError(
+                f"{file}, line {number}: no {', '.join(lacking)} in it; each line is an object "
+                f"with {', '.join(keys)}."
+            )
+        rows.append((number, row))
     return rows
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a text file in UTF-8, whatever system wrote it."""
+    try:
+        stored = file.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ItemsFileError(
+            f"{file} cannot be read ({reason}): give a file you may read."
+        ) from None
+    try:
+        text = stored.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = stored.count(b"\n", 0, error.start) + 1
+        raise ItemsFileError(
+            f"{file}, line {line}: not UTF-8 (byte {error.start} of the file): save it in that "
+            "encoding."
+        ) from None
+    # not splitlines(), which also cuts at U+2028 and others that may stand within a JSON string
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line.removeprefix("\ufeff") for line in lines]  # also where files were joined
 
 
 def read_winoground(
@@ -53,7 +88,7 @@ def read_winoground(
     """
     file = find_file("winoground", folder, FILES)
     roots = [Path(images)] if images else [file.parent / "images", file.parent]
-    rows = some(list(enumerate(json_lines(file, KEYS))), n, seed)
+    rows = some(list(enumerate(row for _, row in json_lines(file, KEYS))), n, seed)
     names = {str(row[key]) for _, row in rows for key in KEYS[:2]}
     paths = {name: find_image(roots, (f"{name}.png", name, f"{name}.jpg")) for name in names}
     report_missing("winoground", sorted(k for k, v in paths.items() if v is None), roots)
