@@ -89,7 +89,7 @@ def ensure_environment() -> None:
 
 def run(python: Path, rest: list[str]) -> int:
     """Execute every notebook at its defaults into build/: notebooks, HTML, run.json."""
-    return call(python, "-m", "dsd_tutorial.running", "--html", "--output", "build", *rest)
+    return call(python, "-m", "dsd_tutorial.course.running", "--html", "--output", "build", *rest)
 
 
 def test(python: Path, rest: list[str]) -> int:
@@ -108,7 +108,7 @@ def test(python: Path, rest: list[str]) -> int:
     call(
         python,
         "-m",
-        "dsd_tutorial.running",
+        "dsd_tutorial.course.running",
         "--output",
         output,
         "--parameters",
@@ -142,12 +142,24 @@ def test(python: Path, rest: list[str]) -> int:
 
 def foreign(python: Path, rest: list[str]) -> int:
     """Run every notebook on two foreign models with random weights: a 1.x and a 2.x."""
-    return call(python, "-m", "tools.foreign", *rest)
+    return call(python, "-m", "lab.upkeep.foreign", *rest)
 
 
 def mutants(python: Path, rest: list[str]) -> int:
     """Plant small faults and count which tests notice; resumable (extra `mutants`)."""
-    return call(python, "-m", "tools.mutants", *rest)
+    return call(python, "-m", "lab.upkeep.mutants", *rest)
+
+
+def train(python: Path, rest: list[str]) -> int:
+    """Train one part of the embedded model: `make train ARGS="unet --output build/shapes-sd"`."""
+    return call(python, "-m", "lab", "train", *rest)
+
+
+def tables(python: Path, rest: list[str]) -> int:
+    """Measure every table in results/ again; hours, and each goes on where it was stopped."""
+    for name in ("model", "few-shot", "projection", "editing", "customization"):
+        call(python, "-m", "lab", "measure", name, *rest)
+    return 0
 
 
 def lab(python: Path, rest: list[str]) -> int:
@@ -160,38 +172,53 @@ def lab(python: Path, rest: list[str]) -> int:
 
 
 def lint(python: Path, rest: list[str]) -> int:
-    """Check the style of every Python file."""
-    return call(python, "-m", "ruff", "check", ".", *rest)
+    """Check the style of every Python file, and which way imports go."""
+    call(python, "-m", "ruff", "check", ".", *rest)
+    return call(python, "-c", "from importlinter.cli import lint_imports_command as c; c()")
 
 
 def strip(python: Path, rest: list[str]) -> int:
     """Take outputs, counters and private metadata out of notebooks/ before a commit."""
-    return call(python, "-m", "tools.strip", *rest)
+    return call(python, "-m", "lab.upkeep.strip", *rest)
 
 
 def lock(python: Path, rest: list[str]) -> int:
     """Write requirements.lock from pyproject.toml and what `.venv` holds."""
-    return call(python, "-m", "tools.lock", *rest)
+    return call(python, "-m", "lab.upkeep.lock", *rest)
 
 
 def environments(python: Path, rest: list[str]) -> int:
     """Write environment.yml and binder/environment.yml from pyproject.toml."""
-    return call(python, "-m", "tools.environments", *rest)
+    return call(python, "-m", "lab.upkeep.environments", *rest)
 
 
 def readme(python: Path, rest: list[str]) -> int:
     """Put the minutes and memory of the last `run` into results/ and the README."""
-    return call(python, "-m", "tools.readme", *rest)
+    return call(python, "-m", "lab.upkeep.readme", *rest)
 
 
 def picture(python: Path, rest: list[str]) -> int:
     """Draw the README's picture with the embedded model."""
-    return call(python, "-m", "tools.picture", *rest)
+    return call(python, "-m", "lab.upkeep.picture", *rest)
 
 
 COMMANDS = {
     f.__name__: f
-    for f in (run, test, foreign, mutants, lab, lint, strip, lock, environments, readme, picture)
+    for f in (
+        run,
+        test,
+        foreign,
+        mutants,
+        train,
+        tables,
+        lab,
+        lint,
+        strip,
+        lock,
+        environments,
+        readme,
+        picture,
+    )  # fmt: skip
 }
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from .notebooks import NotebookNotFound, repository
-from .saving import OutputError, require_writable
+from dsd_tutorial.course.notebooks import NotebookNotFound, repository
+from dsd_tutorial.saving import OutputError, require_writable
 
 PACKAGE = "dsd-tutorial"
 OLDEST, NEWEST = (3, 11, 5), (3, 13)
@@ -139,9 +139,14 @@ def check_device() -> Finding:
 
 def check_weights(folder: Path | None = None) -> Finding:
     """Whether the embedded model is complete and every file is the one that was published."""
-    from .registry import EMBEDDED_FOLDER, REGISTRY, ChecksumError, MissingModelError
-    from .stable_diffusion.checksums import verify
-    from .stable_diffusion.files import require_complete
+    from dsd_tutorial.stable_diffusion.checksums import verify
+    from dsd_tutorial.stable_diffusion.files import require_complete
+    from dsd_tutorial.stable_diffusion.registry import (
+        EMBEDDED_FOLDER,
+        REGISTRY,
+        ChecksumError,
+        MissingModelError,
+    )
 
     folder = EMBEDDED_FOLDER if folder is None else folder
     entry = REGISTRY["shapes-sd"]
@@ -270,7 +275,7 @@ def check_sampling() -> Finding:
     begin = time.perf_counter()
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        from .stable_diffusion import load_model
+        from dsd_tutorial.stable_diffusion import load_model
 
         model = load_model("shapes-sd")
         images = model.sample(["a red circle"], steps=4, seed=0, progress=False)

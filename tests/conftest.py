@@ -33,8 +33,8 @@ def leaves_the_shared_model_alone():
 @pytest.fixture(scope="session")
 def shapes_sd():
     """The embedded model, trained; tests that need it are skipped where the weights are absent."""
-    from dsd_tutorial.registry import MissingModelError
     from dsd_tutorial.stable_diffusion import load_model
+    from dsd_tutorial.stable_diffusion.registry import MissingModelError
 
     try:
         return load_model("shapes-sd", device="cpu")

@@ -47,9 +47,9 @@ def real_model(name: str):
     from transformers.models.clip.configuration_clip import CLIPConfig
     from transformers.models.clip.modeling_clip import CLIPModel, CLIPTextModel
 
-    from dsd_tutorial.registry import REGISTRY
     from dsd_tutorial.stable_diffusion import StableDiffusion
     from dsd_tutorial.stable_diffusion.pixels import ImageSettings
+    from dsd_tutorial.stable_diffusion.registry import REGISTRY
 
     size = SIZES[name]
     tokenizer = tiny_tokenizer(77)

@@ -5,16 +5,22 @@ with observe(model, layers=["mid.0", "up"]) as seen:
 seen.scores["mid.0"]                                     # (batch, heads, pixels)
 """
 
+from dsd_tutorial.attention.heatmaps import heat_maps, pointing_game, token_heat
 from dsd_tutorial.attention.layers import (
     choose_layers,
     cross_attention_layers,
     cross_attention_paths,
 )
 from dsd_tutorial.attention.observing import NothingCaptured, alter, observe
+from dsd_tutorial.attention.pooling import log_sum_exp
 from dsd_tutorial.attention.processors import AlteredAttnProcessor, Prefix
+from dsd_tutorial.attention.token_masks import token_mask, word_positions
 from dsd_tutorial.attention.watching import Observation
 
 __all__ = [
+    "heat_maps",
+    "pointing_game",
+    "token_heat",
     "AlteredAttnProcessor",
     "NothingCaptured",
     "Observation",
@@ -23,5 +29,8 @@ __all__ = [
     "choose_layers",
     "cross_attention_layers",
     "cross_attention_paths",
+    "log_sum_exp",
     "observe",
+    "token_mask",
+    "word_positions",
 ]

@@ -20,9 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dsd_tutorial.attention.layers import (
-    choose_layers,
-)
+from dsd_tutorial.attention.layers import choose_layers
 from dsd_tutorial.attention.pooling import Normalise
 from dsd_tutorial.attention.processors import AlteredAttnProcessor, Edit, FusedAttnProcessor, Prefix
 from dsd_tutorial.attention.watching import STOCK, Masks, Observation, Request, Watch, check_masks

@@ -13,6 +13,7 @@ from typing import Any
 
 from dsd_tutorial.datasets.comvg import comvg_rows, read_comvg
 from dsd_tutorial.datasets.own import read_folder
+from dsd_tutorial.datasets.own_pictures import read_pictures
 from dsd_tutorial.datasets.pictures import Picture, PictureTask
 from dsd_tutorial.datasets.refcocog import read_refcocog
 from dsd_tutorial.datasets.sources import SOURCES, MissingDataError
@@ -40,16 +41,17 @@ def read_dataset(name: str, folder: Path | str, **settings: Any) -> PictureTask:
 
 
 __all__ = [
-    "READERS",
-    "SOURCES",
     "MissingDataError",
     "Picture",
     "PictureTask",
+    "READERS",
+    "SOURCES",
     "comvg_rows",
     "draw_items",
     "read_comvg",
     "read_dataset",
     "read_folder",
+    "read_pictures",
     "read_refcocog",
     "read_vqav2",
     "read_winoground",

@@ -1,6 +1,24 @@
 """How well a text fits an image, by cross-attention, by prediction error, or by both."""
 
+from dsd_tutorial.matching.metrics import (
+    Interval,
+    accuracy,
+    paired_difference,
+    recall_at_k,
+    seeds_difference,
+)
 from dsd_tutorial.matching.parts import Components, components, pass_components
 from dsd_tutorial.matching.scoring import score, score_pairs
 
-__all__ = ["Components", "components", "pass_components", "score", "score_pairs"]
+__all__ = [
+    "Components",
+    "Interval",
+    "accuracy",
+    "components",
+    "paired_difference",
+    "pass_components",
+    "recall_at_k",
+    "score",
+    "score_pairs",
+    "seeds_difference",
+]

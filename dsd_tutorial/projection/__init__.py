@@ -26,6 +26,13 @@ from dsd_tutorial.projection.matrices import (
     round_trip_error,
     truncated_pseudo_inverse,
 )
+from dsd_tutorial.projection.references import (
+    References,
+    centered_one,
+    choose_inverses,
+    cosines,
+    reference_sets,
+)
 from dsd_tutorial.projection.spectrum import (
     automatic_threshold,
     energy_kept,
@@ -35,18 +42,22 @@ from dsd_tutorial.projection.spectrum import (
 )
 
 __all__ = [
-    "METHODS",
     "Calibration",
     "Inverse",
+    "METHODS",
     "OrientationError",
     "Pairs",
     "PenultimateLayerError",
+    "References",
     "WrongClipError",
     "automatic_threshold",
     "calibrate",
+    "centered_one",
     "check_orientation",
+    "choose_inverses",
     "clip_digest",
     "collect_pairs",
+    "cosines",
     "end_states",
     "energy_kept",
     "fit_inverse",
@@ -56,6 +67,7 @@ __all__ = [
     "load_inverse",
     "own_inverse",
     "procrustes",
+    "reference_sets",
     "refine",
     "ridge_inverse",
     "ridge_map",

@@ -13,6 +13,7 @@ from dsd_tutorial.prompt_learning.files import AdapterMismatch, load, save
 from dsd_tutorial.prompt_learning.fit import Fit, fit
 from dsd_tutorial.prompt_learning.guided import gradient_guided
 from dsd_tutorial.prompt_learning.lora import LoRA
+from dsd_tutorial.prompt_learning.methods import make_method
 from dsd_tutorial.prompt_learning.objectives import decisions, hinge, infonce
 from dsd_tutorial.prompt_learning.scoring import (
     Scoring,
@@ -42,6 +43,7 @@ __all__ = [
     "infonce",
     "item_components",
     "load",
+    "make_method",
     "pass_scores",
     "save",
 ]

@@ -3,7 +3,17 @@
 Everything in it is known exactly, so that a claim about a model becomes a measurement.
 """
 
-from dsd_tutorial.shapes.captions import Description, Phrase, describe, parse
+from dsd_tutorial.shapes.alternatives import alternatives
+from dsd_tutorial.shapes.captions import (
+    Description,
+    Phrase,
+    caption,
+    describe,
+    full_description,
+    parse,
+)
+from dsd_tutorial.shapes.domains import DOMAINS, domain_scenes
+from dsd_tutorial.shapes.judge import judge, matches
 from dsd_tutorial.shapes.render import render
 from dsd_tutorial.shapes.scene import (
     BACKGROUNDS,
@@ -12,28 +22,48 @@ from dsd_tutorial.shapes.scene import (
     HELD_OUT_PAIRS,
     HELD_OUT_SHAPES,
     HELD_OUT_TEXTURES,
+    INVERSE,
+    POSITIONS,
     RELATIONS,
     SHAPES,
+    SIZES,
     Scene,
     Thing,
+    iterate_scenes,
     random_scenes,
 )
+from dsd_tutorial.shapes.tasks import TASKS, few_shot, make_task, validation_set
 
 __all__ = [
     "BACKGROUNDS",
     "COLORS",
+    "DOMAINS",
+    "Description",
     "HELD_OUT_COLORS",
     "HELD_OUT_PAIRS",
     "HELD_OUT_SHAPES",
     "HELD_OUT_TEXTURES",
+    "INVERSE",
+    "POSITIONS",
+    "Phrase",
     "RELATIONS",
     "SHAPES",
-    "Description",
-    "Phrase",
+    "SIZES",
     "Scene",
+    "TASKS",
     "Thing",
+    "alternatives",
+    "caption",
     "describe",
+    "domain_scenes",
+    "few_shot",
+    "full_description",
+    "iterate_scenes",
+    "judge",
+    "make_task",
+    "matches",
     "parse",
     "random_scenes",
     "render",
+    "validation_set",
 ]

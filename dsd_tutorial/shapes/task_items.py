@@ -14,13 +14,7 @@ from functools import cache, lru_cache
 from itertools import permutations, product
 
 from dsd_tutorial.shapes.captions import Description, Phrase, full_description
-from dsd_tutorial.shapes.scene import (
-    BACKGROUNDS,
-    RELATIONS,
-    Scene,
-    Thing,
-    place_pair,
-)
+from dsd_tutorial.shapes.scene import BACKGROUNDS, RELATIONS, Scene, Thing, place_pair
 
 Name = tuple[str, str]  # (colour, shape)
 

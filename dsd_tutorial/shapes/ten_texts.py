@@ -23,16 +23,7 @@ from dsd_tutorial.shapes.scene import (
     Scene,
     Thing,
 )
-from dsd_tutorial.shapes.task_items import (
-    Fact,
-    Item,
-    Maker,
-    Name,
-    Pool,
-    draw,
-    inside,
-    neighbours,
-)
+from dsd_tutorial.shapes.task_items import Fact, Item, Maker, Name, Pool, draw, inside, neighbours
 
 CANDIDATES = 10
 _ROW = {"left": "low", "right": "high", "top": "low", "bottom": "high"}

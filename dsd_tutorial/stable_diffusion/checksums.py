@@ -13,7 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dsd_tutorial.registry import ChecksumError, MissingModelError, ModelEntry, missing_message
+from dsd_tutorial.stable_diffusion.registry import (
+    ChecksumError,
+    MissingModelError,
+    ModelEntry,
+    missing_message,
+)
 
 # parts that hold weights -> stem of their files, in diffusers' and transformers' spelling
 WEIGHTS = {

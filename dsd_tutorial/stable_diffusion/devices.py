@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dsd_tutorial.registry import DeviceError
+from dsd_tutorial.stable_diffusion.registry import DeviceError
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:

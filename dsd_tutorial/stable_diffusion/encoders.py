@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dsd_tutorial.registry import CLIP_BY_TEXT_WIDTH, ModelEntry
 from dsd_tutorial.stable_diffusion.pixels import ImageSettings, check_images, to_tensor
+from dsd_tutorial.stable_diffusion.registry import CLIP_BY_TEXT_WIDTH, ModelEntry
 
 
 class ClipImage(NamedTuple):

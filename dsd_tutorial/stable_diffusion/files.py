@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsd_tutorial.registry import (
+from dsd_tutorial.saving import expanded
+from dsd_tutorial.stable_diffusion.checksums import WEIGHTS, part_weights, pickles
+from dsd_tutorial.stable_diffusion.pixels import ImageSettings
+from dsd_tutorial.stable_diffusion.registry import (
     CLIP_BY_TEXT_WIDTH,
     IncompleteWeightsError,
     MissingModelError,
@@ -21,9 +24,6 @@ from dsd_tutorial.registry import (
     UnsafeWeightsError,
     missing_message,
 )
-from dsd_tutorial.saving import expanded
-from dsd_tutorial.stable_diffusion.checksums import WEIGHTS, part_weights, pickles
-from dsd_tutorial.stable_diffusion.pixels import ImageSettings
 
 _SMALL = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*"]
 _FETCH = [*_SMALL, *(f"{part}/*model.safetensors" for part in ("vae", "unet", "text_encoder"))]

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsd_tutorial.registry import resolve
 from dsd_tutorial.stable_diffusion import files, sampling, writer
 from dsd_tutorial.stable_diffusion.checksums import (
     WEIGHTS,
@@ -29,6 +28,7 @@ from dsd_tutorial.stable_diffusion.checksums import (
 )
 from dsd_tutorial.stable_diffusion.devices import pick_device, pick_dtype
 from dsd_tutorial.stable_diffusion.encoders import Encoders
+from dsd_tutorial.stable_diffusion.registry import resolve
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "clip", "image_processor")
 

@@ -5,6 +5,7 @@ vary(model, images, 4, inverse)                          # (images x 4, 3, heigh
 edit(model, images, "a blue object", inverse, alpha=0.7)
 """
 
+from dsd_tutorial.variation.edit_items import KINDS, make_edits
 from dsd_tutorial.variation.edit_prompting import (
     EDIT_FILLS,
     edit_prompt,
@@ -12,6 +13,7 @@ from dsd_tutorial.variation.edit_prompting import (
     states_to_edit,
 )
 from dsd_tutorial.variation.editing import edit, edit_sweep
+from dsd_tutorial.variation.fidelity import fidelity, kept
 from dsd_tutorial.variation.img2img import img2img_pipeline, sdedit
 from dsd_tutorial.variation.prompt_to_prompt import align, prompt_to_prompt
 from dsd_tutorial.variation.prompting import (
@@ -26,14 +28,18 @@ from dsd_tutorial.variation.varying import interpolate, prompt_path, vary
 __all__ = [
     "EDIT_FILLS",
     "FILLS",
+    "KINDS",
     "align",
     "copy_bonus",
     "edit",
     "edit_prompt",
     "edit_sweep",
+    "fidelity",
     "image_to_prompt",
     "img2img_pipeline",
     "interpolate",
+    "kept",
+    "make_edits",
     "nearest_text",
     "prompt_path",
     "prompt_to_prompt",

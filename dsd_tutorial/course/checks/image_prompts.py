@@ -1,0 +1,174 @@
+"""The exercises on pictures as prompts (notebook 03): what fills the sequence, and how loudly."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dsd_tutorial.course.checks.exercise import Exercise, Mistake, normal
+
+# -- fill_prompt(empty, states, copies): (1, L, d), (n, d), int -> (n, L, d) ----------------------
+
+
+def _fill(empty: Tensor, states: Tensor, first: int, last: int) -> Tensor:
+    prompt = empty.repeat(len(states), 1, 1)
+    prompt[:, first:last] = states[:, None]
+    return prompt
+
+
+fill_prompt = Exercise(
+    name="fill_prompt",
+    hint="Number the positions on paper: 0 is the start token; which hold copies, which the rest?",
+    solution=lambda empty, states, copies: _fill(empty, states, 1, 1 + copies),
+    cases=[
+        (torch.zeros(1, 5, 1), torch.tensor([[1.0], [2.0]]), 2),
+        (normal(1, 8, 3), normal(2, 3, seed=1), 4),
+        (normal(1, 8, 3, seed=4), normal(3, 3, seed=5), 1),
+        (normal(1, 6, 3, seed=6), normal(1, 3, seed=7), 5),
+    ],
+    mistakes=[
+        Mistake(
+            "start token overwritten",
+            "Every caption begins with the same start state, and many heads rest on it; without "
+            "it the prompt is unlike anything the U-Net has read.",
+            "Fill positions 1 to copies: prompt[:, 1 : 1 + copies].",
+            (
+                lambda e, s, n: _fill(e, s, 0, n),
+                lambda e, s, n: _fill(e, s, 0, n + 1),
+                lambda e, s, n: _fill(e, s, 0, e.shape[1]),
+            ),
+        ),
+        Mistake(
+            "all positions filled",
+            "The number of copies is how loud the picture speaks; here it was ignored.",
+            "Stop after position `copies`: prompt[:, 1 : 1 + copies].",
+            (lambda e, s, n: _fill(e, s, 1, e.shape[1]),),
+        ),
+        Mistake(
+            "one copy too few",
+            "A slice 1 : copies ends before position `copies`.",
+            "The slice must end at 1 + copies.",
+            (lambda e, s, n: _fill(e, s, 1, n),),
+        ),
+        Mistake(
+            "one copy too many",
+            "A slice 1 : 2 + copies takes in one position more.",
+            "The slice must end at 1 + copies.",
+            (lambda e, s, n: _fill(e, s, 1, n + 2),),
+        ),
+        Mistake(
+            "copies at the end",
+            "The copies stand where a caption's words stand, behind the start token; the rest "
+            "keeps the padding of the empty prompt, each at its own position.",
+            "Fill from position 1 on.",
+            (lambda e, s, n: _fill(e, s, e.shape[1] - n, e.shape[1]),),
+        ),
+        Mistake(
+            "zeros behind the copies",
+            "Padding states are not zero; a key of zero is a logit of zero, which says something.",
+            "Begin with copies of the empty prompt and overwrite only positions 1 to copies.",
+            (
+                lambda e, s, n: torch.cat(
+                    [_fill(e, s, 1, 1 + n)[:, : 1 + n],
+                     torch.zeros(len(s), e.shape[1] - 1 - n, e.shape[2])], 1
+                ),
+            ),
+        ),
+        Mistake(
+            "one picture for the whole batch",
+            "Each picture has a state of its own.",
+            "Give the states a position axis: states[:, None], (batch, 1, d).",
+            (
+                lambda e, s, n: _fill(e, s[:1].expand_as(s), 1, 1 + n),
+                lambda e, s, n: _fill(e, s.mean(0, keepdim=True).expand_as(s), 1, 1 + n),
+            ),
+        ),
+    ],
+)  # fmt: skip
+
+
+# -- one_for_many(logits, n): (..., tokens) -> (..., tokens) attention ----------------------------
+
+
+def _raised(logits: Tensor, by: float, position: int = 1) -> Tensor:
+    bonus = torch.zeros(logits.shape[-1])
+    bonus[position] = by
+    return (logits + bonus).softmax(-1)
+
+
+def _stretched(logits: Tensor, n: float) -> Tensor:
+    factor = torch.ones(logits.shape[-1])
+    factor[1] = n
+    return (factor * logits).softmax(-1)
+
+
+def _scaled_after(logits: Tensor, n: float) -> Tensor:
+    maps = logits.softmax(-1)
+    maps[..., 1] *= n
+    return maps
+
+
+one_for_many = Exercise(
+    name="one_for_many",
+    hint="Write down the softmax of [x, y, y, y] and of [x, y + b]: which b gives y the same "
+    "share in both?",
+    solution=lambda logits, n: _raised(logits, math.log(n)),
+    cases=[
+        (torch.tensor([0.0, 0.0, 0.0]), 2),
+        (normal(2, 3, 4, 6, scale=2.0), 7),
+        (normal(5, 6, seed=1), 31),
+    ],
+    mistakes=[
+        Mistake(
+            "added n instead of log n",
+            "The bonus stands in an exponent: exp(l + n) is exp(n) times exp(l), not n times.",
+            "Add math.log(n): exp(l + ln n) = n exp(l).",
+            (lambda x, n: _raised(x, n),),
+        ),
+        Mistake(
+            "multiplied the logit",
+            "n times a logit is a power of its exponential, and turns its meaning round where the "
+            "logit is negative.",
+            "Add math.log(n) to the logit.",
+            (lambda x, n: _stretched(x, n),),
+        ),
+        Mistake(
+            "multiplied the attention",
+            "The row then sums to more than one: the other positions have not made room.",
+            "Raise the logit before the softmax.",
+            (lambda x, n: _scaled_after(x, n),),
+        ),
+        Mistake(
+            "raised the start token",
+            "Position 0 is the start token; the copy stands at position 1.",
+            "Add the bonus to logits[..., 1].",
+            (lambda x, n: _raised(x, math.log(n), 0),),
+        ),
+        Mistake(
+            "no bonus",
+            "A single copy gets the share of a single copy.",
+            "Add math.log(n) to the logit at position 1.",
+            (lambda x, n: x.softmax(-1),),
+        ),
+        Mistake(
+            "logarithm to another base",
+            "The softmax uses e, so the logarithm must be the natural one.",
+            "Use math.log, not math.log2 or math.log10.",
+            (
+                lambda x, n: _raised(x, math.log2(n)),
+                lambda x, n: _raised(x, math.log10(n)),
+            ),
+        ),
+        Mistake(
+            "log of one n too many or too few",
+            "n copies in all, the one that is there included.",
+            "Add math.log(n).",
+            (
+                lambda x, n: _raised(x, math.log(n + 1)),
+                lambda x, n: _raised(x, math.log(n - 1)),
+            ),
+        ),
+    ],
+)

@@ -1,0 +1,131 @@
+"""What the few-shot tables say: which items were right, which adapter was chosen, what it beats.
+
+`python -m lab measure few-shot` writes results/few_shot*.csv; notebook 02 reads them, and computes
+the verdicts again from the single items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsd_tutorial.course.records import ResultsError
+from dsd_tutorial.matching.metrics import Interval, accuracy, paired_test, seeds_difference
+from dsd_tutorial.shapes.tasks import TASKS, make_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ZERO_SHOT = ("random", "clip", "attention", "error", "attention_error", "diffusion_classifier")
+ADAPTERS = (  # among which the chosen adapter is
+    "guided", "guided_error", "head_weights", "head_weights_error", "step_weights",
+    "soft_prompt", "attention_prompt", "lora",
+)  # fmt: skip
+# kinds of items whose candidates have the same words or things, in another relation or binding
+RELATION_AND_BINDING = {"comvg": ("relation", "bindings"), "winoground": ("objects", "colors")}
+HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
+
+
+def hits_of(
+    items: pd.DataFrame, task: str, method: str, shots: int, seeds: Sequence[int] | None = None
+) -> np.ndarray:
+    """Return what a method got right, (seeds, items) of 0 and 1, as the metrics take them.
+
+    items  the table few_shot_items.csv; `seeds` None are all it has, in order. A method that
+           learns nothing (shots 0) has one row, which is repeated for each of `seeds`.
+    Raises ResultsError where a row is missing.
+    """
+    rows = items[(items.task == task) & (items.method == method) & (items.shots == shots)]
+    found = {int(row.seed): row.hits for row in rows.itertuples()}
+    asked = sorted(found) if seeds is None else list(seeds)
+    if method in ZERO_SHOT and found:
+        found = dict.fromkeys(asked, next(iter(found.values())))
+    missing = [seed for seed in asked if seed not in found]
+    if missing or not asked:
+        raise ResultsError(
+            f"few_shot_items.csv has no {method} on {task} at {shots} shots with seeds "
+            f"{missing or 'at all'}: `python -m lab measure few-shot` measures it"
+        )
+    return np.array([[letter == HIT for letter in found[seed]] for seed in asked], dtype=int)
+
+
+def interval_of(hits: np.ndarray) -> Interval:
+    """Return the accuracy of hits (seeds, items): Wilson's interval, or over seeds the bootstrap.
+
+    With several seeds, seeds are drawn first and then items, which all seeds share.
+    """
+    if len(hits) == 1:
+        return accuracy(hits[0])
+    return seeds_difference(hits, np.zeros_like(hits))
+
+
+def chosen_adapter(choice: pd.DataFrame, shots: int, seeds: Sequence[int]) -> str | None:
+    """Return the one adapter for all tasks: the best mean cross-fitted accuracy; None without rows.
+
+    choice  the table few_shot_choice.csv. The mean is over tasks and `seeds`; methods that lack one
+            of them are no candidates.
+    """
+    rows = choice[(choice.shots == shots) & choice.seed.isin(list(seeds))]
+    whole = rows.task.nunique() * len(seeds)
+    means = rows.groupby("method").accuracy.agg(["mean", "size"])
+    means = means[means["size"] == whole]["mean"]
+    return None if means.empty else str(means.idxmax())
+
+
+def _best(
+    items: pd.DataFrame, task: str, methods: Sequence[str], shots: int, seeds: Sequence[int]
+) -> str | None:
+    rows = items[(items.task == task) & (items.shots == shots) & items.seed.isin(list(seeds))]
+    reached = {}
+    for method in methods:
+        own = rows[rows.method == method]
+        if len(own) == len(seeds):
+            reached[method] = own["validation"].mean(), own["margin"].mean()
+    return max(reached, key=reached.get) if reached else None
+
+
+def verdicts(
+    items: pd.DataFrame, choice: pd.DataFrame, shots: int, seeds: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of few_shot_bars.csv: an adapter minus a rival, on the same items.
+
+    The rivals of the chosen adapter (`chosen`, one for all tasks): on every task zero-shot DSD
+    (with or without the error term, whichever validation prefers) and the plain error; on relation
+    and binding items CLIP zero-shot and CoOp. The other adapters follow, against zero-shot DSD. A
+    bar is passed when the whole interval lies above 0. `p_value` is the sign test over items, each
+    by its mean over seeds. What was not measured yet is left out.
+    """
+    chosen = chosen_adapter(choice, shots, seeds)
+    for task in (name for name in TASKS if (items.task == name).any()):
+        zero_shot = _best(items, task, ("attention", "attention_error"), 0, [0])
+        rivals = [("zero-shot DSD", zero_shot, 0, None), ("the plain error", "error", 0, None)]
+        if kinds := RELATION_AND_BINDING.get(task):
+            rivals += [
+                ("CLIP zero-shot, relation and binding", "clip", 0, kinds),
+                (f"{shots}-shot CoOp, relation and binding", "coop", shots, kinds),
+            ]
+        for adapter in sorted(ADAPTERS, key=lambda name: name != chosen):
+            asked = rivals if adapter == chosen else rivals[:1]
+            for comparison, rival, their_shots, kinds in asked:
+                try:
+                    ours = hits_of(items, task, adapter, shots, seeds)
+                    theirs = hits_of(items, task, rival, their_shots, seeds)
+                except ResultsError:
+                    continue
+                about = {"task": task, "comparison": comparison, "adapter": adapter}
+                about |= {"chosen": adapter == chosen, "rival": rival}
+                yield {**about, **_compare(ours, theirs, task, kinds)}
+
+
+def _compare(a: np.ndarray, b: np.ndarray, task: str, kinds: Sequence[str] | None) -> dict:
+    """Return the columns from `value` on, of a - b (seeds, items) on items of these kinds."""
+    if kinds is not None:
+        used = np.isin(make_task(task, a.shape[1]).kinds, kinds)
+        a, b = a[:, used], b[:, used]
+    gap = seeds_difference(a, b)
+    return {
+        "value": gap.value, "low": gap.low, "high": gap.high, "n": gap.n, "seeds": len(a),
+        "p_value": paired_test(a.mean(0), b.mean(0)).p_value, "passed": bool(gap.low > 0),
+    }  # fmt: skip

@@ -1,0 +1,163 @@
+"""Tables of results: one row at a time, resumable, each row with the weights it was measured on.
+
+`python -m lab measure ...` writes them to `results/`; notebooks and documents read them. A row that
+was measured on other weights is worth nothing beside the shipped ones, so it never stays in a table
+that is being continued.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from dsd_tutorial.saving import replacing, require_writable_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHA = "model_sha256"
+COMMANDS = {"few_shot": "few-shot"}  # where the command's name is not the table's
+
+
+class ResultsError(ValueError):
+    """A results table is missing, has other columns, or belongs to other weights."""
+
+
+def results_folder() -> Path:
+    """The repository's `results/`, found from the notebooks' place.
+
+    Raises ResultsError where the package was installed without the repository.
+    """
+    folder = Path(__file__).resolve().parents[2] / "results"
+    if not folder.is_dir():
+        raise ResultsError(
+            f"no folder {folder}; results come with the repository: clone it, or pass the file"
+        )
+    return folder
+
+
+class Table:
+    """A csv file that grows row by row: what was measured survives Ctrl-C and is not repeated.
+
+    `keys` are the columns that name a measurement, `sha256` is the model's. Rows of other weights
+    are moved to `<name>.stale.csv` when the table is opened. Raises ResultsError where the file
+    has other columns.
+    """
+
+    def __init__(self, path: Path | str, columns: Sequence[str], keys: Sequence[str], sha256: str):
+        self.path, self.keys, self.sha256 = Path(path), tuple(keys), sha256
+        self.columns = (*(c for c in columns if c != SHA), SHA)
+        if unknown := set(self.keys) - set(self.columns):
+            raise ResultsError(f"keys {sorted(unknown)} are not among {', '.join(self.columns)}")
+        require_writable_file(self.path)
+        rows = self._read()
+        fresh = [row for row in rows if row[SHA] == sha256]
+        if len(fresh) < len(rows):
+            self._move_aside([row for row in rows if row[SHA] != sha256])
+        if self.path.exists():
+            self._write(self.path, fresh)  # without other weights' rows and half-written lines
+        self._done = {self._key(row) for row in fresh}
+
+    def has(self, **key: Any) -> bool:
+        """Whether the measurement with these keys is in the table."""
+        return self._key(key) in self._done
+
+    def add(self, **row: Any) -> None:
+        """Appends one row and writes it to disk at once.
+
+        Raises ResultsError for a missing or unknown column, or for a key that is there already.
+        """
+        row = {**row, SHA: self.sha256}
+        if set(row) != set(self.columns):
+            wrong = sorted(set(row) ^ set(self.columns))
+            raise ResultsError(f"a row needs exactly {', '.join(self.columns)}; not so {wrong}")
+        key = self._key(row)
+        if key in self._done:
+            raise ResultsError(
+                f"{self.path.name} already holds {dict(zip(self.keys, key, strict=True))}"
+            )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow({k: _written(v) for k, v in row.items()})
+        self._done.add(key)
+
+    def frame(self) -> pd.DataFrame:
+        """The table as it stands, with numbers as numbers."""
+        import pandas as pd
+
+        return pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=self.columns)
+
+    def _key(self, row: dict) -> tuple[str, ...]:
+        if missing := set(self.keys) - set(row):
+            raise ResultsError(f"a measurement is named by {self.keys}; missing {sorted(missing)}")
+        return tuple(str(_written(row[k])) for k in self.keys)
+
+    def _read(self) -> list[dict]:
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != self.columns:
+                raise ResultsError(
+                    f"{self.path} has the columns {reader.fieldnames}, not {list(self.columns)}; "
+                    "move it away to start anew"
+                )
+            return [row for row in reader if None not in row.values()]  # a half-written last line
+
+    def _move_aside(self, rows: list[dict]) -> None:
+        number, aside = 1, self.path.with_suffix(".stale.csv")
+        while aside.exists():  # those of a change before
+            number += 1
+            aside = self.path.with_suffix(f".{number}.stale.csv")
+        self._write(aside, rows)
+        tqdm.write(f"{self.path.name}: {len(rows)} rows of other weights moved to {aside.name}")
+
+    def _write(self, path: Path, rows: list[dict]) -> None:
+        with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_table(name: str, sha256: str | None = None) -> pd.DataFrame:
+    """The table `results/<name>.csv`.
+
+    Raises ResultsError where it is missing, or, given the model's `sha256`, where a row was
+    measured on other weights; the message says which command makes it.
+    """
+    import pandas as pd
+
+    path = results_folder() / f"{name}.csv"
+    command = f"python -m lab measure {COMMANDS.get(name, name)}"
+    if not path.is_file():
+        raise ResultsError(f"{path} is missing; `{command}` makes it")
+    table = pd.read_csv(path)
+    if sha256 is not None and not (table[SHA] == sha256).all():
+        raise ResultsError(f"{path} holds rows of other weights; `{command}` measures them anew")
+    return table
+
+
+def _written(value: Any) -> Any:
+    """A number as a reader wants it: six significant digits, and 2 rather than 2.0 for an int."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def recorded_alternative(model: Any) -> str | None:
+    """Return the inverse that results/projection.csv says was chosen by pictures, or None.
+
+    One beside the paper's own, for `variation.references.choose`.
+    """
+    try:
+        table = read_table("projection", model.sha256)
+    except ResultsError:
+        return None
+    rows = table[table.metric == "chosen"]
+    return None if rows.empty else str(rows.method.iloc[0])

@@ -1,1 +1,0 @@
-"""What `dsd-tutorial evaluate ...` runs: one module per table in `results/`."""

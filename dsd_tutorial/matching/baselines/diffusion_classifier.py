@@ -1,0 +1,166 @@
+"""Diffusion Classifier: the text under which the noise is predicted best (Li et al., 2303.16203).
+
+error(image, text) = mean over (t, e) of ||e - eps(z_t, text)||^2 / size, with (t, e) shared by all
+candidates. Texts that compete for one image are ranked by -error. Where *images* compete, the plain
+error mostly tells how hard a picture is; there the score is error(empty) - error(text).
+
+Rounds: `keep={2: 5, 4: 2}` goes on with the 5 best of an item after 2 time steps and the 2 best
+after 4. Time steps are visited in an order that spreads over the grid from the start, so whoever
+stays to the end has the plain mean over the whole grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsd_tutorial.matching.baselines.features import rows_of
+from dsd_tutorial.matching.baselines.method import Method
+from dsd_tutorial.shapes.tasks import Task
+from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
+
+
+def spread_order(n: int) -> list[int]:
+    """Return 0..n-1 so that every beginning of the list is spread over the range.
+
+    By the bits of the index in reverse (van der Corput): 8 -> 0 4 2 6 1 5 3 7.
+    """
+    bits = max(1, (n - 1).bit_length())
+    return sorted(range(n), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
+
+
+class DiffusionClassifier(Method):
+    """`steps` time steps of `noises` noises each; `keep` as in the module's text, None for all.
+
+    Raises ValueError for counts below 1, or rounds that do not get smaller.
+    """
+
+    name = "diffusion_classifier"
+
+    def __init__(
+        self,
+        steps: int = 8,
+        noises: int = 1,
+        keep: Mapping[int, int] | None = None,
+        *,
+        batch_size: int = 32,
+    ):
+        for name, value in {"steps": steps, "noises": noises, "batch_size": batch_size}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self.steps, self.noises, self.batch_size = steps, noises, batch_size
+        self.keep = dict(sorted((keep or {}).items()))
+        left = list(self.keep.values())
+        if any(not 0 < s < steps for s in self.keep) or left != sorted(set(left), reverse=True):
+            raise ValueError(
+                f"keep={dict(keep)}: time steps seen (1 to {steps - 1}) -> candidates that go on, "
+                "fewer each time; such as {2: 5, 4: 2}"
+            )
+        if left and left[-1] < 1:
+            raise ValueError(f"keep={dict(keep)} leaves no candidate: keep at least 1")
+
+    def _score(self, model: Any, items: Task, seed: int, progress: bool) -> Tensor:
+        from tqdm.auto import tqdm
+
+        if self.keep and items.shape == (2, 2):
+            raise ValueError("keep: with two images and two texts all four pairs decide; drop it")
+        work = _Work.prepare(model, items, self.batch_size)
+        grid = time_grid(self.steps, model.scheduler.config.num_train_timesteps)
+        rounds = Rounds(work.image.shape, self.keep)
+        with tqdm(total=self.steps * self.noises, desc="time steps", disable=not progress) as bar:
+            for i in spread_order(self.steps):
+                found = torch.zeros(work.image.shape)
+                for j in range(self.noises):
+                    e = shared_noise(work.latents.shape[1:], seed, i, j)
+                    found[rounds.alive] += work.evidence(grid[i], e, rounds.alive) / self.noises
+                    bar.update()
+                rounds.add(found)
+        return rounds.scores()
+
+
+class Rounds:
+    """Running means of the evidence for each candidate (items, c), and who is still in."""
+
+    def __init__(self, shape: torch.Size, keep: Mapping[int, int]):
+        self.keep, self.seen = keep, 0
+        self.total = torch.zeros(shape, dtype=torch.float64)
+        self.alive = torch.ones(shape, dtype=torch.bool)
+        self.lost: list[tuple[Tensor, Tensor]] = []  # (who left, by how much), round by round
+
+    def add(self, evidence: Tensor) -> None:
+        """Take one time step's evidence (items, c); then drop whoever this round ends for."""
+        self.seen += 1
+        self.total += evidence
+        number = self.keep.get(self.seen, self.alive.shape[1])
+        if number >= self.alive.shape[1]:
+            return
+        mean = (self.total / self.seen).masked_fill(~self.alive, -torch.inf)
+        least = mean.topk(number, dim=1).values[:, -1:]  # of those who go on; equals go on too
+        left = self.alive & (mean < least)
+        self.lost.append((left, torch.where(left, mean - least, 0.0)))
+        self.alive = self.alive & ~left
+
+    def scores(self) -> Tensor:
+        """Return (items, c): means of those who stayed; below them, in order, those who left.
+
+        Whoever left stands below the worst that went on by as much as at that time, since means
+        over different time steps cannot be compared.
+        """
+        scores = self.total / self.seen
+        staying = self.alive.clone()
+        for left, gap in reversed(self.lost):
+            floor = scores.masked_fill(~staying, torch.inf).amin(dim=1, keepdim=True)
+            scores = torch.where(left, floor + gap, scores)
+            staying |= left
+        return scores
+
+
+@dataclass
+class _Work:
+    """What stays the same over all passes."""
+
+    model: Any
+    latents: Tensor  # (scenes, 4, h, w)
+    contexts: Tensor  # (texts, L, d)
+    empty: Tensor | None  # (1, L, d) where images compete
+    image: Tensor  # (items, c) index of the scene
+    text: Tensor  # (items, c) index of the text
+    batch_size: int
+
+    @classmethod
+    def prepare(cls, model: Any, items: Task, batch_size: int) -> _Work:
+        latents = model.encode_image(items.images(model.resolution))
+        texts = items.texts
+        contexts = [model.encode_text(texts[i : i + 64]) for i in range(0, len(texts), 64)]
+        empty = model.encode_text([""]) if items.shape[0] > 1 else None
+        image, text = rows_of(items)
+        return cls(model, latents, torch.cat(contexts), empty, image, text, batch_size)
+
+    def evidence(self, t: int, e: Tensor, alive: Tensor) -> Tensor:
+        """Return what (t, e) says for each pair that is still in, (pairs,) on the CPU.
+
+        Equal pairs are computed once, and so is the empty prompt of an image.
+        """
+        e = e.to(self.latents.device)
+        pairs = torch.stack([self.image[alive], self.text[alive]], dim=1)
+        distinct, place = pairs.unique(dim=0, return_inverse=True)
+        found = -self._errors(t, e, distinct[:, 0], distinct[:, 1])
+        if self.empty is not None:
+            images, which = distinct[:, 0].unique(return_inverse=True)
+            found += self._errors(t, e, images, None)[which]
+        return found[place]
+
+    def _errors(self, t: int, e: Tensor, images: Tensor, texts: Tensor | None) -> Tensor:
+        """Return the mean squared error of each row, (rows,); texts None is the empty prompt."""
+        parts = []
+        for rows in torch.arange(len(images)).split(self.batch_size):
+            latents = self.latents[images[rows].to(self.latents.device)]
+            noisy = self.model.add_noise(latents, e.expand_as(latents), t)
+            own = self.empty if texts is None else self.contexts[texts[rows].to(noisy.device)]
+            eps = self.model.predict_noise(noisy, t, own)
+            parts.append((e - eps).square().flatten(1).mean(1).cpu())
+        return torch.cat(parts)

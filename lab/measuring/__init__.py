@@ -1,0 +1,1 @@
+"""What `python -m lab measure ...` runs: one module per table in `results/`."""

@@ -1,0 +1,161 @@
+"""Measures the embedded model and writes metrics.json and its model card.
+
+Every figure is measured on scenes of the test split; guidance and number of steps are chosen on
+validation scenes. The judge that scores pictures is a programme, not a network.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from dsd_tutorial.matching.metrics import Interval, accuracy
+from dsd_tutorial.saving import write_json
+from dsd_tutorial.shapes.captions import Description, describe, full_description
+from dsd_tutorial.shapes.judge import judge, matches
+from dsd_tutorial.shapes.render import render
+from dsd_tutorial.shapes.scene import Scene, random_scenes
+from lab.training.card import write_card
+from lab.training.probes import image_probes, text_probes
+
+GUIDANCES = (3.0, 4.0, 6.0, 8.0, 10.0)
+STEPS = (10, 20)
+FIRST_STEPS = 20
+CHUNK = 50
+
+
+def prompt_set(n: int, split: str, seed: int) -> list[tuple[Scene, Description, str]]:
+    """`n` one-object and `n` two-object scenes of `split`, each with a caption of it."""
+    rng, made = random.Random(seed), []
+    for share in (1.0, 0.0):
+        for scene in random_scenes(n, seed, split=split, one_object_share=share):
+            said = describe(scene, rng, partial=0.0)
+            made.append((scene, said, rng.choice(said.phrasings())))
+    return made
+
+
+def draw_and_judge(model, prompts: list, steps: int, guidance: float, seed: int, bar) -> list:
+    """One `Match` per prompt: what of it the generated picture shows."""
+    found = []
+    for start in range(0, len(prompts), CHUNK):
+        part = prompts[start : start + CHUNK]
+        seeds = [seed + start + i for i in range(len(part))]
+        images = model.sample(
+            [text for *_, text in part], steps=steps, guidance=guidance, seed=seeds, progress=False
+        )
+        verdicts = judge(images)
+        found += [matches(v, said) for v, (_, said, _) in zip(verdicts, part, strict=True)]
+        bar.update(len(part))
+    return found
+
+
+def choose_sampling(model, n: int, seed: int, progress: bool = True) -> dict:
+    """Guidance, then the number of steps, with most exact pictures on `n` validation prompts.
+
+    Returns {"guidance", "steps", "tried": [(guidance, steps, exact share), ...]}; of equally
+    good numbers of steps the smallest wins.
+    """
+    prompts = prompt_set(n // 2, "validation", seed)
+    tried: list[tuple[float, int, float]] = []
+    total = len(prompts) * (len(GUIDANCES) + len(STEPS) - 1)
+    with tqdm(total=total, desc="choosing guidance", disable=not progress) as bar:
+
+        def exact(guidance: float, steps: int) -> float:
+            found = draw_and_judge(model, prompts, steps, guidance, seed, bar)
+            tried.append((guidance, steps, sum(m.exact for m in found) / len(found)))
+            return tried[-1][2]
+
+        guidance = max(GUIDANCES, key=lambda g: exact(g, FIRST_STEPS))
+        known = {FIRST_STEPS: max(share for *_, share in tried)}
+        shares = {s: known[s] if s in known else exact(guidance, s) for s in STEPS}
+    steps = max(sorted(STEPS), key=lambda s: shares[s])
+    return {"guidance": guidance, "steps": steps, "tried": tried}
+
+
+def text_to_image(model, n: int, seed: int, chosen: dict, progress: bool = True) -> dict:
+    """The four t2i figures on `n` one-object and `n` two-object test prompts."""
+    prompts = prompt_set(n, "test", seed)
+    with tqdm(total=len(prompts), desc="text to image", disable=not progress) as bar:
+        found = draw_and_judge(model, prompts, chosen["steps"], chosen["guidance"], seed, bar)
+    one, two = found[:n], found[n:]
+    related = [m for m, (_, said, _) in zip(two, prompts[n:], strict=True) if said.relation]
+    return {
+        "t2i_background": accuracy([m.background for m in found if m.background is not None]),
+        "t2i_objects": accuracy([m.objects for m in two]),
+        "t2i_relation": accuracy([m.relation for m in related]),
+        "t2i_exact": accuracy([m.exact for m in found]),
+        "t2i_one_object": accuracy([m.objects for m in one]),
+    }
+
+
+def autoencoder_exact(model, n: int, seed: int) -> Interval:
+    """Share of reconstructed test scenes of which the judge reads everything that can be said.
+
+    A thing between two named positions has none, and the judge may see it at either.
+    """
+    right = []
+    for share in (1.0, 0.0):
+        scenes = random_scenes(n, seed, split="test", one_object_share=share)
+        for start in range(0, n, CHUNK):
+            part = scenes[start : start + CHUNK]
+            again = model.decode_latents(model.encode_image(render(part)[0]))
+            for scene, verdict in zip(part, judge(again), strict=True):
+                right.append(matches(verdict, full_description(scene)).exact)
+    return accuracy(right)
+
+
+def clip_retrieval(model, groups: int, seed: int) -> Interval:
+    """R@1 among 100 test scenes whose captions name everything, both directions together.
+
+    The captions of a group are distinct, so that exactly one fits each picture.
+    """
+    found = []
+    for group in range(groups):
+        scenes = {s.key(): s for s in random_scenes(300, seed + group, split="test")}
+        part = list(scenes.values())[:100]
+        texts = [full_description(s).text() for s in part]
+        image = model.encode_clip_image(render(part)[0]).embedding
+        text = model.encode_clip_text(texts)
+        table = (
+            torch.nn.functional.normalize(image, dim=-1)
+            @ torch.nn.functional.normalize(text, dim=-1).T
+        )
+        target = torch.arange(len(part), device=table.device)
+        found += (table.argmax(1) == target).tolist() + (table.argmax(0) == target).tolist()
+    return accuracy(found)
+
+
+def evaluate_model(
+    model: str = "shapes-sd",
+    n: int = 500,
+    device: str = "auto",
+    output: Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict:
+    """All figures of the embedded model, written with the card to `output` (the model's folder).
+
+    Each figure is {"value", "low", "high", "n"} with a 95 % Wilson interval.
+    """
+    from dsd_tutorial.stable_diffusion import load_model
+
+    loaded = load_model(model, device=device)
+    chosen = choose_sampling(loaded, min(200, 2 * n), seed + 1, progress)
+    figures: dict[str, Interval] = {
+        "autoencoder_exact": autoencoder_exact(loaded, n, seed + 2),
+        "clip_retrieval_r1_of_100": clip_retrieval(loaded, max(1, n // 100), seed + 3),
+        **text_to_image(loaded, n, seed + 4, chosen, progress),
+        **text_probes(loaded, seed=seed + 5),
+        **image_probes(loaded, seed=seed + 6),
+    }
+    metrics = {name: interval.as_dict() for name, interval in figures.items()}
+    metrics["sampling"] = chosen
+    metrics["model_sha256"] = loaded.sha256
+    output = Path(output or loaded.folder)
+    write_json(output / "metrics.json", metrics)
+    if (output / "unet" / "training.json").exists():
+        write_card(output)
+    return metrics

@@ -1,0 +1,308 @@
+"""The training loop that all three trainers share: schedule, bf16, EMA, checkpoints, progress.
+
+A trainer says what one step's loss is; the loop does the rest, on CPU or CUDA, on one device or
+several (through accelerate), and resumes where it stopped. Ctrl-C writes a checkpoint first.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dsd_tutorial.saving import replacing
+from lab.training.optimizer import OPTIMIZERS, make_optimizer
+
+LARGEST_RATE = 10.0
+LARGEST_SEED = 2**32 - 1
+SETTLED = 50  # steps; before that a loss may rise
+WORST = 1.5  # times the loss before training: a model above it has been ruined, not trained
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a weight is no longer a number, or the model got worse; nothing was replaced."""
+
+
+@dataclass
+class Options:
+    """What every trainer accepts.
+
+    `minutes` is an optional limit in wall time: the learning rate then decays with the larger of
+    the shares of steps and of minutes used, so that a run that is cut short still ends well.
+    """
+
+    output: Path
+    steps: int
+    batch: int
+    lr: float
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = True
+    minutes: float | None = None
+    init: Path | None = None
+    pool: int = 60_000
+    checkpoint_every: int = 500
+    warmup: int = 200
+    weight_decay: float = 0.01
+    ema: float | None = None
+    optimizer: str = "adamw"
+    compile: bool = False
+    work: Path = Path("build/training")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "pool", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.pool < self.batch:
+            raise ValueError(
+                f"pool is {self.pool}; it must hold at least one batch, which is {self.batch}"
+            )
+        if not 0 < self.lr <= LARGEST_RATE:
+            raise ValueError(f"lr is {self.lr}; it must be above 0 and at most {LARGEST_RATE:g}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; it must be from 0 (no average) to below 1")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes is {self.minutes}; it must be above 0, or left out")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ValueError(f"seed is {self.seed}; it must be from 0 to {LARGEST_SEED}")
+        if not 0 <= self.weight_decay < math.inf or self.warmup < 0:
+            raise ValueError(
+                f"weight_decay is {self.weight_decay} and warmup {self.warmup}; neither may be "
+                "negative"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
+        self.output, self.work = Path(self.output), Path(self.work)
+
+
+class Ema:
+    """An exponential moving average of a model's parameters, with a warm-up of the decay."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.model = decay, copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        ours = [p.data for p in self.model.parameters()]
+        theirs = [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for mine, other in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(other)
+
+
+def not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor with a number that is not finite; None if all are."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            return name
+    return None
+
+
+def make_accelerator(device: str):
+    """An `Accelerator` in bf16 for 'auto', 'cpu' or 'cuda'; ValueError where CUDA is missing."""
+    from accelerate import Accelerator
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {device!r}; choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device is visible; use --device cpu, or check the driver")
+    return Accelerator(mixed_precision="bf16", cpu=device == "cpu")
+
+
+class Loop:
+    """Runs `step_loss(step) -> (loss, numbers to show)` for `options.steps` steps.
+
+    `model` must already be on its device. Attributes: `generator` (CPU, seeded; its state is in
+    the checkpoint), `ema` (or None), `history` (list of dicts, written to <work>/<name>.jsonl).
+    """
+
+    def __init__(self, name: str, model: nn.Module, options: Options, accelerator):
+        self.name, self.options, self.accelerator = name, options, accelerator
+        self.raw = model
+        self.ema = Ema(model, options.ema) if options.ema else None
+        self.model = accelerator.prepare(model)
+        self.optimizer = make_optimizer(options.optimizer, model, options.lr, options.weight_decay)
+        seed = options.seed * 1000 + accelerator.process_index
+        self.generator = torch.Generator().manual_seed(seed)
+        self.step, self.elapsed, self.history = 0, 0.0, []
+        options.work.mkdir(parents=True, exist_ok=True)
+        if options.resume:
+            self._load()
+
+    @property
+    def _file(self) -> Path:
+        return self.options.work / f"{self.name}.pt"
+
+    def _load(self) -> None:
+        if not self._file.exists():
+            return
+        state = torch.load(self._file, map_location="cpu", weights_only=True)
+        if bad := not_finite(state["model"]):
+            raise TrainingDiverged(
+                f"the checkpoint {self._file} holds numbers that are not finite ({bad}): "
+                "delete it, or start anew with --no-resume"
+            )
+        self.raw.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.model.load_state_dict(state["ema"])
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        self.generator.set_state(state["generator"])
+        tqdm.write(f"{self.name}: resumed at step {self.step} from {self._file}")
+
+    def _require_sound(self, loss: float) -> None:
+        """Raise TrainingDiverged, before anything is written, if a number is not finite."""
+        bad = not_finite(self.raw.state_dict())
+        if self.ema and not bad:
+            bad = not_finite(self.ema.model.state_dict())
+        if bad is None and math.isfinite(loss):
+            return
+        kept = "holds the last good ones" if self._file.exists() else "was not written either"
+        what = f"{bad} is not finite" if bad else "all weights are finite"
+        raise TrainingDiverged(
+            f"{self.name}: at step {self.step} the loss is {loss} and {what}. No weights were "
+            f"written; {self._file} {kept}. Take a lower --lr."
+        )
+
+    def save(self, loss: float = 0.0) -> None:
+        """Writes the checkpoint whole or not at all; raises TrainingDiverged, as above."""
+        self._require_sound(loss)
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "model": self.raw.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.model.state_dict() if self.ema else None,
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "generator": self.generator.get_state(),
+        }
+        with replacing(self._file) as partial:
+            torch.save(state, partial)
+
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1]: by steps or by minutes, whichever is more."""
+        share = self.step / self.options.steps
+        if self.options.minutes:
+            share = max(share, self.elapsed / 60 / self.options.minutes)
+        return min(1.0, share)
+
+    def _agreed(self, elapsed: float) -> float:
+        """The first process's clock: all must stop after the same step, or the others wait."""
+        if self.accelerator.num_processes == 1:
+            return elapsed
+        from accelerate.utils import broadcast
+
+        clock = torch.tensor([elapsed], device=self.accelerator.device)
+        return float(broadcast(clock))
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / max(1, self.options.warmup))
+        fall = 0.5 * (1 + math.cos(math.pi * self.progress()))
+        return self.options.lr * warm * (0.02 + 0.98 * fall)
+
+    def run(
+        self,
+        step_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+        preview: Callable[[], dict[str, float]] | None = None,
+        preview_every: int = 1000,
+    ) -> nn.Module:
+        """The trained model: the EMA weights where there are any.
+
+        Raises TrainingDiverged where the loss or a weight stops being a number, or where the
+        trained model is worse than what was begun with (anew, its first steps may be): then the
+        caller writes nothing.
+        """
+        begun_with = self._measure(step_loss, self.raw)
+        bar = tqdm(
+            total=self.options.steps,
+            initial=self.step,
+            desc=self.name,
+            mininterval=5,
+            disable=not self.accelerator.is_main_process,
+        )
+        begun, before = time.monotonic(), self.elapsed
+        loss = torch.tensor(begun_with)
+        try:
+            while self.progress() < 1.0:
+                shown = self._one(step_loss)
+                loss = shown["loss"]
+                self.elapsed = self._agreed(before + time.monotonic() - begun)
+                bar.update()
+                if self.step % 50 == 0:
+                    self._log(bar, shown)
+                    self._require_sound(float(loss))
+                if preview and self.step % preview_every == 0:
+                    self._log(bar, preview())
+                if self.step % self.options.checkpoint_every == 0:
+                    self.save(float(loss))
+        except TrainingDiverged:
+            raise
+        except BaseException:
+            self.save(float(loss))
+            bar.write(f"{self.name}: stopped at step {self.step}; run again to continue")
+            raise
+        finally:
+            bar.close()
+        self.save(float(loss))
+        trained = self.ema.model if self.ema else self.raw
+        ended_with = self._measure(step_loss, trained)
+        anew = self.options.init is None
+        judged = not anew or self.step >= max(self.options.warmup, SETTLED)
+        if judged and not ended_with <= WORST * begun_with:
+            raise TrainingDiverged(
+                f"{self.name}: after {self.step} steps the loss is {ended_with:.4g}, and it was "
+                f"{begun_with:.4g} at the start of this run; no weights were written, "
+                f"{self._file} holds what was trained. Take a lower --lr, or more steps."
+            )
+        return trained
+
+    @torch.no_grad()
+    def _measure(self, step_loss: Callable, model: nn.Module, batches: int = 4) -> float:
+        """The mean loss of `model` on a few batches that are the same at every call.
+
+        The loss reads our own model: for a moment that one gets the weights of `model`.
+        """
+        own = {name: value.clone() for name, value in self.raw.state_dict().items()}
+        generator, self.generator = self.generator, torch.Generator().manual_seed(12345)
+        try:
+            self.raw.load_state_dict(model.state_dict())
+            with torch.random.fork_rng(devices=[]), self.accelerator.autocast():
+                torch.manual_seed(12345)
+                losses = [float(step_loss(self.step)[0]) for _ in range(batches)]
+        finally:
+            self.raw.load_state_dict(own)
+            self.generator = generator
+        return sum(losses) / batches
+
+    def _one(self, step_loss) -> dict[str, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        with self.accelerator.autocast():
+            loss, shown = step_loss(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        if self.ema:
+            self.ema.update(self.raw, self.step)
+        return {"loss": loss.detach(), **shown}
+
+    def _log(self, bar: tqdm, shown: dict) -> None:
+        numbers = {k: round(float(v), 4) for k, v in shown.items()}
+        bar.set_postfix(numbers)
+        if self.accelerator.is_main_process:
+            row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **numbers}
+            self.history.append(row)
+            with open(self.options.work / f"{self.name}.jsonl", "a") as log:
+                log.write(json.dumps(row) + "\n")

@@ -1,0 +1,1 @@
+"""What keeps files of the repository current: lock, conda files, blocks of documents, notebooks."""

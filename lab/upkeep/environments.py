@@ -1,0 +1,82 @@
+"""The conda files, written from pyproject.toml, the one source of what the course depends on.
+
+`python -m lab.upkeep.environments` writes `environment.yml` (everything, for people who use
+conda) and `binder/environment.yml` (what Binder needs, with the CPU build of torch).
+"""
+
+import sys
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = "3.11"
+HEADER = "# Written by `make environments` from pyproject.toml; do not edit.\n"
+
+
+def requirements(root: Path, extras: tuple[str, ...]) -> list[Requirement]:
+    """What pyproject.toml asks for, with some of its extras, in its order."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = list(project["dependencies"])
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+def conda_file(root: Path, name: str, extras: tuple[str, ...], torch: str, editable: bool) -> str:
+    """The text of one conda file. `torch` is the conda package that provides it.
+
+    torch comes from conda-forge, whose CPU build keeps Binder small; the rest by pip, under the
+    names and ranges of pyproject.toml. With `editable`, the package itself is installed as well
+    (Binder does that in `postBuild`, since conda reads `-e .` relative to the file).
+    """
+    wanted = requirements(root, extras)
+    version = next(r.specifier for r in wanted if r.name == "torch")
+    lines = [
+        f"name: {name}",
+        "channels:",
+        "  - conda-forge",
+        "  - nodefaults",
+        "dependencies:",
+        f"  - python={PYTHON}",
+        "  - pip",
+        "  - setuptools",
+        f"  - {torch}{_ordered(version)}",
+        "  - pip:",
+    ]
+    lines += [f'      - "{r.name}{_ordered(r.specifier)}"' for r in wanted if r.name != "torch"]
+    if editable:
+        lines.append("      - -e .")
+    return HEADER + "\n".join(lines) + "\n"
+
+
+def _ordered(specifier: object) -> str:
+    """A version range with its lower bound first; packaging keeps no order of its own."""
+    return ",".join(sorted(str(specifier).split(","), reverse=True))
+
+
+def files(root: Path = ROOT) -> dict[str, str]:
+    """Path -> text of every generated conda file."""
+    return {
+        "environment.yml": conda_file(
+            root, "dsd-tutorial", ("notebooks", "train", "test"), "pytorch", editable=True
+        ),
+        "binder/environment.yml": conda_file(
+            root, "dsd-tutorial-binder", ("notebooks",), "pytorch-cpu", editable=False
+        ),
+    }
+
+
+def main() -> int:
+    """Write the files; the exit status is 0."""
+    for name, text in files().items():
+        path = ROOT / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        print(f"wrote {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""The files around the package: what is generated is current, what is named exists."""
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from lab.upkeep import blocks, environments, lock, readme
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINS = [
+    Requirement(line)
+    for line in lock.LOCK.read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TARGETS = list(product(lock.SYSTEMS, lock.PYTHONS))
+
+
+def read(name: str) -> str:
+    """The text of a file of the repository."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", environments.files())
+def test_conda_files_are_what_pyproject_says(name):
+    assert read(name) == environments.files()[name], "run `make environments`"
+    listed = yaml.safe_load(read(name))
+    assert listed["dependencies"][0] == f"python={environments.PYTHON}"
+    packages = {
+        Requirement(line).name
+        for line in listed["dependencies"][-1]["pip"]
+        if not line.startswith("-e")
+    }
+    core = {Requirement(line).name for line in PROJECT["dependencies"]} - {"torch"}
+    assert core <= packages
+
+
+@pytest.mark.parametrize("target", TARGETS, ids="-".join)
+def test_lock_holds_every_dependency_in_its_range(target):
+    environment = lock.marker_environment(target)
+    pinned = {
+        canonicalize_name(pin.name): next(iter(pin.specifier)).version
+        for pin in PINS
+        if pin.marker is None or pin.marker.evaluate(environment)
+    }
+    for wanted in lock.direct():
+        version = pinned.get(canonicalize_name(wanted.name))
+        assert version, f"{wanted.name} is not locked: run `make lock`"
+        assert wanted.specifier.contains(version), f"{wanted} against {version}: run `make lock`"
+
+
+@pytest.mark.parametrize("target", TARGETS, ids="-".join)
+def test_lock_holds_what_its_packages_need(target):
+    """As far as they are installed here: nothing is left for pip to choose."""
+    environment = lock.marker_environment(target)
+    pinned = {
+        canonicalize_name(pin.name): next(iter(pin.specifier)).version
+        for pin in PINS
+        if pin.marker is None or pin.marker.evaluate(environment)
+    }
+    for name in pinned:
+        try:
+            needs = lock.metadata.distribution(name).requires or ()
+        except lock.metadata.PackageNotFoundError:
+            continue
+        for need in map(Requirement, needs):
+            if need.marker is None or need.marker.evaluate({**environment, "extra": ""}):
+                assert canonicalize_name(need.name) in pinned, f"{name} needs {need}"
+
+
+def test_lock_is_plain():
+    names = [canonicalize_name(pin.name) for pin in PINS]
+    assert names == sorted(set(names))
+    for pin in PINS:
+        (only,) = pin.specifier
+        assert only.operator == "==" and "+" not in only.version and pin.url is None
+    assert not re.search(r"https?:|--hash|--index|nvidia|triton", read("requirements.lock"))
+
+
+def test_unwanted_packages_are_not_asked_for():
+    """They break imports of the ones that the course is built on."""
+    names = {canonicalize_name(pin.name) for pin in PINS}
+    assert not names & {"torchvision", "open-clip-torch", "timm", "xformers", "torchao"}
+
+
+def test_every_import_is_a_declared_dependency():
+    modules = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
+    lines = [
+        *PROJECT["dependencies"],
+        *PROJECT["optional-dependencies"]["notebooks"],
+        *PROJECT["optional-dependencies"]["train"],
+    ]
+    allowed = {canonicalize_name(Requirement(line).name) for line in lines}
+    allowed |= {"huggingface-hub"}  # diffusers and transformers are built on it
+    allowed |= {"jupyter-client", "ipython"}  # as ipykernel is
+    for path in (ROOT / "dsd_tutorial").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            for name in {name.split(".")[0] for name in names}:
+                if name in sys.stdlib_module_names or name == "dsd_tutorial":
+                    continue
+                package = canonicalize_name(modules.get(name, name))
+                assert package in allowed, f"{path.name} imports {name}: declare it in pyproject"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflow_is_valid(path):
+    check("vendor.github-workflows", path)
+
+
+def test_citation_is_valid():
+    check("vendor.citation-file-format", ROOT / "CITATION.cff")
+
+
+def check(schema: str, path: Path) -> None:
+    """Fail with check-jsonschema's words unless a file follows a schema it ships with."""
+    out = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)],
+        capture_output=True,
+        text=True,
+    )
+    assert out.returncode == 0, out.stdout + out.stderr
+
+
+def test_workflows_cover_three_systems_and_both_ends_of_the_ranges():
+    jobs = yaml.safe_load(read(".github/workflows/tests.yml"))["jobs"]
+    systems = {name.split("-")[0] for name in jobs["course"]["strategy"]["matrix"]["os"]}
+    assert systems == {"ubuntu", "macos", "windows"}
+    versions = jobs["versions"]["strategy"]["matrix"]["include"]
+    named = {entry["which"]: entry["packages"] for entry in versions}
+    ranges = {r.name: r.specifier for r in map(Requirement, PROJECT["dependencies"])}
+    for package in ("diffusers", "transformers"):
+        lowest = next(s.version for s in ranges[package] if s.operator == ">=")
+        highest = next(s for s in ranges[package] if s.operator == "<")
+        oldest = re.search(rf"{package}==(\S+)", named["oldest"]).group(1)
+        assert Version(oldest) == Version(lowest)
+        assert f"{package}{highest}" in named["newest"]
+
+
+def test_makefile_offers_what_make_py_does():
+    out = subprocess.run(
+        [sys.executable, ROOT / "make.py", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    commands = re.search(r"^COMMANDS := (.+)$", read("Makefile"), re.M).group(1).split()
+    for command in commands:
+        assert re.search(rf"^  {command} ", out, re.M), f"make.py has no {command}"
+
+
+def test_make_py_needs_the_standard_library_only():
+    tree = ast.parse(read("make.py"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert all(alias.name in sys.stdlib_module_names for alias in node.names)
+        assert not isinstance(node, ast.ImportFrom) or node.module in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(("user", "told"), [(0, True), (1000, False), (None, False)])
+def test_lab_opens_the_first_notebook_for_root_too(user, told, monkeypatch):
+    spec = importlib.util.spec_from_file_location("make_py", ROOT / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    called = []
+    monkeypatch.setattr(make, "call", lambda *command: called.append(command) or 0)
+    if user is None:  # Windows
+        monkeypatch.delattr(os, "geteuid", raising=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: user, raising=False)
+    assert make.lab(Path("python"), ["--no-browser"]) == 0
+    (command,) = called
+    assert command[3].name == "00_orientation.ipynb" and command[-1] == "--no-browser"
+    assert ("--allow-root" in command) == told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no executable bit")
+@pytest.mark.parametrize("name", [".ci/run", "binder/postBuild"])
+def test_scripts_can_be_executed(name):
+    assert os.access(ROOT / name, os.X_OK)
+
+
+def test_readme_table_is_what_was_measured():
+    text = read("README.md")
+    assert text == blocks.with_block(text, readme.MARKS, readme.table()), "run `make readme`"
+
+
+def test_readme_table_refuses_a_failed_run():
+    entry = {"notebook": "a", "status": "failed", "seconds": 1.0, "peak_mb": 1.0}
+    with pytest.raises(ValueError, match="a failed"):
+        readme.record_from({"machine": {}, "notebooks": [entry]})
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)#]+)\)", read(name)):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+def test_package_data_takes_in_the_weights():
+    setup = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
+    assert "models/**/*" in setup["package-data"]["dsd_tutorial"]

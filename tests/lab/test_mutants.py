@@ -1,0 +1,160 @@
+"""The tool that plants faults: what it leaves alone, which tests it asks, what it concludes."""
+
+import ast
+import json
+import sys
+
+import pytest
+
+from lab.upkeep import mutant_runs, mutants
+
+SOURCE = """
+def f(a: int | None = 1, *, b=2) -> int | None:
+    if a > b:
+        raise ValueError(f"{a + 1} is too large")
+    for x in tqdm(range(3 * b), total=3 * b):
+        a = (
+            a
+            - x
+        )
+    return a
+"""
+
+
+def spans(source):
+    lines = source.splitlines()
+    rows = mutants._silent(ast.parse(source))
+    return sorted(lines[a[0] - 1][a[1] : b[1]] for a, b in rows if a[0] == b[0])
+
+
+def test_annotations_messages_and_bars_are_left_alone():
+    want = [
+        'f"{a + 1} is too large"',
+        "int | None",
+        "int | None",
+        "tqdm(range(3 * b), total=3 * b)",
+    ]
+    assert spans(SOURCE) == want
+
+
+@pytest.mark.parametrize(
+    ("line", "around"),
+    [(2, (2, 2)), (3, (3, 3)), (4, (4, 4)), (5, (5, 5)), (8, (6, 9)), (10, (10, 10))],
+)
+def test_a_line_belongs_to_its_smallest_statement(line, around):
+    assert mutants._around(mutants._statements(ast.parse(SOURCE)), line) == (around, "f")
+
+
+def test_the_tests_of_a_line_come_quick_ones_first_and_slow_ones_not():
+    reach = mutant_runs.Reach(
+        seconds={"a::1": 0.3, "a::2": 0.1, "b::1": 0.2, "b::2": 9.0},
+        lines={"f.py": {3: ["a::1", "b::2"], 4: ["a::2"], 9: []}},
+        loaded={"f.py": [1]},
+    )
+    assert reach.tests("f.py", 3, 4) == ["a::2", "a::1"]
+    assert reach.tests("f.py", 9, 9) == [] == reach.tests("g.py", 3, 3)
+    assert reach.tests("f.py", 1, 2) == ["a::2", "b::1", "a::1"]  # runs on import: any may notice
+
+
+def test_a_module_is_imported_from_the_given_text(tmp_path, monkeypatch):
+    (tmp_path / "pack").mkdir()
+    for name in ("__init__", "inner"):
+        (tmp_path / "pack" / f"{name}.py").write_text("VALUE = 1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, file in (("pack", "pack/__init__.py"), ("pack.inner", "pack/inner.py")):
+        finder = mutant_runs.Mutated(mutants.Path(file), "VALUE = 2")
+        monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+        for known in ("pack", "pack.inner"):
+            monkeypatch.delitem(sys.modules, known, raising=False)
+        __import__("pack.inner")
+        assert {n: sys.modules[n].VALUE for n in ("pack", "pack.inner")} == {
+            "pack": 2, "pack.inner": 1 + (name == "pack.inner")
+        }  # fmt: skip
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A checkout of one room with one file and one test, and three mutants of it."""
+    for name, text in (
+        ("dsd_tutorial/matching/metrics.py", "def f(a):\n    return a + 1\n"),
+        ("tests/test_metrics.py", ""),
+        ("tests/test_defaults.py", ""),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(mutants, "TREE", tmp_path)
+    monkeypatch.setattr(mutants, "STATE", tmp_path)
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    monkeypatch.setattr(mutants, "REASONS", tmp_path / "mutants.md")
+    mutants.digest.cache_clear()
+    found = [
+        mutants.Mutant("metrics", "dsd_tutorial/matching/metrics.py", f"Op{i}", 0, (2, 2), 2, "f")
+        for i in range(20)
+    ]
+    monkeypatch.setattr(mutants, "mutants_of", lambda room: iter(found))
+    monkeypatch.setattr(
+        mutants.Mutant, "text", lambda self: f"def f(a):\n    return a - {self.operator}\n"
+    )
+    yield tmp_path, found
+    mutants.digest.cache_clear()
+
+
+def test_a_survivor_needs_a_reason_and_a_room_its_share(tree, capsys):
+    path, found = tree
+    known = mutants.Known(path / "results.jsonl")
+    for i, mutant in enumerate(found):
+        known.add("metrics", mutant.key(), "survived" if i < 2 else "killed", 0.1, 3)
+    assert mutants.report(["metrics"], known) == 1
+    said = capsys.readouterr().out
+    assert "18 of   20 killed =  90.0%" in said and "return a + 1 -> return a - Op1" in said
+    rows = [mutants.row_of(m, "equal by construction") for m in found[:2]]
+    mutants.REASONS.write_text("\n".join(rows), encoding="utf-8")
+    assert mutants.report(["metrics"], known) == 0
+    known.add("metrics", found[2].key(), "survived", 0.1, 3)
+    mutants.REASONS.write_text("\n".join([*rows, mutants.row_of(found[2], "so")]), encoding="utf-8")
+    assert mutants.report(["metrics"], known) == 1  # reasons for all, but 85 % killed
+    known.add("metrics", found[2].key(), "timeout", 0.1, 3)
+    assert mutants.report(["metrics"], known) == 0  # endless is noticed
+    assert "no survivor any more: dsd_tutorial/matching/metrics.py f" in capsys.readouterr().out
+
+
+def test_what_is_known_holds_while_source_and_tests_do(tree, capsys):
+    path, found = tree
+    file = path / "results.jsonl"
+    known = mutants.Known(file)
+    known.add("metrics", found[0].key(), "survived", 0.1, 3)
+    known.add("metrics", found[1].key(), "killed", 0.1, 3)
+
+    def outcomes():
+        mutants.digest.cache_clear()
+        return [mutants.Known(file).outcome(m) for m in found[:3]]
+
+    assert outcomes() == ["survived", "killed", None]
+    assert all(json.loads(line)["tests"] == 3 for line in file.read_text().splitlines())
+    (path / "tests/test_metrics.py").write_text("# another")
+    assert outcomes() == ["stale", "killed", None]  # a new test may notice what none did
+    assert mutants.report(["metrics"], mutants.Known(file)) == 1  # until then it counts as before
+    assert "1 of    2 killed =  50.0%" in capsys.readouterr().out
+    (path / "dsd_tutorial/matching/metrics.py").write_text("# another")
+    assert outcomes() == [None, None, None]
+
+
+def test_a_sample_says_how_far_it_may_be_off(capsys):
+    mutants.say_first(
+        "metrics", ["killed"] * 56 + ["timeout", "broken"] + ["survived"] * 3 + [None]
+    )
+    assert "57 of 60 killed, so of any others 86% to 98%" in capsys.readouterr().out
+    mutants.say_first("metrics", [None, "broken"])
+    assert capsys.readouterr().out == ""
+    low, high = mutants.wilson(57, 60)
+    assert 0.86 < low < 0.95 < high < 0.99
+    assert mutants.wilson(60, 60)[1] == pytest.approx(1.0)
+
+
+def test_every_written_reason_can_be_read():
+    """A line that looks like a reason is one, so that no survivor goes without by a slip."""
+    text = mutants.REASONS.read_text(encoding="utf-8")
+    assert len(mutants.reasons()) == sum(line.startswith("- `") for line in text.splitlines())
+    for (file, *_), reason in mutants.reasons().items():
+        assert (mutants.ROOT / file).exists() and len(reason) > 20, file

@@ -1,1 +1,0 @@
-"""What maintainers run: the lock, the conda files, the README table, stripped notebooks."""
