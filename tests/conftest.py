@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tiny_model as tiny_models
 from tiny_model import tiny_model
 
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
@@ -18,6 +19,15 @@ def tiny():
     """A `StableDiffusion` with seeded random weights: 64 pixels, 16 x 16 x 4 latents, 32 tokens."""
     SHARED[:] = [model := tiny_model(), state_sha256(model.unet.state_dict())]
     return model
+
+
+@pytest.fixture(scope="session")
+def short():
+    """A model with fewer positions than numbers per state, so that no axis passes for another."""
+    with pytest.MonkeyPatch.context() as patch:
+        plain = tiny_models.tiny_tokenizer
+        patch.setattr(tiny_models, "tiny_tokenizer", lambda: plain(24))
+        return tiny_models.tiny_model()
 
 
 @pytest.fixture(scope="module", autouse=True)

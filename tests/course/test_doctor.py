@@ -35,6 +35,14 @@ def test_packages_of_the_test_environment_are_in_range():
     assert statuses["packages"].status == "OK"
 
 
+def test_tools_of_developers_are_not_missed(monkeypatch):
+    lines = ["numpy>=1", 'no-such-package-here ; extra == "mutants"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    assert [finding.seen for finding in check_packages()][:1] == ["1 in their ranges"]
+    lines[1] = 'no-such-package-here ; extra == "test"'
+    assert [finding.status for finding in check_packages()][:1] == ["WARN"]
+
+
 def test_absent_and_outdated_packages_come_with_a_command():
     absent = check_requirement(Requirement("no-such-package-here>=1"))
     assert absent.status == "FAIL" and 'pip install "no-such-package-here>=1"' in absent.remedy

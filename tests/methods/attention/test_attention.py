@@ -3,7 +3,7 @@
 import copy
 import gc
 import weakref
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import product
 
 import pytest
@@ -18,6 +18,8 @@ from dsd_tutorial.attention import (
     cross_attention_paths,
     observe,
     processors,
+    token_mask,
+    watching,
 )
 from dsd_tutorial.attention.pooling import log_sum_exp
 from dsd_tutorial.attention.processors import AlteredAttnProcessor, fused_kernel
@@ -628,3 +630,112 @@ def test_what_the_cuda_kernel_pads_is_cut(monkeypatch):
     )
     out, lse = processors._cuda_kernel(query, query, query, 0.5)
     assert torch.equal(out, query + 1) and torch.equal(lse, torch.arange(9.0).expand(2, 3, -1))
+
+
+# -- what is said, what is left behind, what a layer may be called with --------------------------
+
+
+def test_unknown_layers_are_answered_with_three_near_ones_if_any_are_near(tiny):
+    with pytest.raises(ValueError, match="unknown layer") as caught:
+        choose_layers(tiny, "up.2.9")
+    near = str(caught.value).split("nearest: ")[1].split(";")[0].split(", ")
+    assert len(near) == 3 and all(name.startswith("up") for name in near)
+    with pytest.raises(ValueError, match="unknown layer '§'; all: "):
+        choose_layers(tiny, "§")
+
+
+def test_a_prefix_alone_alters_the_layers_it_names(tiny):
+    name, attn = next(iter(choose_layers(tiny).items()))
+    width = attn.to_k.out_features // attn.heads
+    prefix = Prefix(
+        *(torch.zeros(attn.heads, 1, width) for _ in range(2)), torch.zeros(attn.heads, 1)
+    )
+    with alter(tiny, prefix={name: prefix}) as altered:
+        assert altered == [name]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, TypeError, NotImplementedError])
+def test_a_kernel_that_fails_or_differs_is_not_used(error, monkeypatch):
+    def failing(*_):
+        raise error("moved")
+
+    def shifted(query, key, value, scale):
+        return value, processors.scaled_logits(query, key, scale).logsumexp(-1) + 0.05
+
+    try:
+        for kernel in (failing, shifted):
+            processors.fused_kernel.cache_clear()
+            monkeypatch.setattr(processors, "_cpu_kernel", kernel)
+            assert processors.fused_kernel("cpu", torch.float32, 8) is None
+    finally:
+        processors.fused_kernel.cache_clear()
+
+
+def test_one_word_is_a_caption(tiny):
+    mask = token_mask(tiny, ["red"], "words")
+    assert mask.sum() >= 1
+    with pytest.raises(ValueError, match="has no words"):
+        token_mask(tiny, ["red", ""], "words")
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(3, 1), (2, 2), (3, 3)])
+def test_scores_do_not_depend_on_how_many_rows_are_pooled_at_a_time(tiny, batch, rows, monkeypatch):
+    texts = ["a red circle", "a blue star", "a green ring"][:batch]
+    mask = token_mask(tiny, texts[:rows], "words")
+    latents = torch.randn(batch, *tiny.latent_shape, generator=torch.Generator().manual_seed(0))
+
+    def scores():
+        with torch.no_grad(), observe(tiny, token_mask=mask) as seen:
+            tiny.predict_noise(latents, 500, tiny.encode_text(texts))
+        return seen.scores
+
+    whole = scores()
+    monkeypatch.setattr(watching, "CHUNK", 1)
+    for name, found in scores().items():
+        torch.testing.assert_close(found, whole[name])
+
+
+def test_a_pass_that_fails_leaves_nothing_and_the_next_one_counts_once(tiny, monkeypatch):
+    latents = torch.randn(1, *tiny.latent_shape, generator=torch.Generator().manual_seed(0))
+    text = tiny.encode_text(["a red circle"])
+    layers = choose_layers(tiny)
+    last = list(layers.values())[-1]
+
+    def broken(*_):
+        raise OverflowError("a pass that fails")
+
+    for edit in (None, lambda logits, name: logits):
+        with ExitStack() as stack:
+            if edit is not None:
+                stack.enter_context(alter(tiny, edit))
+            seen = stack.enter_context(observe(tiny, logits=True))
+            with monkeypatch.context() as patch:
+                patch.setattr(last.to_out[0] if edit else last.to_v, "forward", broken)
+                with torch.no_grad(), pytest.raises(OverflowError):
+                    tiny.predict_noise(latents, 500, text)
+            if edit is None:
+                assert list(layers)[-1] not in seen.scores
+            seen.scores.clear(), seen.calls.clear()
+            with torch.no_grad():
+                tiny.predict_noise(latents, 500, text)
+            assert set(seen.calls.values()) == {1} and list(seen.calls) == list(layers)
+    assert not any(getattr(attn.processor, "wants_logits", False) for attn in layers.values())
+
+
+def test_a_layer_may_be_called_by_position(tiny):
+    name, attn = next(iter(choose_layers(tiny).items()))
+    numbers = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 16, attn.to_q.in_features, generator=numbers)
+    text = tiny.encode_text(["a red circle"])
+    mask = torch.zeros(1, 1, text.shape[1])
+    mask[..., 4:] = -1e4
+
+    def scores(*arguments, **named):
+        with torch.no_grad(), observe(tiny, layers=name) as seen:
+            attn(x, *arguments, **named)
+        return seen.scores[name]
+
+    torch.testing.assert_close(scores(text), scores(encoder_hidden_states=text))
+    masked = scores(encoder_hidden_states=text, attention_mask=mask)
+    torch.testing.assert_close(scores(text, mask), masked)
+    assert not torch.allclose(masked, scores(text))

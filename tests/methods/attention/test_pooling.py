@@ -105,3 +105,18 @@ def test_the_maximum_takes_in_what_stands_behind_open_gates():
 def test_the_plain_partition_is_bit_for_bit_the_one_of_torch():
     logits, _ = case(10.0, 77, False, 0.0)
     assert torch.equal(log_sum_exp(logits), torch.logsumexp(logits, -1))
+
+
+def test_the_log_partition_is_torchs_to_the_last_bit_and_any_axis_may_come_before():
+    x = 5 * torch.randn(4, 3, 50, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(log_sum_exp(x, 1.0, normalise="sum"), torch.logsumexp(x, -1))
+    want = (torch.logsumexp(0.7 * x.double(), -1) / 0.7).float()
+    torch.testing.assert_close(log_sum_exp(x, 0.7, normalise="sum"), want)
+
+
+def test_the_hardest_maximum_sees_open_gates_alone():
+    x = torch.zeros(2, 3, 5, 4)
+    extra = torch.arange(30.0).view(1, 3, 5, 2) - 3
+    gate = torch.tensor([1.0, 0.0])
+    want = extra[..., 0].clamp(min=0).expand(2, 3, 5)
+    torch.testing.assert_close(log_sum_exp(x, math.inf, extra=extra, gate=gate), want)

@@ -1,6 +1,8 @@
 """Inverses fitted to a model: calibration, every method, files, and what is refused."""
 
+import dataclasses
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from dsd_tutorial.projection import (
     WrongClipError,
     automatic_threshold,
     calibrate,
+    calibration,
     clip_digest,
     collect_pairs,
     end_states,
@@ -30,6 +33,7 @@ from dsd_tutorial.projection import (
     text_weight,
     truncated_pseudo_inverse,
 )
+from dsd_tutorial.shapes import full_description
 
 TEXTS = [
     "a red circle",
@@ -381,3 +385,71 @@ def test_the_prior_and_the_pairs_beat_the_bare_inverse_on_the_embedded_model(sha
     assert found["direct"] > found["truncated"] > 0.5
     assert abs(cosine(fit_random(shapes_sd, 0, known))) < 0.2
     assert known.spread < 0.02 * known.length  # the constant length that the method rests on
+
+
+def test_a_position_at_45_degrees_still_repeats(known):
+    agreement = torch.tensor([1.0, calibration.NEAR, 0.1, 1.0], dtype=torch.float64)
+    assert dataclasses.replace(known, agreement=agreement).repeats == 2
+
+
+def test_agreement_reaches_as_far_as_enough_captions_do(tiny):
+    found = calibrate(tiny, TEXTS, progress=False)
+    behind = [tiny.context_length - int(tiny.eos_positions(t)[0]) for t in TEXTS]
+    assert len(found.agreement) == min(behind)  # of four captions all are needed
+
+
+def test_captions_for_calibration_name_no_size_and_no_position():
+    scenes, texts = calibration.train_scenes(60, 0)
+    for scene, text in zip(scenes, texts, strict=True):
+        assert text in full_description(scene, details=False).phrasings()
+
+
+@pytest.mark.parametrize(
+    ("layer", "whole", "says"),
+    [("penultimate", None, "23 of 24"), ("last", 24, "23 of 24"), ("penultimate", 23, "23 of 23")],
+)
+def test_a_unet_that_reads_another_layer_is_refused_with_both_numbers(layer, whole, says):
+    def has(n):
+        return SimpleNamespace(config=SimpleNamespace(num_hidden_layers=n))
+
+    clip = None if whole is None else SimpleNamespace(
+        config=SimpleNamespace(text_config=SimpleNamespace(num_hidden_layers=whole))
+    )  # fmt: skip
+    model = SimpleNamespace(name="x", text_encoder=has(23), text_layer=layer, clip=clip)
+    with pytest.raises(PenultimateLayerError, match=f"layer {says}"):
+        text_weight(model)
+
+
+def test_automatic_penalties_are_what_they_say(tiny, known, pairs):
+    weight = text_weight(tiny)
+    how = {"calibration": known, "pairs": pairs, "progress": False}
+    ridge = fit_inverse(tiny, "ridge", **how).settings["lam"]
+    assert ridge == pytest.approx(automatic_threshold(singular_values(weight)) ** 2)
+    v = known.projected_length * F.normalize(pairs.embedding.double(), dim=1)
+    noise = (v - pairs.projected.double()).square().mean()
+    assert fit_inverse(tiny, "gaussian", **how).settings["lam"] == pytest.approx(float(noise))
+
+
+def test_the_random_inverse_is_that_of_a_matrix_of_the_same_size(tiny, known):
+    weight = text_weight(tiny)
+    numbers = torch.Generator().manual_seed(5)
+    noise = torch.randn(weight.shape, generator=numbers, dtype=torch.float64)
+    noise = noise / noise.norm() * weight.norm()
+    want = truncated_pseudo_inverse(noise, automatic_threshold(singular_values(noise)))
+    torch.testing.assert_close(fit_random(tiny, 5, known).matrix, want)
+
+
+def test_bounds_of_an_inverse(tiny):
+    assert Inverse("direct", torch.eye(3, dtype=torch.float64), 1.0, copies=1).copies == 1
+    for length in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="length"):
+            Inverse("direct", torch.eye(3, dtype=torch.float64), length)
+    assert len(clip_digest(tiny)) == 16
+
+
+def test_refinement_knows_directions_and_not_the_weights_size():
+    numbers = torch.Generator().manual_seed(0)
+    w, h, v = (
+        torch.randn(*s, generator=numbers, dtype=torch.float64) for s in ((4, 5), (3, 5), (3, 4))
+    )
+    torch.testing.assert_close(refine(h, v, w, 4), refine(h, v, 1e-4 * w, 4))

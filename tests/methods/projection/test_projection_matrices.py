@@ -265,3 +265,61 @@ def test_an_inverse_that_gives_nothing_misses_everything():
     weight = torch.diag(torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64))
     assert round_trip_error(weight, torch.zeros(3, 3)) == 1.0
     assert round_trip_error(weight, weight.inverse()) == pytest.approx(0, abs=1e-7)
+
+
+def test_what_is_zero_in_float64_is_cut_relative_to_the_largest():
+    """numpy's rule for the rank: below max(shape) x eps x the largest singular value."""
+    eps = torch.finfo(torch.float64).eps
+    s = torch.tensor([1.0, *[1e-3] * 10, 6 * eps], dtype=torch.float64)
+    found = truncated_pseudo_inverse(torch.diag(s))
+    np.testing.assert_allclose(found, np.linalg.pinv(np.diag(s), rcond=12 * eps), atol=1e-9)
+    assert float(found[-1, -1]) == 0
+    assert not truncated_pseudo_inverse(torch.zeros(3, 2)).any()
+
+
+def test_a_prior_of_another_size_is_refused_whichever_part_it_is():
+    w, m, k = matrix(4, 3, 0), torch.zeros(3), torch.eye(3)
+    gaussian_inverse(w, m, k, 0.1)
+    for mean, covariance in ((torch.zeros(4), k), (m, torch.eye(4))):
+        with pytest.raises(ValueError, match="must be"):
+            gaussian_inverse(w, mean, covariance, 0.1)
+
+
+def test_without_a_penalty_the_map_is_least_squares_with_an_intercept():
+    x, y = matrix(30, 4, 0) + 3, matrix(30, 2, 1) - 5
+    found = ridge_map(x, y, 0.0)
+    columns = np.hstack([x.numpy(), np.ones((30, 1))])
+    want = np.linalg.lstsq(columns, y.numpy(), rcond=None)[0]
+    np.testing.assert_allclose(found.matrix.numpy(), want[:4].T, atol=1e-10)
+    np.testing.assert_allclose(found.offset.numpy(), want[4], atol=1e-10)
+
+
+@few
+@given(sizes, seeds, st.floats(0.01, 10))
+def test_the_round_trip_error_is_the_sine_between_what_returns_and_the_weight(size, seed, lam):
+    w = matrix(size, size, seed)
+    inverse = ridge_inverse(w, lam)
+    returned = (w @ inverse @ w).flatten()
+    best = float(returned @ w.flatten()) / float(w.norm()) ** 2
+    missed = float((returned - best * w.flatten()).norm() / returned.norm())
+    assert round_trip_error(w, inverse) == pytest.approx(missed, abs=1e-7)
+
+
+def test_a_symmetric_weight_has_no_wrong_side():
+    w = matrix(5, 5, 0)
+    w = w + w.T
+    assert check_orientation(w, ridge_inverse(w, 0.5)) > 0
+
+
+def test_no_threshold_comes_from_zeros_alone():
+    with pytest.raises(ValueError, match="half of the singular values are zero"):
+        automatic_threshold(torch.zeros(3))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (3, 3)])
+def test_the_energy_kept_is_a_share_of_squares_and_a_direction_at_the_threshold_counts(shape):
+    weight = torch.zeros(shape, dtype=torch.float64)
+    weight[:3, :3] = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
+    rows = torch.zeros(2, shape[0], dtype=torch.float64)
+    rows[:, :3] = torch.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])
+    assert energy_kept(weight, rows, 2.0) == pytest.approx((1 + 4 + 1) / (14 + 1))

@@ -1,7 +1,6 @@
 """Adapters: every one begins at the zero-shot score, leaves no trace, and can be learned."""
 
 import pytest
-import tiny_model as tiny_models
 import torch
 
 from dsd_tutorial.matching import score
@@ -225,15 +224,6 @@ def test_a_meter_counts_items_and_costs_add_up(tiny, items):
     assert list(total.as_dict()) == ["unet_passes", "parameters", "labels", "seconds"]
     with pytest.raises(ValueError, match="labels"):
         Cost(labels=-1)
-
-
-@pytest.fixture(scope="module")
-def short():
-    """A model with fewer positions than numbers per state, so that no axis passes for another."""
-    with pytest.MonkeyPatch.context() as patch:
-        plain = tiny_models.tiny_tokenizer
-        patch.setattr(tiny_models, "tiny_tokenizer", lambda: plain(24))
-        return tiny_models.tiny_model()
 
 
 @pytest.mark.parametrize("name", MAKERS)

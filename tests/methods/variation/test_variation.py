@@ -178,3 +178,25 @@ def test_what_does_not_fit_is_named(tiny, states):
         states_to_prompt(tiny, states[0])
     with pytest.raises(ValueError, match="above 0"):
         copy_bonus(0)
+
+
+def test_between_opposite_states_the_way_is_straight_and_no_number_is_lost():
+    states = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0))
+    for share in (0.1, 0.4, 0.6, 0.9):
+        way = slerp(states, -states, share)
+        assert bool(way.isfinite().all())
+        want = states if share < 0.5 else -states
+        assert float(F.cosine_similarity(way, want).min()) > 0.99
+        torch.testing.assert_close(slerp(states, 2 * states, share), (1 + share) * states)
+
+
+def test_one_copy_and_a_path_of_two_points_are_allowed(tiny, states):
+    assert states_to_prompt(tiny, states, copies=1).shape[0] == len(states)
+    prompts = states_to_prompt(tiny, states, fill="empty")
+    found = prompt_path(prompts[0], prompts[1], 2)
+    torch.testing.assert_close(found, prompts[:2])
+
+
+def test_a_prompt_is_a_number_and_keeps_no_graph(tiny, inverse, pictures):
+    images = pictures.clone().requires_grad_() if torch.is_tensor(pictures) else pictures
+    assert not image_to_prompt(tiny, images, inverse).requires_grad

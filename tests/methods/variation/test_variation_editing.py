@@ -470,3 +470,40 @@ def test_prompts_carry_no_graph(inverse, pictures, h):
         sdedit(model, pictures[:1], TEXT, strength=0.5, **QUICK),
     ]
     assert not any(prompt.requires_grad for prompt in found)
+
+
+# -- ends of ranges, and axes of another length --------------------------------------------------
+
+
+def test_the_nearest_text_is_that_of_the_largest_cosine(tiny):
+    numbers = torch.Generator().manual_seed(2)
+    images = torch.rand(6, 3, 64, 64, generator=numbers)
+    texts = [f"a {c} {s}" for c in ("red", "blue", "green") for s in ("ring", "star", "cross")]
+    seen = F.normalize(tiny.encode_clip_image(images).embedding, dim=1)
+    said = F.normalize(tiny.encode_clip_text(texts), dim=1)
+    want = [texts[i] for i in (seen @ said.T).argmax(1).tolist()]
+    assert nearest_text(tiny, images, texts) == want
+
+
+def test_prompts_of_any_number_of_positions(short):
+    """Where positions and numbers per state differ, none is taken for the other."""
+    known = short.context_length
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    inverse = fit_inverse(short, calibration=calibrate(short, n=20, progress=False))
+    for copies in (1, "all"):
+        prompt = edit_prompt(short, images, "a red star", inverse, copies=copies)
+        assert prompt.shape[:2] == (1, known)
+    states = torch.cat([short.encode_text(t) for t in ("a red star", "a blue ring")])
+    how = {"steps": 1, "seed": 0, "progress": False}
+    assert prompt_to_prompt(short, states[:1], states[1:], **how).shape == (1, 2, 3, 64, 64)
+    assert sdedit(short, images, states[:1], strength=1, **how).shape == (1, 3, 64, 64)
+    with pytest.raises(ValueError, match=f"of {known} positions"):
+        sdedit(short, images, states[:1, :5], strength=1, **how)
+
+
+def test_image_to_image_takes_the_usual_guidance_where_the_model_names_none(tiny):
+    assert tiny.entry is None
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    how = {"strength": 1.0, "steps": 2, "seed": 0, "progress": False}
+    usual = sdedit(tiny, image, "a red star", **how)
+    torch.testing.assert_close(usual, sdedit(tiny, image, "a red star", guidance=7.5, **how))
