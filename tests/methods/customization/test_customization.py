@@ -15,13 +15,16 @@ from dsd_tutorial.customization import (
     fitting,
     load_custom,
     load_domain,
+    references,
     textual_inversion,
+    words,
 )
 from dsd_tutorial.customization.keeping import old_world
 from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.customization.words import Word, place_id, with_place
 from dsd_tutorial.projection import end_states, fit_inverse
 from dsd_tutorial.shapes import random_scenes, render
+from dsd_tutorial.stable_diffusion import to_pil
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
 from dsd_tutorial.variation import image_to_prompt, states_to_prompt
 
@@ -321,3 +324,128 @@ def test_one_text_for_each_picture_or_one_for_all(tiny, inverse, pictures):
         fit_domain(tiny, pictures, text=["a star", "a ring"], inverse=inverse, **QUICK)
     with pytest.raises(ValueError, match="crop=2"):
         fit_domain(tiny, pictures, text="a star", inverse=inverse, crop=2, **QUICK)
+
+
+# -- what is planned, and what is given -----------------------------------------------------------
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """The plans that would have been carried out."""
+    found = []
+
+    def tune(model, module, plan, *_, **__):
+        found.append((plan, module))
+        return Tuning()
+
+    for room in (fitting, references, words):
+        monkeypatch.setattr(room, "tune", tune)
+    return found
+
+
+def test_rates_are_in_proportion_to_the_state(tiny, inverse, pictures, plans):
+    how = {"inverse": inverse, "what": "prompt_kv", **QUICK}
+    custom = customize(tiny, pictures[:1], **how)
+    usual = references.PACE * float(custom.state.square().mean().sqrt())
+    assert plans[-1][0].rates == pytest.approx({"state": usual, "lora": references.LORA_RATE})
+    customize(tiny, pictures[:1], lr=3 * usual, **how)
+    assert plans[-1][0].rates == pytest.approx(
+        {"state": 3 * usual, "lora": 3 * references.LORA_RATE}
+    )
+
+
+def test_a_word_is_learned_at_a_tenth_of_the_size_of_embeddings(tiny, pictures, plans):
+    table = tiny.text_encoder.get_input_embeddings().weight
+    size = float(table.square().mean().sqrt())
+    for word in ("circle", None):
+        learned = textual_inversion(tiny, pictures[:1], word=word, **QUICK)
+        plan = plans[-1][0]
+        assert plan.rates["word"] == pytest.approx(words.PACE * size)
+        assert plan.name.endswith(word or "random")
+    many = torch.stack([
+        words.start_vector(tiny, None, table, size, seed) for seed in range(40)
+    ])  # fmt: skip
+    assert float(many.std()) == pytest.approx(size, rel=0.1)
+    assert textual_inversion(tiny, pictures[:1], lr=0.5, **QUICK).settings["lr"] == 0.5
+    assert learned.settings["word"] is None
+
+
+def test_an_inverse_that_is_given_is_the_one_that_is_used(
+    tiny, inverse, pictures, plans, monkeypatch
+):
+    for room in (fitting, references):
+        monkeypatch.setattr(room, "fit_inverse", lambda *a, **k: pytest.fail("fitted again"))
+    customize(tiny, pictures[:1], inverse=inverse, **QUICK)
+    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0, **QUICK}
+    assert fit_domain(tiny, pictures, text="a star", **how).inverse is inverse
+    for room in (fitting, references):
+        monkeypatch.setattr(room, "fit_inverse", lambda *a, **k: inverse)
+    assert customize(tiny, pictures[:1], **QUICK).settings["copies"] == inverse.copies
+
+
+def test_pictures_and_tensors_are_learned_alike_and_the_text_is_kept(
+    tiny, inverse, pictures, plans
+):
+    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0, **QUICK}
+    shown = [to_pil(picture)[0] for picture in pictures]
+    a, b = (fit_domain(tiny, x, text="a star", **how) for x in (pictures, shown))
+    torch.testing.assert_close(a.deep.prompts, b.deep.prompts, atol=0.02, rtol=0)
+    assert a.settings["text"] == "a star"
+    texts = ["a star", "a ring", "a star", "a ring"]
+    assert fit_domain(tiny, pictures, text=texts, **how).settings["text"] == texts
+    fit_domain(tiny, pictures, text="a star", keep_count=1, **how)
+
+
+def test_the_texts_error_counts_as_much_as_asked(tiny, inverse, pictures, monkeypatch):
+    found = []
+
+    def tune(model, module, plan, loss, check, **_):
+        with torch.no_grad():
+            found.append((loss(0), float(check())))
+        return Tuning()
+
+    monkeypatch.setattr(fitting, "tune", tune)
+    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0, "crop": 1.0, **QUICK}
+    for weight in (1.0, 3.0):
+        fit_domain(tiny, pictures, text="a star", text_weight=weight, **how)
+    (once, _), (thrice, _) = found
+    assert float(thrice["image"]) == pytest.approx(float(once["image"]))
+    assert float(thrice["text"]) == pytest.approx(3 * float(once["text"]))
+    assert float(once["image"]) != pytest.approx(float(once["text"]))
+
+
+def test_of_several_pictures_the_mean_direction_is_taken(tiny, inverse, pictures):
+    seen = inverse(tiny.encode_clip_image(pictures[:2]))
+    start = references.start_state(tiny, "closed_form", seen, None, inverse.length, 0)
+    want = inverse.length * F.normalize(seen.mean(0), dim=0)
+    torch.testing.assert_close(start, want)
+    assert float(start.norm()) == pytest.approx(inverse.length, rel=1e-5)
+    assert torch.equal(references.start_state(tiny, "closed_form", seen[:1], None, 1.0, 0), seen[0])
+
+
+def test_four_pictures_are_drawn_unless_told_otherwise(tiny, inverse, pictures, plans):
+    how = {"steps": 1, "progress": False}
+    custom = customize(tiny, pictures[:1], inverse=inverse, **QUICK)
+    assert len(custom.draw(tiny, **how)) == 4
+    domain = fit_domain(
+        tiny, pictures, text="a star", inverse=inverse, tokens=1, keep_weight=0, **QUICK
+    )
+    assert len(domain.vary(tiny, pictures[:1], **how)) == 4
+
+
+def test_the_word_goes_where_it_is_said():
+    assert with_place("a blue *") == "a blue *"
+    assert with_place("an object") == "an *"
+    assert with_place("* on an object") == "* on an object"
+    with pytest.raises(ValueError, match="where does the word go"):
+        with_place("a star")
+
+
+def test_prompts_keep_no_graph(tiny, inverse, pictures, plans):
+    custom = customize(tiny, pictures[:1], inverse=inverse, **QUICK)
+    domain = fit_domain(
+        tiny, pictures, text="a star", inverse=inverse, tokens=1, keep_weight=0, **QUICK
+    )
+    word = textual_inversion(tiny, pictures[:1], word="circle", **QUICK)
+    for prompt in (custom.prompt(tiny), domain.to_prompt(tiny, pictures), word.prompt(tiny)):
+        assert not prompt.requires_grad

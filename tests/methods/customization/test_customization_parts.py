@@ -1,6 +1,7 @@
 """Parts of customisation: prompts in the tower, additions to keys and values, sequences, loss."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 from tiny_model import tiny_model
 
 from dsd_tutorial.customization import (
+    CustomizationMismatch,
     DeepPrompts,
     Denoising,
     KeyValues,
     customize,
     edit_frame,
+    files,
     image_frame,
     references,
     training_pass,
@@ -23,6 +26,7 @@ from dsd_tutorial.customization import (
 from dsd_tutorial.customization.denoising import CHECKING
 from dsd_tutorial.customization.fitting import random_crop
 from dsd_tutorial.customization.tuned import Tuned
+from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.projection import fit_inverse
 from dsd_tutorial.shapes import random_scenes, render
 from dsd_tutorial.variation import states_to_prompt
@@ -332,3 +336,71 @@ def test_a_crop_shows_a_part_of_the_picture():
     slope = (cropped[:, 0, 32, 60] - cropped[:, 0, 32, 4]) * 63 / 56
     assert bool(((slope > 0.88) & (slope < 1.01)).all()) and float(slope.std()) > 0
     assert torch.equal(random_crop(ramp, 1, 0, 1), ramp)
+
+
+# -- edges, and what is taken as it is given ------------------------------------------------------
+
+
+def test_frames_of_any_number_of_positions(short):
+    frame = edit_frame(short, "a red star", alpha=0.5, copies="all")
+    h = torch.ones(1, frame.states.shape[2])
+    assert frame(h).shape == (1, short.context_length, frame.states.shape[2])
+
+
+def test_prompts_pass_layers_called_by_name_or_by_place(tiny):
+    """Layers have been called both ways, and have answered with a tensor or a tuple."""
+    deep = DeepPrompts(tiny, 2)
+    states = torch.randn(3, 65, deep.prompts.shape[2], generator=torch.Generator().manual_seed(0))
+    hook = deep._put_in(deep.prompts[0])
+    (longer, *rest), named = hook(None, (states, "mask"), {"more": 1})
+    assert longer.shape[1] == 67 and rest == ["mask"] and named == {"more": 1}
+    places, named = hook(None, (), {"hidden_states": states, "mask": "mask"})
+    assert places == () and named["mask"] == "mask"
+    assert torch.equal(named["hidden_states"], longer)
+    assert torch.equal(deep._take_out(None, (), longer), states)
+    kept, *rest = deep._take_out(None, (), (longer, "weights", "more"))
+    assert torch.equal(kept, states) and rest == ["weights", "more"]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+def test_a_single_prompt_stands_for_the_middle(tiny, pictures, tokens):
+    deep = DeepPrompts(tiny, tokens, images=pictures)
+    assert deep.prompts.shape[1] == tokens
+    assert not deep.prompts.requires_grad or deep.prompts.is_leaf
+
+
+def test_every_picture_comes_once_a_round_in_another_order(tiny):
+    denoising = Denoising(tiny, torch.zeros(7, *tiny.latent_shape), batch_size=7)
+    rounds = [denoising.draw(step).index for step in range(4)]
+    assert all(r.sort().values.tolist() == list(range(7)) for r in rounds)
+    assert len({tuple(r.tolist()) for r in rounds}) > 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 64))
+def test_a_time_step_is_never_the_end_itself(tiny, seed, count):
+    denoising = Denoising(
+        tiny, torch.zeros(1, *tiny.latent_shape), batch_size=count, time_steps=(998, 999), seed=seed
+    )
+    assert denoising.draw(0).t.tolist() == [998] * count
+
+
+def test_shapes_that_one_side_lacks_are_named(tmp_path):
+    tensors, wanted = {"a": torch.zeros(2), "b": torch.zeros(3)}, {"a": [2], "c": [4]}
+    with pytest.raises(CustomizationMismatch, match="b has shape"):
+        files.check_shapes(tensors, wanted, tmp_path)
+    with pytest.raises(CustomizationMismatch, match="c has shape none"):
+        files.check_shapes({"a": torch.zeros(2)}, wanted, tmp_path)
+
+
+def test_how_it_went_comes_back_whether_or_not_anything_was_best():
+    for best in (math.inf, 0.25):
+        told = Tuning(best=best, rows=[{"step": 0, "error": math.nan}])
+        back = files.recall(files.record(told))
+        assert back.best == best and math.isnan(back.rows[0]["error"])
+
+
+def test_files_are_written_into_folders_that_are_not_there_yet(tiny, tmp_path):
+    folder = files.write(tmp_path / "a" / "b", "custom", {"h": torch.ones(2)}, {}, tiny)
+    tensors, about = files.read(folder, ("custom",), tiny)
+    assert torch.equal(tensors["h"], torch.ones(2)) and about["shapes"] == {"h": [2]}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dsd_tutorial.attention import choose_layers
 from dsd_tutorial.matching import score
 from dsd_tutorial.matching.cost import Cost, measure
 from dsd_tutorial.prompt_learning import (
@@ -257,3 +258,57 @@ def test_weights_on_another_adapter_leave_it_as_it_is(tiny):
         assert [id(p) for p in adapter.learned()] == [id(adapter.theta)]
         assert not any(p.requires_grad for p in below.parameters())
         assert adapter.size == adapter.theta.numel() + below.size
+
+
+def test_layers_with_fewer_heads_count_as_much_as_others():
+    """What a layer has no head for is NaN, and is no part of its mean."""
+    parts = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    parts[:, :, 1, 3:] = float("nan")
+    layers = [parts[:, :, 0], parts[:, :, 1, :3], parts[:, :, 2], parts[:, :, 3]]
+    want = torch.stack([layer.mean((1, -1)) for layer in layers]).mean(0)
+    scoring = Scoring(time_steps=2, attention_weight=1.0)
+    torch.testing.assert_close(Adapter().pool(parts, None, scoring), want)
+
+
+def test_a_prefix_starts_near_states_of_the_empty_text(tiny):
+    """Near one of all but the first, at a tenth of their spread; the gate hides it at first."""
+    prompt = AttentionPrompt(tiny, prefix=200)
+    name, attn = next(iter(choose_layers(tiny).items()))
+    with torch.no_grad():
+        states = attn.to_k(tiny.encode_text([""]))[0]  # (L, heads * d_head)
+    start = prompt.key[name.replace(".", "_")].detach().transpose(0, 1).flatten(1)
+    far = torch.cdist(start, states) / start.shape[1] ** 0.5 / states.std()
+    assert 0.05 < float(far.min(1).values.mean()) < 0.15
+    nearest = set(far.argmin(1).tolist())
+    assert 0 not in nearest and 1 in nearest
+
+
+def test_an_attention_prompt_says_what_it_was_made_with_and_adds_its_bias(tiny):
+    assert AttentionPrompt(tiny, layers="up").config()["layers"] == "up"
+    assert AttentionPrompt(tiny, layers=("up", "mid")).config()["layers"] == ["up", "mid"]
+    assert AttentionPrompt(tiny).config()["layers"] is None
+    prompt = AttentionPrompt(tiny, bias=True)
+    with torch.no_grad():
+        next(iter(prompt.bias.values()))[1, 3] = 2.0
+    changed = prompt._edit(torch.zeros(2, 4, 5, 32), next(iter(choose_layers(tiny))))
+    assert float(changed.sum()) == 2 * 5 * 2.0 and bool((changed[:, 1, :, 3] == 2).all())
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_soft_prompt_adds_its_own_row_at_each_place(tiny, where):
+    prompt = SoftPrompt(tiny, where=where, n=3)
+    with torch.no_grad():
+        for row in prompt.residual.values():
+            row.copy_(torch.arange(1.0, row.numel() + 1).view_as(row))
+    eos = tiny.tokenizer.eos_token_id
+    ids = torch.full((1, 10), eos)
+    ids[0, :4] = torch.tensor([1, 2, 3, 4])
+    added = prompt.added(ids, eos)[0]
+    rows = prompt.residual["padding"].detach()
+    torch.testing.assert_close(added[5:8], rows)  # behind the end token at 4
+    torch.testing.assert_close(added[0], prompt.residual["start"].detach().view(-1))
+    assert not added[1:5].any() and not added[8:].any()
+    if where == "before":
+        hook = prompt._on_embeddings(eos)
+        out = torch.zeros(1, 10, rows.shape[1])
+        torch.testing.assert_close(hook(None, (ids,), {}, out), added[None])

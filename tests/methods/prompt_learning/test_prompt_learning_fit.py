@@ -28,6 +28,7 @@ from dsd_tutorial.prompt_learning import (
     hinge,
     infonce,
     load,
+    objectives,
     sources,
 )
 from dsd_tutorial.prompt_learning.adapters import Adapter
@@ -604,3 +605,166 @@ def test_a_missing_or_a_further_number_is_refused(tiny, tmp_path):
         save_file(tensors, file)
         with pytest.raises(AdapterMismatch, match=name):
             load(folder, tiny)
+
+
+# -- what is compared, averaged, drawn and refused ------------------------------------------------
+
+
+def test_zero_shot_choices_try_the_last_layers_and_single_steps_of_several(
+    tiny, cached, monkeypatch
+):
+    from dsd_tutorial.prompt_learning import choosing
+
+    _, rest, parts = cached
+    whole, asked = parts[1.0][1], []
+    monkeypatch.setattr(choosing, "item_components", lambda *a, **k: whole)
+
+    def judge(items, scores):
+        asked.append(scores)
+        return 0.5, 1.0
+
+    monkeypatch.setattr(choosing, "judge", judge)
+    first = choose_scoring(tiny, rest, time_steps=2, token_masks=["all"])
+    assert first.layers is None and first.time_steps == whole.steps  # of equals the first
+    last = {name.split(".")[0]: i for i, name in enumerate(whole.layers)}
+    want = whole.by_mask["all"][:, :, list(last.values())].mean((1, 2, 3)).view(len(rest.items), -1)
+    assert sum(torch.allclose(scores, want, atol=1e-5) for scores in asked) >= 1
+    assert len(asked) == (len(whole.layers) + 2) * 3  # both steps, and each alone
+    one = dataclasses.replace(
+        whole, by_mask={"all": whole.by_mask["all"][:, :1]}, steps=whole.steps[:1], errors=None
+    )
+    monkeypatch.setattr(choosing, "item_components", lambda *a, **k: one)
+    asked.clear()
+    choose_scoring(tiny, rest, time_steps=1, token_masks=["all"])
+    assert len(asked) == len(whole.layers) + 2
+
+
+def test_of_equally_accurate_choices_the_lower_loss_wins(tiny, cached, monkeypatch):
+    from dsd_tutorial.prompt_learning import choosing
+
+    _, rest, parts = cached
+    whole, losses = parts[1.0][1], iter([0.9, 0.2, 0.5, *[0.7] * 100])
+    monkeypatch.setattr(choosing, "item_components", lambda *a, **k: whole)
+    monkeypatch.setattr(choosing, "judge", lambda items, scores: (0.5, next(losses)))
+    found = choose_scoring(tiny, rest, time_steps=2, token_masks=["all"])
+    assert found.time_steps == (whole.steps[0],)  # the second that is tried
+
+
+def test_the_shown_accuracy_is_a_running_mean(monkeypatch):
+    shares = iter([1.0, 0.0, 1.0, 1.0])
+    monkeypatch.setattr(Loop, "_step", lambda self, optimiser, step: (0.1, next(shares)))
+    loop = looped([(0.5, 0.1)] * 5, 4)
+    want = [0.5, 1.0, 0.9, 0.9 * 0.9 + 0.1, 0.9 * (0.9 * 0.9 + 0.1) + 0.1]
+    assert [row["accuracy"] for row in loop.rows] == pytest.approx(want)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_validation_is_asked_now_and_then_and_at_the_end(every):
+    loop = looped([(0.5, 0.1)] * 9, 7, every=every)
+    checked = [r["step"] for r in loop.rows if not np.isnan(r["validation_accuracy"])]
+    assert checked == sorted({0, 7, *range(every, 8, every)})
+    assert loop._shown() == {"best": "0.50"}
+    assert dataclasses.replace(loop, best=(-np.inf, -np.inf))._shown() == {}
+
+
+def test_drawing_is_added_with_its_weight_and_steep_losses_are_clipped():
+    for weight, gradient in ((0.0, 0.0), (0.25, 0.25), (50.0, 1.0)):
+        adapter = OneNumber()
+        scores = torch.zeros(1, 2)
+
+        def batch(step, number=adapter.number, scores=scores):
+            return sources.Batch(scores + 0 * number, torch.tensor([0]), number)
+
+        source = type("Source", (), {"batch": staticmethod(batch)})()
+        loop = Loop(
+            adapter, source, infonce, 1, 1, None, 0.1, 0.0, weight, Meter(),
+            Memory(torch.device("cpu")),
+        )  # fmt: skip
+        loop._step(torch.optim.SGD([adapter.number], lr=0.1), 1)
+        assert float(adapter.number.grad) == pytest.approx(gradient, abs=1e-5)
+        assert float(adapter.number) == pytest.approx(1 - 0.1 * gradient, abs=1e-5)
+
+
+def test_ties_are_wrong_and_a_lone_right_one_is_right():
+    scores = torch.tensor([[1.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [-5.0, -6.0, -7.0]])
+    found = objectives.right(scores, torch.tensor([0, 0, 0, 0]))
+    assert found.tolist() == [False, True, False, True]
+    for temperature in (0.0, -1.0):
+        with pytest.raises(ValueError, match="temperature"):
+            objectives.loss_function("infonce", 1.0, temperature)
+
+
+def test_of_a_long_list_the_right_one_is_always_kept_and_its_place_told(tiny):
+    items = make_task("refcoco", 6)
+    source = passes_of(tiny, Adapter(), items, negatives=3)
+    total = source.pairs.shape[1]
+    assert source.columns == 4 < total
+    chosen = torch.arange(6)
+    for _ in range(20):
+        kept, place = source._candidates(chosen)
+        assert bool((kept.gather(1, place[:, None])[:, 0] == source.correct).all())
+        assert kept.shape == (6, 4) and bool((kept.diff(dim=1) > 0).all())
+    everything = passes_of(tiny, Adapter(), items, negatives=total - 1)
+    assert everything.columns == total
+    kept, place = everything._candidates(chosen)
+    assert torch.equal(kept[0], torch.arange(total)) and torch.equal(place, source.correct)
+
+
+def test_each_round_takes_every_item_once(tiny):
+    source = passes_of(tiny, Adapter(), few_shot("comvg", 4), batch_pairs=8)
+    assert source.count == 4
+    for _ in range(3):
+        assert sorted(source._next_items().tolist()) == [0, 1, 2, 3] and source.waiting == []
+
+
+def test_without_validation_only_the_labelled_items_are_counted_and_computed(tiny, monkeypatch):
+    asked = []
+    real = sources.item_components
+
+    def counted(model, items, *more, **how):
+        asked.append(len(items.items))
+        return real(model, items, *more, **how)
+
+    monkeypatch.setattr(sources, "item_components", counted)
+    how = {"scoring": ONE, "steps": 1, "progress": False}
+    labelled, rest = few_shot("comvg", 2), make_task("comvg", 3)
+    found = fit(tiny, HeadWeights(tiny, ONE), labelled, validation=False, **how)
+    assert asked == [2] and found.cost.labels == 2
+    found = fit(tiny, HeadWeights(tiny, ONE), labelled, validation=rest, **how)
+    assert asked == [2, 2, 3] and found.cost.labels == 5
+
+
+def test_a_scoring_is_a_fixed_thing_whatever_it_was_made_from():
+    found = Scoring(time_steps=[100, 500], layers=["mid.0", "up"])
+    assert found == Scoring(time_steps=(100, 500), layers=("mid.0", "up"))
+    assert hash(found) == hash(Scoring(time_steps=(100, 500), layers=("mid.0", "up")))
+
+
+@pytest.mark.parametrize(
+    ("over", "kind"), [((), "signed"), (("layer",), "hard"), (("x",), "signed")]
+)
+def test_weights_over_nothing_or_of_another_kind_are_refused(tiny, over, kind):
+    with pytest.raises(ValueError, match="weights go over some of"):
+        HeadWeights(tiny, ONE, over=over, kind=kind)
+
+
+def test_layers_of_fewer_heads_have_no_weight_where_they_have_no_head(tiny):
+    adapter = HeadWeights(tiny, ONE)
+    adapter.heads = [4, 2]
+    torch.testing.assert_close(
+        adapter.average, torch.tensor([[0.25] * 4, [0.5, 0.5, 0.0, 0.0]]) / 2
+    )
+
+
+def test_units_do_not_depend_on_what_was_learned_nor_on_the_scores_weight(tiny, cached):
+    labelled, _, parts = cached
+    known = parts[1.0][0]
+    found = []
+    for weight in (1.0, 4.0):
+        scoring = Scoring(time_steps=2, attention_weight=weight, error_weight=weight)
+        adapter = HeadWeights(tiny, scoring, over=["layer"], error=True)
+        adapter.unit.fill_(7.0), adapter.unit_error.fill_(7.0)
+        adapter.calibrate(known.by_mask["all"], known.errors, labelled, scoring)
+        found.append((adapter.unit.clone(), adapter.unit_error.clone()))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    torch.testing.assert_close(4 * found[0][1], found[1][1])
