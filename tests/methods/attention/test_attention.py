@@ -731,7 +731,7 @@ def test_a_layer_may_be_called_by_position(tiny):
     mask[..., 4:] = -1e4
 
     def scores(*arguments, **named):
-        with torch.no_grad(), observe(tiny, layers=name) as seen:
+        with torch.no_grad(), observe(tiny, layers=name, logits=True) as seen:
             attn(x, *arguments, **named)
         return seen.scores[name]
 
@@ -739,3 +739,13 @@ def test_a_layer_may_be_called_by_position(tiny):
     masked = scores(encoder_hidden_states=text, attention_mask=mask)
     torch.testing.assert_close(scores(text, mask), masked)
     assert not torch.allclose(masked, scores(text))
+
+
+def test_logits_are_no_longer_computed_when_nobody_asks(tiny):
+    """Inside the same altered model: who observed logits leaves the quick way open again."""
+    latents = torch.randn(1, *tiny.latent_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), alter(tiny, lambda logits, name: logits):
+        with observe(tiny, logits=True):
+            tiny.predict_noise(latents, 500, tiny.encode_text(["a red circle"]))
+        for attn in choose_layers(tiny).values():
+            assert not getattr(attn.processor, "wants_logits", False)

@@ -110,8 +110,9 @@ def test_the_plain_partition_is_bit_for_bit_the_one_of_torch():
 def test_the_log_partition_is_torchs_to_the_last_bit_and_any_axis_may_come_before():
     x = 5 * torch.randn(4, 3, 50, 7, generator=torch.Generator().manual_seed(0))
     assert torch.equal(log_sum_exp(x, 1.0, normalise="sum"), torch.logsumexp(x, -1))
-    want = (torch.logsumexp(0.7 * x.double(), -1) / 0.7).float()
-    torch.testing.assert_close(log_sum_exp(x, 0.7, normalise="sum"), want)
+    for lam in (0.7, 2.0):
+        want = (torch.logsumexp(lam * x.double(), -1) / lam).float()
+        torch.testing.assert_close(log_sum_exp(x, lam, normalise="sum"), want)
 
 
 def test_the_hardest_maximum_sees_open_gates_alone():

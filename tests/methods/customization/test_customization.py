@@ -390,10 +390,47 @@ def test_pictures_and_tensors_are_learned_alike_and_the_text_is_kept(
     shown = [to_pil(picture)[0] for picture in pictures]
     a, b = (fit_domain(tiny, x, text="a star", **how) for x in (pictures, shown))
     torch.testing.assert_close(a.deep.prompts, b.deep.prompts, atol=0.02, rtol=0)
-    assert a.settings["text"] == "a star"
+    assert a.settings["text"] == "a star" and "Tuning" not in repr(a)
     texts = ["a star", "a ring", "a star", "a ring"]
     assert fit_domain(tiny, pictures, text=texts, **how).settings["text"] == texts
     fit_domain(tiny, pictures, text="a star", keep_count=1, **how)
+
+
+def test_pictures_of_another_size_are_brought_to_the_models(
+    tiny, inverse, pictures, plans, monkeypatch
+):
+    real, sides = fitting.to_tensor, []
+
+    def to_tensor(images, side):
+        sides.append(side)
+        return real(images, side)
+
+    monkeypatch.setattr(fitting, "to_tensor", to_tensor)
+    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0, **QUICK}
+    for images in (pictures, [picture.resize((90, 70)) for picture in to_pil(pictures)]):
+        fit_domain(tiny, images, text="a star", **how)
+    assert sides == [None, tiny.resolution]
+
+
+def test_a_preview_is_drawn_without_a_word(tiny, capfd):
+    picture = references.show(tiny, tiny.encode_text(["a star"]), 0)
+    assert picture.shape == (3, 64, 64) and not capfd.readouterr().err
+
+
+def test_half_of_the_old_world_is_asked_by_caption(tiny, domain, inverse):
+    shared = {"batch_size": 6, "time_steps": None, "seed": 0, "dtype": None}
+    world = old_world(tiny, inverse, ["a star", "a ring", "a cross"], 1.0, shared, progress=False)
+    asked = []
+
+    def answer(noisy, t, context):
+        asked.append(context)
+        return torch.zeros(len(t), *tiny.latent_shape)
+
+    world.denoising.answer = answer
+    world.loss(0, domain)
+    rows = world.denoising.draw(0).index
+    assert torch.equal(asked[0][:3], world.captions[rows[:3]])
+    assert torch.equal(asked[0][3:], world.prompts[rows[3:]])
 
 
 def test_the_texts_error_counts_as_much_as_asked(tiny, inverse, pictures, monkeypatch):
@@ -402,6 +439,9 @@ def test_the_texts_error_counts_as_much_as_asked(tiny, inverse, pictures, monkey
     def tune(model, module, plan, loss, check, **_):
         with torch.no_grad():
             found.append((loss(0), float(check())))
+            learning = loss.__self__
+            learning.denoising.errors = lambda context, draw: torch.full((len(draw.t),), 2.0)
+            assert float(loss(0)["text"]) == 2.0 * learning.text_weight
         return Tuning()
 
     monkeypatch.setattr(fitting, "tune", tune)

@@ -404,3 +404,10 @@ def test_files_are_written_into_folders_that_are_not_there_yet(tiny, tmp_path):
     folder = files.write(tmp_path / "a" / "b", "custom", {"h": torch.ones(2)}, {}, tiny)
     tensors, about = files.read(folder, ("custom",), tiny)
     assert torch.equal(tensors["h"], torch.ones(2)) and about["shapes"] == {"h": [2]}
+
+
+def test_on_a_cpu_attention_is_explicit_while_training_and_as_it_was_later(tiny):
+    before = {name: type(p).__name__ for name, p in tiny.unet.attn_processors.items()}
+    with training_pass(tiny):
+        assert {type(p).__name__ for p in tiny.unet.attn_processors.values()} == {"AttnProcessor"}
+    assert {n: type(p).__name__ for n, p in tiny.unet.attn_processors.items()} == before

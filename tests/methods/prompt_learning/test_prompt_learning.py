@@ -312,3 +312,11 @@ def test_a_soft_prompt_adds_its_own_row_at_each_place(tiny, where):
         hook = prompt._on_embeddings(eos)
         out = torch.zeros(1, 10, rows.shape[1])
         torch.testing.assert_close(hook(None, (ids,), {}, out), added[None])
+
+
+@pytest.mark.parametrize("had", [False, True])
+def test_what_others_said_of_their_adapters_stays(tiny, had, monkeypatch):
+    if had:
+        monkeypatch.setattr(tiny.unet, "peft_config", {}, raising=False)
+    LoRA(tiny)
+    assert hasattr(tiny.unet, "peft_config") == had

@@ -423,7 +423,7 @@ def test_a_step_takes_as_many_items_as_fit_and_one_at_least(tiny, monkeypatch):
     for items, pairs, negatives, count, columns in (
         (two, 1, None, 1, 2), (two, 3, None, 1, 2), (two, 4, None, 2, 2), (two, 99, None, 3, 2),
         (two, 4, 1, 2, 2), (ten, 10, None, 1, 10), (ten, 20, None, 2, 10), (ten, 8, 3, 2, 4),
-        (ten, 8, 8, 1, 9), (ten, 20, 9, 2, 10), (ten, 20, 40, 2, 10),
+        (ten, 8, 8, 1, 9), (ten, 20, 9, 2, 10), (ten, 20, 10, 2, 10), (ten, 20, 40, 2, 10),
     ):  # fmt: skip
         source = passes_of(tiny, adapter, items, batch_pairs=pairs, negatives=negatives)
         assert (source.count, source.columns) == (count, columns), (pairs, negatives)
@@ -768,3 +768,13 @@ def test_units_do_not_depend_on_what_was_learned_nor_on_the_scores_weight(tiny, 
         found.append((adapter.unit.clone(), adapter.unit_error.clone()))
     torch.testing.assert_close(found[0][0], found[1][0])
     torch.testing.assert_close(4 * found[0][1], found[1][1])
+
+
+def test_guided_weights_do_not_depend_on_the_components_size(tiny, cached):
+    labelled, _, parts = cached
+    known, found = parts[1.0][0], []
+    for size in (1.0, 20.0):
+        larger = dataclasses.replace(known, by_mask={"all": size * known.by_mask["all"]})
+        how = {"over": ("layer", "head"), "parts": larger}
+        found.append(gradient_guided(tiny, labelled, Scoring(time_steps=2), **how).weights())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)

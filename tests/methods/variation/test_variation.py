@@ -200,3 +200,11 @@ def test_one_copy_and_a_path_of_two_points_are_allowed(tiny, states):
 def test_a_prompt_is_a_number_and_keeps_no_graph(tiny, inverse, pictures):
     images = pictures.clone().requires_grad_() if torch.is_tensor(pictures) else pictures
     assert not image_to_prompt(tiny, images, inverse).requires_grad
+
+
+@pytest.mark.parametrize("copies", [0.5, 1, 2.5])
+def test_any_number_of_copies_above_none_is_a_bonus_on_one_position(copies):
+    logits = torch.zeros(1, 2, 3, 5)
+    found = copy_bonus(copies, 2)(logits, "mid.0")
+    assert float(found.sum()) == pytest.approx(6 * float(torch.tensor(float(copies)).log()))
+    assert not found[..., [0, 1, 3, 4]].any()

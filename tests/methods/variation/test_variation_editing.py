@@ -7,7 +7,7 @@ from tiny_model import tiny_model
 
 from dsd_tutorial.attention import observe
 from dsd_tutorial.projection import calibrate, fit_inverse
-from dsd_tutorial.stable_diffusion import to_pil
+from dsd_tutorial.stable_diffusion import ClipImage, to_pil
 from dsd_tutorial.stable_diffusion.sampling import initial_noise
 from dsd_tutorial.variation import (
     EDIT_FILLS,
@@ -483,6 +483,14 @@ def test_the_nearest_text_is_that_of_the_largest_cosine(tiny):
     said = F.normalize(tiny.encode_clip_text(texts), dim=1)
     want = [texts[i] for i in (seen @ said.T).argmax(1).tolist()]
     assert nearest_text(tiny, images, texts) == want
+
+
+def test_a_long_embedding_is_no_nearer(tiny, monkeypatch):
+    rows = torch.tensor([[10.0, 10.0], [0.1, 0.0]])
+    monkeypatch.setattr(type(tiny), "encode_clip_text", lambda self, texts: rows)
+    seen = ClipImage(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+    monkeypatch.setattr(type(tiny), "encode_clip_image", lambda self, images: seen)
+    assert nearest_text(tiny, torch.zeros(1, 3, 64, 64), ["long", "right"]) == ["right"]
 
 
 def test_prompts_of_any_number_of_positions(short):
