@@ -6,10 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tiny_model as tiny_models
-from tiny_model import tiny_model
+from jaxtyping import install_import_hook
 
-from dsd_tutorial.stable_diffusion.checksums import state_sha256
+# Shapes and types of signatures are checked at every call in the tests, and only there.
+# It has to stand before the package is first imported.
+METHODS = []  # rooms
+install_import_hook([f"dsd_tutorial.{room}" for room in METHODS], "beartype.beartype")
+
+import tiny_model as tiny_models  # noqa: E402
+from tiny_model import tiny_model  # noqa: E402
+
+from dsd_tutorial.stable_diffusion.checksums import state_sha256  # noqa: E402
 
 SHARED = []  # the shared model, once it is made, and its weights' digest
 

@@ -122,7 +122,7 @@ def end_states(model: Any, texts: Sequence[str], progress: bool = False) -> Tens
 def _end_and_behind(
     model: Any, texts: Sequence[str], progress: bool
 ) -> tuple[Tensor, list[list[float]]]:
-    """h (texts, d), and for each text the cosines of h with every state from its place on."""
+    """H (texts, d), and for each text the cosines of h with every state from its place on."""
     from tqdm.auto import tqdm
 
     texts = [texts] if isinstance(texts, str) else list(texts)

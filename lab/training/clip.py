@@ -64,7 +64,8 @@ def speak_up(clip, tokenizer) -> None:
 
 def place_code(side: int, width: int) -> Tensor:
     """Sines and cosines of row and column, (side * side, width), centred, of mean length
-    `PLACE_LOUDNESS` (as in Beyer et al., arXiv 2205.01580, there in place of a learned code)."""
+    `PLACE_LOUDNESS` (as in Beyer et al., arXiv 2205.01580, there in place of a learned code).
+    """
     angles = torch.pi / 2 * 100.0 ** -(torch.arange(width // 4) / (width // 4))
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     x, y = x.flatten()[:, None] * angles, y.flatten()[:, None] * angles

@@ -72,7 +72,8 @@ def _cached(entry: Any) -> Path | None:
 
 def check_layers(layers: str | Sequence[str], names: Sequence[str], more: Sequence[str]) -> None:
     """Raise ValueError, with the nearest names, for a layer that is none of `names` nor a head of
-    one ("up", "up.2"); `more` are words that stand for a choice, such as "all"."""
+    one ("up", "up.2"); `more` are words that stand for a choice, such as "all".
+    """
     if isinstance(layers, str) and layers in more:
         return
     heads = {".".join(name.split(".")[:k]) for name in names for k in (1, 2, 3, 4)}
