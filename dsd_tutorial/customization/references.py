@@ -23,7 +23,7 @@ from dsd_tutorial.customization.denoising import CHECKING, Denoising, training_p
 from dsd_tutorial.customization.sequences import ALPHA, image_frame
 from dsd_tutorial.customization.tuned import Tuned
 from dsd_tutorial.customization.tuning import Plan, Preview, tune
-from dsd_tutorial.projection import Inverse, end_states, fit_inverse
+from dsd_tutorial.projection import Inverse, eos_states, fit_inverse
 from dsd_tutorial.prompt_learning import LoRA
 from dsd_tutorial.variation import states_to_edit
 
@@ -172,7 +172,7 @@ def start_state(
 ) -> Tensor:
     """Return the state (d,) that tuning begins with; `seen` are h_img (pictures, d)."""
     if start == "text":
-        return end_states(model, [text])[0]
+        return eos_states(model, [text])[0]
     if start == "random":
         numbers = torch.Generator().manual_seed(seed)
         h = torch.randn(model.unet.config.cross_attention_dim, generator=numbers)

@@ -10,7 +10,7 @@ from dsd_tutorial.projection.calibration import (
     PenultimateLayerError,
     calibrate,
     collect_pairs,
-    end_states,
+    eos_states,
     text_weight,
 )
 from dsd_tutorial.projection.files import WrongClipError, load_inverse, save_inverse
@@ -58,7 +58,7 @@ __all__ = [
     "clip_digest",
     "collect_pairs",
     "cosines",
-    "end_states",
+    "eos_states",
     "energy_kept",
     "fit_inverse",
     "fit_random",

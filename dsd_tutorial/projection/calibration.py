@@ -110,7 +110,7 @@ def train_scenes(
     return scenes, [rng.choice(wordings) for wordings in said]
 
 
-def end_states(model: Any, texts: Sequence[str], progress: bool = False) -> Tensor:
+def eos_states(model: Any, texts: Sequence[str], progress: bool = False) -> Tensor:
     """Return h of each text, (texts, d): the state at its first end token, as the U-Net reads it.
 
     Raises ValueError for no texts.
@@ -211,7 +211,7 @@ def collect_pairs(
         for start in range(0, len(texts), CHUNK):
             rows = slice(start, start + CHUNK)
             pictures = images[rows] if images is not None else _draw(model, scenes[rows])
-            state = end_states(model, texts[rows])
+            state = eos_states(model, texts[rows])
             pooled, embedding = model.encode_clip_image(pictures)
             found.append((pooled, embedding, state, model.clip.text_projection(state)))
             bar.update(len(state))

@@ -14,7 +14,7 @@ from dsd_tutorial.projection.calibration import (
     Pairs,
     calibrate,
     collect_pairs,
-    end_states,
+    eos_states,
     text_weight,
 )
 from dsd_tutorial.projection.fitting import METHODS, fit_inverse
@@ -53,7 +53,7 @@ class References:
     @cached_property
     def states(self) -> Tensor:
         """The true end states of these captions, (references, d)."""
-        return end_states(self.model, self.captions)
+        return eos_states(self.model, self.captions)
 
 
 def reference_sets(model: Any, n: int, split: str, seed: int) -> dict[str, References]:

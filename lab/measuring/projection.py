@@ -25,7 +25,7 @@ from dsd_tutorial.projection import (
     Inverse,
     calibrate,
     collect_pairs,
-    end_states,
+    eos_states,
     fit_inverse,
     fit_random,
 )
@@ -199,7 +199,7 @@ class _Run:
         named = {full_description(s).text(): s for s in everything}  # every full caption once
         references = References(list(named.values()), self.model)
         weight = self.model.clip.text_projection.weight
-        captions = F.normalize(end_states(self.model, list(named)) @ weight.T, dim=-1)
+        captions = F.normalize(eos_states(self.model, list(named)) @ weight.T, dim=-1)
         before = F.normalize(references.seen.embedding, dim=-1) @ captions.T
         self.add("clip", "retrieval_r1", recall_at_k(before), 0.0)
         inverses = {**self.chosen.inverses, "no_threshold": self._uncut()}

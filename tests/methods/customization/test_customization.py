@@ -22,7 +22,7 @@ from dsd_tutorial.customization import (
 from dsd_tutorial.customization.keeping import old_world
 from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.customization.words import Word, place_id, with_place
-from dsd_tutorial.projection import end_states, fit_inverse
+from dsd_tutorial.projection import eos_states, fit_inverse
 from dsd_tutorial.shapes import random_scenes, render
 from dsd_tutorial.stable_diffusion import to_pil
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
@@ -72,7 +72,7 @@ def test_starts_are_where_they_should_be(tiny, inverse, pictures):
     text = customize(
         tiny, pictures[:1], start="text", text="a star", inverse=inverse, steps=0, **QUICK
     )
-    torch.testing.assert_close(text.state, end_states(tiny, ["a star"])[0])
+    torch.testing.assert_close(text.state, eos_states(tiny, ["a star"])[0])
     random = [
         customize(tiny, pictures[:1], start="random", inverse=inverse, steps=0, seed=s, **QUICK)
         for s in (0, 0, 1)
@@ -235,7 +235,7 @@ def test_a_domain_on_disk_prompts_and_draws_the_same(tiny, domain, pictures, tmp
     texts = {"text": "a blue star", "gone": off, "alpha": 1.0}
     moved = domain.to_prompt(tiny, pictures[:2], **texts)
     states = domain.inverse(domain.deep.encode(pictures[:2])).detach()
-    want = states + end_states(tiny, ["a blue star"]) - end_states(tiny, off)
+    want = states + eos_states(tiny, ["a blue star"]) - eos_states(tiny, off)
     want = states.norm(dim=-1, keepdim=True) * F.normalize(want, dim=-1)
     torch.testing.assert_close(moved, states_to_prompt(tiny, want, copies=domain.inverse.copies))
     with pytest.raises(ValueError, match="give text as well"):

@@ -21,7 +21,7 @@ from dsd_tutorial.projection import (
     calibration,
     clip_digest,
     collect_pairs,
-    end_states,
+    eos_states,
     fit_inverse,
     fit_random,
     fitting,
@@ -62,7 +62,7 @@ def seen(tiny):
 def test_calibration_measures_what_it_says(tiny):
     found = calibrate(tiny, TEXTS, progress=False)
     h = torch.stack([tiny.encode_text(t)[0, int(tiny.eos_positions(t)[0])] for t in TEXTS]).double()
-    torch.testing.assert_close(end_states(tiny, TEXTS).double(), h, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(eos_states(tiny, TEXTS).double(), h, atol=1e-5, rtol=1e-5)
     assert found.length == pytest.approx(float(h.norm(dim=1).mean()), rel=1e-6)
     projected = tiny.encode_clip_text(TEXTS).norm(dim=1).mean()
     assert found.projected_length == pytest.approx(float(projected), rel=1e-5)
@@ -211,7 +211,7 @@ def test_a_fit_keeps_no_graph(known):
     for part in (model.text_encoder, model.clip):
         part.requires_grad_()
     collected = collect_pairs(model, n=3, progress=False)
-    found = [end_states(model, TEXTS), collected.state, collected.embedding, collected.projected]
+    found = [eos_states(model, TEXTS), collected.state, collected.embedding, collected.projected]
     measured = calibrate(model, TEXTS, progress=False)
     assert not any(x.requires_grad for x in [*found, measured.mean, measured.covariance])
 
