@@ -37,7 +37,7 @@ class References:
     model: Any
 
     @cached_property
-    def seen(self) -> Any:
+    def clip_images(self) -> Any:
         """CLIP's answer, a `ClipImage`."""
         return self.model.encode_clip_image(render(self.scenes, self.model.resolution)[0])
 
@@ -72,7 +72,7 @@ def reference_sets(model: Any, n: int, split: str, seed: int) -> dict[str, Refer
 
 def cosines(inverse: Inverse, references: References) -> Tensor:
     """Return cos(h_img, true end state) of each reference, (references,)."""
-    return F.cosine_similarity(inverse(references.seen), references.states, dim=-1)
+    return F.cosine_similarity(inverse(references.clip_images), references.states, dim=-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ class _Run:
         if method in chosen.inverses and method != "truncated":
             return states_to_prompt(
                 model,
-                chosen.inverses[method](references.seen),
+                chosen.inverses[method](references.clip_images),
                 copies=chosen.inverses[method].copies,
             )
         if method == "caption":
@@ -105,12 +105,12 @@ class _Run:
         recipes: dict[str, Callable[[], Tensor]] = {
             "true_eos": lambda: references.states,
             "mean_text": lambda: self._mean().expand(len(references.scenes), -1),
-            "untrained": lambda: fit_random(model, self.seed, self.known)(references.seen),
-            "no_threshold": lambda: self._uncut()(references.seen),
-            "alternative": lambda: chosen.alternative(references.seen),
-            "another_image": lambda: chosen.truncated(references.seen).roll(1, 0),
+            "untrained": lambda: fit_random(model, self.seed, self.known)(references.clip_images),
+            "no_threshold": lambda: self._uncut()(references.clip_images),
+            "alternative": lambda: chosen.alternative(references.clip_images),
+            "another_image": lambda: chosen.truncated(references.clip_images).roll(1, 0),
         }
-        states = recipes.get(method, lambda: chosen.truncated(references.seen))()
+        states = recipes.get(method, lambda: chosen.truncated(references.clip_images))()
         copies = "all" if method == "all_copies" else chosen.truncated.copies
         return states_to_prompt(model, states, copies=copies)
 
@@ -200,21 +200,21 @@ class _Run:
         references = References(list(named.values()), self.model)
         weight = self.model.clip.text_projection.weight
         captions = F.normalize(eos_states(self.model, list(named)) @ weight.T, dim=-1)
-        before = F.normalize(references.seen.embedding, dim=-1) @ captions.T
+        before = F.normalize(references.clip_images.embedding, dim=-1) @ captions.T
         self.add("clip", "retrieval_r1", recall_at_k(before), 0.0)
         inverses = {**self.chosen.inverses, "no_threshold": self._uncut()}
         inverses["untrained"] = fit_random(self.model, self.seed, self.known)
         inverses |= {"truncated": self.chosen.truncated, "alternative": self.chosen.alternative}
         for method, inverse in inverses.items():
             elapsed = conversion_time(inverse, references)
-            after = F.normalize(inverse(references.seen) @ weight.T, dim=-1) @ captions.T
+            after = F.normalize(inverse(references.clip_images) @ weight.T, dim=-1) @ captions.T
             self.add(method, "retrieval_r1", recall_at_k(after), elapsed)
             self.add(method, "cosine", cosines(inverse, references), elapsed)
 
 
 def conversion_time(inverse: Inverse, references: References, repeats: int = 20) -> float:
     """Return milliseconds to turn CLIP's answer for one picture into a text state."""
-    rows = getattr(references.seen, inverse.reads)[:1]
+    rows = getattr(references.clip_images, inverse.reads)[:1]
     inverse(rows)
     start = time.perf_counter()
     for _ in range(repeats):
