@@ -59,7 +59,7 @@ class Domain(Outcome):
         states, copies = self.inverse(self.deep.encode(images)), self.inverse.copies
         if not text:
             return states_to_prompt(model, states, copies=copies)
-        return states_to_edit(model, states, text, alpha=alpha, copies=copies, gone=gone)
+        return states_to_edit(model, states, text, alpha=alpha, copies=copies, source_prompt=gone)
 
     def applied(self, model: Any) -> AbstractContextManager:
         """Return a context in which the U-Net of `model` works with what was learned."""

@@ -64,7 +64,7 @@ class Custom(Tuned):
     def edit_prompt(
         self, model: Any, text: str, alpha: float = ALPHA, *, gone: str | None = None
     ) -> Tensor:
-        how = {"alpha": alpha, "copies": self.settings["copies"], "gone": gone}
+        how = {"alpha": alpha, "copies": self.settings["copies"], "source_prompt": gone}
         return states_to_edit(model, self.state[None], text, **how)
 
     def applied(self, model: Any) -> AbstractContextManager:

@@ -19,8 +19,8 @@ What is *ours*, each an option that is off by default, but for the first in the 
   leads only from alpha = 1 on: expect about 2.
 * `words=False`: the edit happens in the end state alone, and the edited state is then an image
   prompt like any other; the words' own states are left out.
-* `gone`: a sum says the old value beside the new one. A text of what is to go, "a red object" for
-  "a blue object", says which; taken off in the end state (neutral=gone, rescale=True, words=False),
+* `source_prompt`: a sum says the old value beside the new one. A text of what is to go, "a red object" for
+  "a blue object", says which; taken off in the end state (neutral=source_prompt, rescale=True, words=False),
   alpha = 1 replaces the one by the other, as directions in CLIP's space do in Patashnik et al.,
   arXiv 2103.17249 (StyleCLIP). `nearest_text` finds it, so that nobody has to be asked. Where
   nothing goes ("") an object is only added, and one state has no words in which two objects could
@@ -75,7 +75,7 @@ def edit_prompt(
     rescale: bool = False,
     neutral: Texts | None = None,
     words: bool = True,
-    gone: Texts | None = None,
+    source_prompt: Texts | None = None,
     progress: bool = True,
 ) -> Tensor:
     """Return prompts (images, L, d) that say `text` and show the pictures.
@@ -92,11 +92,11 @@ def edit_prompt(
              is the paper's
     words    False: no states of words; the mixed end state fills positions 1..copies, and "text"
              behind it is "empty"
-    gone     what is to go, in words, one for all edits or one each; "" where nothing is. It decides
+    source_prompt     what is to go, in words, one for all edits or one each; "" where nothing is. It decides
              about neutral, rescale and words by itself, and alpha counts only where something goes
 
     With text "" and alpha 0 it is `image_to_prompt`: p = 1 there. `inverse` None fits the paper's.
-    Raises ValueError for alpha, copies or fill out of range, numbers that do not pair up, or `gone`
+    Raises ValueError for alpha, copies or fill out of range, numbers that do not pair up, or `source_prompt`
     beside another option that it decides about.
     """
     how = _Mixing(alpha, copies, fill, rescale, neutral, words)
@@ -104,7 +104,7 @@ def edit_prompt(
     inverse = inverse or fit_inverse(model, progress=progress)
     h = inverse(model.encode_clip_image(_batch(images)))  # (images, d): h_img
     how = how if copies is not None else replace(how, copies=inverse.copies)
-    return _edited(model, h, _list(text), how, gone)
+    return _edited(model, h, _list(text), how, source_prompt)
 
 
 @torch.no_grad()
@@ -115,7 +115,7 @@ def states_to_edit(
     *,
     alpha: float = 0.7,
     copies: Copies = None,
-    gone: Texts | None = None,
+    source_prompt: Texts | None = None,
 ) -> Tensor:
     """Return prompts (states, L, d) as `edit_prompt` does, of states h (states, d) that are known.
 
@@ -123,29 +123,33 @@ def states_to_edit(
     """
     how = _Mixing(alpha, copies)
     _check(model, how)
-    return _edited(model, states, _list(text), how, gone)
+    return _edited(model, states, _list(text), how, source_prompt)
 
 
 def _edited(
-    model: Any, states: Tensor, texts: list[str], how: _Mixing, gone: Texts | None
+    model: Any, states: Tensor, texts: list[str], how: _Mixing, source_prompt: Texts | None
 ) -> Tensor:
-    """The prompts (n, L, d) of states (n or 1, d) and texts, n or one; what is `gone` makes way."""
+    """The prompts (n, L, d) of states (n or 1, d) and texts, n or one; what of `source_prompt` makes way."""
     n = max(len(states), len(texts))
     if len(states) != len(texts) and 1 not in (len(states), len(texts)):
         raise ValueError(
             f"{len(states)} pictures and {len(texts)} texts do not pair up: give one text for all, "
             "one for each picture, or one picture"
         )
-    if gone is None:
+    if source_prompt is None:
         return _mixed(model, states, texts, how)
     if how.rescale or not how.words or how.neutral is not None:
-        raise ValueError(f"gone={gone!r} decides about rescale, words and neutral: leave these out")
-    gone = _list(gone)
-    if len(gone) not in (1, n):
-        raise ValueError(f"{len(gone)} texts of what is gone for {n} edits: give one, or one each")
-    texts, gone = texts * (n // len(texts)), gone * (n // len(gone))
-    goes = torch.tensor([bool(text) for text in gone], device=states.device)
-    off = [old or new for old, new in zip(gone, texts, strict=True)]
+        raise ValueError(
+            f"source_prompt={source_prompt!r} decides about rescale, words and neutral: leave these out"
+        )
+    source_prompt = _list(source_prompt)
+    if len(source_prompt) not in (1, n):
+        raise ValueError(
+            f"{len(source_prompt)} source prompts for {n} edits: give one, or one each"
+        )
+    texts, source_prompt = texts * (n // len(texts)), source_prompt * (n // len(source_prompt))
+    goes = torch.tensor([bool(text) for text in source_prompt], device=states.device)
+    off = [old or new for old, new in zip(source_prompt, texts, strict=True)]
     moving = replace(how, neutral=off, rescale=True, words=False)
     adding = replace(how, alpha=0.0)
     if goes.all() or not goes.any():
@@ -198,7 +202,7 @@ def _shifted(model: Any, text: Texts, ends: Tensor, like: Tensor, edits: int) ->
 def nearest_text(model: Any, images: Images, texts: Sequence[str]) -> list[str]:
     """Return for each picture which of `texts` CLIP finds most like it: zero-shot classification.
 
-    What `edit_prompt` may take as `gone`. Raises ValueError for no texts.
+    What `edit_prompt` may take as `source_prompt`. Raises ValueError for no texts.
     """
     if not len(texts):
         raise ValueError("no texts to choose from: give one or more")

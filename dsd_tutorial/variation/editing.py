@@ -31,7 +31,7 @@ def edit(
 
     The prompts of `edit_prompt`, drawn from new noise with the empty negative prompt: what is kept
     of a picture is what its prompt says, not where its pixels were. `mixture`: copies, fill,
-    rescale, neutral, words, gone, as `edit_prompt`, which raises the errors. The rest as
+    rescale, neutral, words, source_prompt, as `edit_prompt`, which raises the errors. The rest as
     `model.sample`.
     """
     prompts = edit_prompt(model, images, text, inverse, alpha=alpha, progress=progress, **mixture)

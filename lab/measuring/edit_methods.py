@@ -57,7 +57,7 @@ EDITS = {  # method -> inverse, options of edit_prompt
     "edit_difference": ("alternative", _OURS),
     "edit_state": ("alternative", {**_OURS, "words": False}),
     "edit_replace": ("alternative", {**_OURS, "words": False, "neutral": NEAREST}),
-    "edit_both": ("alternative", {"gone": NEAREST}),
+    "edit_both": ("alternative", {"source_prompt": NEAREST}),
 }
 GRIDS = {
     "edit_truncated": ALPHAS,
@@ -133,8 +133,8 @@ class Bench:
         else:
             name, own = EDITS[method]
             inverse, options = getattr(self.chosen, name), {**self.options, **own}
-            if options.get("gone") == NEAREST:
-                options["gone"] = self.gone[rows]
+            if options.get("source_prompt") == NEAREST:
+                options["source_prompt"] = self.gone[rows]
             elif options.get("neutral") == NEAREST:
                 options["neutral"] = [text or _OURS["neutral"] for text in self.gone[rows]]
             prompts = edit_prompt(model, images, words, inverse, alpha=setting, **options)

@@ -49,7 +49,7 @@ def test_what_is_to_go_is_asked_for_the_pictures_and_words_at_hand(tiny, images,
         tiny, images, "a blue object", (0.5, 1.0), inverse, seed=3, gone=gone, **HOW
     )
     (want,) = edit(
-        tiny, images[1:], "a blue object", inverse, alpha=1.0, seed=4, gone="a star", **HOW
+        tiny, images[1:], "a blue object", inverse, alpha=1.0, seed=4, source_prompt="a star", **HOW
     )
     torch.testing.assert_close(found(1, "a blue object")[1], want, atol=1e-4, rtol=0)
     found(1, "a square")

@@ -50,8 +50,8 @@ def record_edits(
 ) -> Edits:
     """Return the `Edits` of pictures (n, 3, H, W) under `text`; `how` goes to `edit_sweep`.
 
-    gone(pictures, words) says for each picture what is to go, `edit_prompt`'s `gone`; None is the
-    paper's sum. Picture i starts from noise seed + i, at all alphas and for all words. Raises
+    gone(pictures, words) says for each picture what is to go, the `source_prompt` of
+    `edit_prompt`; None is the paper's sum. Picture i starts from noise seed + i, at all alphas and for all words. Raises
     ValueError for words that say nothing.
     """
     from dsd_tutorial.variation import edit_sweep
@@ -62,7 +62,7 @@ def record_edits(
     def draw(rows: Sequence[int], words: str) -> Tensor:
         seeds = [seed + row for row in rows]
         chosen = images[list(rows)]
-        off = {} if gone is None else {"gone": list(gone(chosen, words))}
+        off = {} if gone is None else {"source_prompt": list(gone(chosen, words))}
         mixture = {**how, **off, "seed": seeds}
         return edit_sweep(model, chosen, words, list(alphas), inverse, **mixture).cpu()
 

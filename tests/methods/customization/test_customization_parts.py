@@ -185,9 +185,10 @@ def test_editing_here_and_in_variation_are_the_same(tiny, pictures):
     torch.testing.assert_close(ours, theirs)
     one = customize(tiny, pictures[:1], inverse=inverse, steps=0, progress=False)
     for gone in (None, "", "a red object"):
-        how = {"alpha": 1.5, "gone": gone}
-        ours = one.edit_prompt(tiny, "a blue object", **how)
-        theirs = variation.edit_prompt(tiny, pictures[:1], "a blue object", inverse, **how)
+        ours = one.edit_prompt(tiny, "a blue object", alpha=1.5, gone=gone)
+        theirs = variation.edit_prompt(
+            tiny, pictures[:1], "a blue object", inverse, alpha=1.5, source_prompt=gone
+        )
         torch.testing.assert_close(ours, theirs)
 
 

@@ -141,7 +141,7 @@ def test_every_edit_may_have_a_neutral_text_of_its_own(tiny, inverse, pictures):
 def test_what_goes_makes_way_and_where_nothing_goes_words_stand_in_front(tiny, inverse, pictures):
     texts, gone = [TEXT, "a star"], ["a red circle", ""]
     how = {"alpha": 1.5, "copies": 4}
-    both = edit_prompt(tiny, pictures, texts, inverse, gone=gone, **how)
+    both = edit_prompt(tiny, pictures, texts, inverse, source_prompt=gone, **how)
     moved = {"neutral": gone[0], "rescale": True, "words": False}
     want = edit_prompt(tiny, pictures[:1], texts[0], inverse, **moved, **how)
     torch.testing.assert_close(both[:1], want)
@@ -150,7 +150,7 @@ def test_what_goes_makes_way_and_where_nothing_goes_words_stand_in_front(tiny, i
     torch.testing.assert_close(both[1:], want)
     for one in range(2):  # alone as together
         alone = edit_prompt(
-            tiny, pictures[one], texts[one], inverse, gone=gone[one], alpha=1.5, copies=4
+            tiny, pictures[one], texts[one], inverse, source_prompt=gone[one], alpha=1.5, copies=4
         )
         torch.testing.assert_close(both[one : one + 1], alone)
 
@@ -158,18 +158,18 @@ def test_what_goes_makes_way_and_where_nothing_goes_words_stand_in_front(tiny, i
 def test_nothing_that_comes_for_what_goes_is_the_picture(tiny, inverse, pictures):
     """The same text on both sides cancels out at any alpha."""
     for alpha in (0.0, 1.0, 9.0):
-        found = edit_prompt(tiny, pictures, TEXT, inverse, gone=TEXT, alpha=alpha)
+        found = edit_prompt(tiny, pictures, TEXT, inverse, source_prompt=TEXT, alpha=alpha)
         torch.testing.assert_close(found, image_to_prompt(tiny, pictures, inverse))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gone": ["a"] * 3}, "3 texts of what is gone for 2 edits"),
-        ({"gone": "a star", "rescale": True}, "leave these out"),
-        ({"gone": "a star", "words": False}, "leave these out"),
-        ({"gone": "", "neutral": "an object"}, "leave these out"),
-        ({"gone": ["a star", ""], "fill": "none", "copies": 3}, "edit these apart"),
+        ({"source_prompt": ["a"] * 3}, "3 source prompts for 2 edits"),
+        ({"source_prompt": "a star", "rescale": True}, "leave these out"),
+        ({"source_prompt": "a star", "words": False}, "leave these out"),
+        ({"source_prompt": "", "neutral": "an object"}, "leave these out"),
+        ({"source_prompt": ["a star", ""], "fill": "none", "copies": 3}, "edit these apart"),
     ],
 )
 def test_what_cannot_go_together_with_gone(tiny, inverse, pictures, options, message):
@@ -179,8 +179,8 @@ def test_what_cannot_go_together_with_gone(tiny, inverse, pictures, options, mes
 
 @pytest.mark.parametrize("gone", ["a star", "", ["a star", "a ring"], ["", ""]])
 def test_where_all_go_or_none_the_sequence_may_end_behind(tiny, inverse, pictures, gone):
-    cut = edit_prompt(tiny, pictures, TEXT, inverse, gone=gone, fill="none", copies=3)
-    whole = edit_prompt(tiny, pictures, TEXT, inverse, gone=gone, fill="empty", copies=3)
+    cut = edit_prompt(tiny, pictures, TEXT, inverse, source_prompt=gone, fill="none", copies=3)
+    whole = edit_prompt(tiny, pictures, TEXT, inverse, source_prompt=gone, fill="empty", copies=3)
     stop = 4 if "".join(gone) else 3 + int(tiny.eos_positions(TEXT)[0])
     assert cut.shape == (2, stop, 32)
     torch.testing.assert_close(cut, whole[:, :stop])
