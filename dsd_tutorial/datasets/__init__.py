@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dsd_tutorial.datasets.comvg import comvg_rows, read_comvg
+from dsd_tutorial.datasets.images import ImageFile, ImageTask
 from dsd_tutorial.datasets.own import read_folder
-from dsd_tutorial.datasets.own_pictures import read_pictures
-from dsd_tutorial.datasets.pictures import Picture, PictureTask
+from dsd_tutorial.datasets.own_images import read_images
 from dsd_tutorial.datasets.refcocog import read_refcocog
 from dsd_tutorial.datasets.sources import SOURCES, MissingDataError
 from dsd_tutorial.datasets.splits import draw_items, split_by_image
@@ -30,7 +30,7 @@ READERS = {
 }
 
 
-def read_dataset(name: str, folder: Path | str, **settings: Any) -> PictureTask:
+def read_dataset(name: str, folder: Path | str, **settings: Any) -> ImageTask:
     """Return the items of benchmark `name` in `folder`; `settings` are those of its reader.
 
     Raises ValueError for a name that is none of `READERS`, MissingDataError for a missing file.
@@ -42,8 +42,8 @@ def read_dataset(name: str, folder: Path | str, **settings: Any) -> PictureTask:
 
 __all__ = [
     "MissingDataError",
-    "Picture",
-    "PictureTask",
+    "ImageFile",
+    "ImageTask",
     "READERS",
     "SOURCES",
     "comvg_rows",
@@ -51,7 +51,7 @@ __all__ = [
     "read_comvg",
     "read_dataset",
     "read_folder",
-    "read_pictures",
+    "read_images",
     "read_refcocog",
     "read_vqav2",
     "read_winoground",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dsd_tutorial.datasets.pictures import Picture, PictureTask
+from dsd_tutorial.datasets.images import ImageFile, ImageTask
 from dsd_tutorial.datasets.sources import find_file, find_image, report_missing, row_random, some
 from dsd_tutorial.shapes.task_items import Item
 
@@ -84,7 +84,7 @@ def read_comvg(
     n: int | None = None,
     seed: int = 0,
     fit: str = "whole",
-) -> PictureTask:
+) -> ImageTask:
     """Return items of one text and two images, in an order drawn per item from `seed`.
 
     folder  holds the csv, or is it; images  holds `<id>.jpg`, or VG_100K and VG_100K_2 that do
@@ -101,7 +101,7 @@ def read_comvg(
     wanted = {number for row in rows for number in (row.positive_image, row.negative_image)}
     paths = {number: find_image(roots, (f"{number}.jpg", f"{number}.png")) for number in wanted}
     report_missing("comvg", [f"{k}.jpg" for k, v in sorted(paths.items()) if v is None], bases)
-    pictures = {number: Picture(str(number), path) for number, path in paths.items()}
+    pictures = {number: ImageFile(str(number), path) for number, path in paths.items()}
     items = []
     for row in rows:
         rng = row_random("comvg", seed, row.id)
@@ -109,4 +109,4 @@ def read_comvg(
         pair = [pictures[row.positive_image], pictures[row.negative_image]]
         ordered = tuple(pair if correct == 0 else pair[::-1])
         items.append(Item(ordered, (row.sentence,), correct, row.kind, rng.randrange(2**31)))
-    return PictureTask("comvg", tuple(items), fit)
+    return ImageTask("comvg", tuple(items), fit)

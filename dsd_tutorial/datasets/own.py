@@ -10,7 +10,7 @@ The file is UTF-8, with or without a byte-order mark; blank lines and fields of 
 alone. Images are named relative to the folder, subfolders included, with `/`. Nothing outside the
 folder is opened: a name with `..`, an absolute one, a link that leads out are refused. All lines
 are checked, pictures only when they are used: their EXIF turns them upright, CMYK and 16 bits
-become RGB, of an animation the first frame is taken (see `pictures.open_picture`).
+become RGB, of an animation the first frame is taken (see `images.open_image`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from dsd_tutorial.datasets.pictures import Picture, PictureTask
+from dsd_tutorial.datasets.images import ImageFile, ImageTask
 from dsd_tutorial.datasets.sources import (
     ItemsFileError,
     find_file,
@@ -50,12 +50,12 @@ class Row(NamedTuple):
 
 def read_folder(
     folder: Path | str, *, n: int | None = None, seed: int = 0, fit: str = "whole"
-) -> PictureTask:
+) -> ImageTask:
     """Return the items of `folder`/items.jsonl, their candidates in a seeded order.
 
     Raises MissingDataError for a file or picture that is not there, ItemsFileError, with the line,
     for one that is no item, names a place outside the folder, or repeats another. A picture that
-    cannot be read raises PictureError when it is used, with the line that names it.
+    cannot be read raises ImageFileError when it is used, with the line that names it.
     """
     file = find_file("folder", folder, (FILE,))
     home = file.parent.resolve()
@@ -71,7 +71,7 @@ def read_folder(
     items = [_item(row, number, home, seed, file.name) for number, row in drawn]
     lacking = {p.name: p for item in items for p in item.images if not _there(p.path)}
     report_missing("folder", [f"{k} ({p.told})" for k, p in sorted(lacking.items())], [home])
-    return PictureTask(home.name, tuple(items), fit)
+    return ImageTask(home.name, tuple(items), fit)
 
 
 def _there(path: Path) -> bool:
@@ -161,7 +161,7 @@ def _item(row: Row, number: int, home: Path, seed: int, file: str) -> Item:
     rng = row_random("folder", seed, number)
     order = rng.sample(range(max(row.form)), max(row.form))
     told = f"{file}, line {row.line}"
-    pictures = [Picture(name, home / name, within=home, told=told) for name in row.images]
+    pictures = [ImageFile(name, home / name, within=home, told=told) for name in row.images]
     texts = row.texts
     if row.form[1] > 1:
         texts = tuple(texts[i] for i in order)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dsd_tutorial.datasets.pictures import Picture, PictureTask
+from dsd_tutorial.datasets.images import ImageFile, ImageTask
 from dsd_tutorial.datasets.sources import find_file, find_image, report_missing, row_random, some
 from dsd_tutorial.saving import expanded
 from dsd_tutorial.shapes.task_items import Item
@@ -71,7 +71,7 @@ def read_refcocog(
     n: int | None = None,
     seed: int = 0,
     fit: str = "whole",
-) -> PictureTask:
+) -> ImageTask:
     """Return items of one image and `candidates` texts, the right one at a seeded place.
 
     folder  holds refs(google).p and instances.json; images  COCO's pictures (default: `images`,
@@ -103,10 +103,10 @@ def read_refcocog(
         order = rng.sample(range(candidates), candidates)
         left, top, width, height = boxes[ref["ann_id"]]
         box = (left, top, left + width, top + height) if view == "object" else None
-        picture = Picture(files[ref["image_id"]], paths[ref["image_id"]], box)
+        picture = ImageFile(files[ref["image_id"]], paths[ref["image_id"]], box)
         mixed = tuple(texts[i] for i in order)
         items.append(Item((picture,), mixed, order.index(0), view, rng.randrange(2**31)))
-    return PictureTask("refcocog", tuple(items), fit)
+    return ImageTask("refcocog", tuple(items), fit)
 
 
 class _Rivals:

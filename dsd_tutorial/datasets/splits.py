@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dsd_tutorial.datasets.pictures import Picture
+from dsd_tutorial.datasets.images import ImageFile
 from dsd_tutorial.shapes.tasks import Task
 
 SHARES = {"train": 0.3, "validation": 0.2, "test": 0.5}
@@ -49,7 +49,7 @@ def split_by_image(
 
 def _file(scene: Any) -> Any:
     """Return what makes a picture the same picture: boxes of one file are one."""
-    return scene.name if isinstance(scene, Picture) else scene
+    return scene.name if isinstance(scene, ImageFile) else scene
 
 
 def draw_items(task: Task, n: int, *, seed: int = 0) -> Task:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsd_tutorial.datasets.pictures import Picture, PictureTask
+from dsd_tutorial.datasets.images import ImageFile, ImageTask
 from dsd_tutorial.datasets.sources import find_file, find_image, report_missing, row_random, some
 from dsd_tutorial.saving import expanded
 from dsd_tutorial.shapes.task_items import Item
@@ -84,7 +84,7 @@ def read_vqav2(
     n: int | None = None,
     seed: int = 0,
     fit: str = "whole",
-) -> PictureTask:
+) -> ImageTask:
     """Return items of one image and `candidates` statements ("other"), or the reverse ("binary").
 
     images  COCO's pictures (default: `images`, the split's name, or the folder itself). In the
@@ -107,10 +107,10 @@ def read_vqav2(
     names = {i: f"COCO_{split}_{i:012d}.jpg" for _, _, numbers, _ in drawn for i in numbers}
     paths = {i: find_image(roots, (name,)) for i, name in names.items()}
     report_missing("vqav2", [names[i] for i, path in paths.items() if path is None], roots)
-    pictures = {i: Picture(names[i], path) for i, path in paths.items()}
+    pictures = {i: ImageFile(names[i], path) for i, path in paths.items()}
     items = [_item(question, rng, [pictures[i] for i in numbers], texts)
              for question, rng, numbers, texts in drawn]  # fmt: skip
-    return PictureTask(f"vqa {form}", tuple(items), fit)
+    return ImageTask(f"vqa {form}", tuple(items), fit)
 
 
 def _item(question: Question, rng: random.Random, pictures: list, texts: list[str]) -> Item:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dsd_tutorial.datasets.pictures import Picture, PictureTask
+from dsd_tutorial.datasets.images import ImageFile, ImageTask
 from dsd_tutorial.datasets.sources import (
     ItemsFileError,
     find_file,
@@ -79,7 +79,7 @@ def read_winoground(
     n: int | None = None,
     seed: int = 0,
     fit: str = "whole",
-) -> PictureTask:
+) -> ImageTask:
     """Return items of two images and two texts; the texts' order is drawn per item from `seed`.
 
     folder  holds examples.jsonl, or is it; images  the pictures (default: `images` beside it).
@@ -97,8 +97,8 @@ def read_winoground(
         rng = row_random("winoground", seed, row.get("id", place))
         correct = rng.randrange(2)
         texts = (row["caption_0"], row["caption_1"])
-        pictures = tuple(Picture(name, paths[name]) for name in (str(row[k]) for k in KEYS[:2]))
+        pictures = tuple(ImageFile(name, paths[name]) for name in (str(row[k]) for k in KEYS[:2]))
         kind = str(row.get("collapsed_tag") or row.get("tag") or "untagged")
         ordered = texts if correct == 0 else texts[::-1]
         items.append(Item(pictures, ordered, correct, kind, rng.randrange(2**31)))
-    return PictureTask("winoground", tuple(items), fit)
+    return ImageTask("winoground", tuple(items), fit)

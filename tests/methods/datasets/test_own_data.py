@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dsd_tutorial.datasets import MissingDataError, Picture, draw_items, read_folder
-from dsd_tutorial.datasets.own_pictures import read_pictures
-from dsd_tutorial.datasets.pictures import PictureError, open_picture, to_rgb
+from dsd_tutorial.datasets import ImageFile, MissingDataError, draw_items, read_folder
+from dsd_tutorial.datasets.images import ImageFileError, open_image, to_rgb
+from dsd_tutorial.datasets.own_images import read_images
 from dsd_tutorial.datasets.sources import ItemsFileError
 from dsd_tutorial.datasets.winoground import read_winoground
 
@@ -261,7 +261,7 @@ def test_a_link_set_after_reading_is_not_followed_either(folder, tmp_path, opene
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to(tmp_path / "other" / "secret.png")
     opened.start()
-    with pytest.raises(PictureError, match="items.jsonl, line 1: .*a.png lies outside"):
+    with pytest.raises(ImageFileError, match="items.jsonl, line 1: .*a.png lies outside"):
         task.images(8)
     assert not opened.any(".png")
 
@@ -281,7 +281,7 @@ def test_a_folder_of_pictures_is_not_left_either(folder, tmp_path, opened):
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     (folder / "within.png").symlink_to(folder / "sub" / "b.png")
     opened.start()
-    mine = read_pictures(folder, 8)
+    mine = read_images(folder, 8)
     assert mine.names == ("a.png", "within.png") and set(mine.skipped) == {"link.png", "gone.png"}
     assert "leads out" in mine.skipped["link.png"]
     assert opened.any(str(folder)) and not opened.any("secret")
@@ -292,7 +292,7 @@ def test_a_pipe_is_no_picture_and_is_not_waited_for(folder):
     write(folder, GOOD, GOOD | {"images": ["pipe.png"]})
     with pytest.raises(MissingDataError, match=r"pipe.png \(items.jsonl, line 2\)"):
         read_folder(folder)
-    assert "no file" in read_pictures(folder, 8).skipped["pipe.png"]
+    assert "no file" in read_images(folder, 8).skipped["pipe.png"]
 
 
 @pytest.mark.parametrize("name", ["gone.png", "sub", ".", "x" * 5000])
@@ -322,22 +322,22 @@ def break_file(path, kind):
 def test_a_picture_that_cannot_be_read_is_named_with_file_and_line(folder, kind):
     break_file(folder / "broken.png", kind)
     write(folder, GOOD, "", GOOD | {"images": ["broken.png"]})
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageFileError) as caught:
         read_folder(folder).images(8)
     message = str(caught.value)
     assert message.startswith(f"items.jsonl, line 3: {folder / 'broken.png'} cannot be read")
     assert "leave it out" in message and "\n" not in message
-    mine = read_pictures(folder, 8)
+    mine = read_images(folder, 8)
     assert mine.names == ("a.png",) and mine.skipped["broken.png"] == caught.value.why
 
 
 @pytest.mark.parametrize("times", [1.5, 3])  # Pillow warns, or refuses
 def test_a_bomb_ends_in_a_clear_error_before_it_is_decoded(folder, monkeypatch, times):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(64 / times))
-    with pytest.raises(PictureError, match="a.png cannot be read.*too large.*make it smaller"):
-        Picture("a", folder / "a.png").open()
+    with pytest.raises(ImageFileError, match="a.png cannot be read.*too large.*make it smaller"):
+        ImageFile("a", folder / "a.png").open()
     with pytest.raises(ValueError, match=r"a.png: too large"):
-        read_pictures(folder, 8)
+        read_images(folder, 8)
 
 
 @pytest.mark.parametrize("form, many", [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}),
@@ -348,8 +348,8 @@ def test_of_an_animation_the_first_frame_is_taken(folder, form, many):
     frames[0].save(name, form, save_all=True, append_images=frames[1:], **many)
     with Image.open(name) as stored:
         assert stored.n_frames == 3
-    assert open_picture(name).getpixel((4, 4)) == (255, 0, 0)
-    mine = read_pictures(folder, 8)
+    assert open_image(name).getpixel((4, 4)) == (255, 0, 0)
+    mine = read_images(folder, 8)
     torch.testing.assert_close(mine.images[0], mine.images[1])
 
 
@@ -368,10 +368,10 @@ def test_deep_grey_is_scaled_and_not_cut(folder, kind):
     else:
         picture = Image.frombytes("I;16B", (32, 32), deep.astype(">u2").tobytes())
         picture.save(folder / kind)
-    found = np.asarray(open_picture(folder / kind))
+    found = np.asarray(open_image(folder / kind))
     assert found.shape == (32, 32, 3) and np.abs(found.astype(int) - RAMP[..., None]).max() <= 1
     (folder / "a.png").unlink()
-    mean = read_pictures(folder, 8).images.mean().item()
+    mean = read_images(folder, 8).images.mean().item()
     assert mean == pytest.approx(RAMP.mean() / 255, abs=0.01)
 
 
@@ -381,8 +381,8 @@ def test_deep_grey_is_scaled_and_not_cut(folder, kind):
 )  # fmt: skip
 def test_numbers_without_a_known_scale_are_refused_not_cut(folder, values):
     Image.fromarray(values).save(folder / "deep.tiff")
-    with pytest.raises(PictureError, match="deep.tiff cannot be read.*no known scale"):
-        open_picture(folder / "deep.tiff")
+    with pytest.raises(ImageFileError, match="deep.tiff cannot be read.*no known scale"):
+        open_image(folder / "deep.tiff")
 
 
 def test_a_transparent_value_of_deep_grey_becomes_white():
@@ -398,7 +398,7 @@ def test_cmyk_has_the_colours_of_print(folder):
         for ink, colour in inks.items():
             path = folder / f"print.{form.lower()}"
             Image.new("CMYK", (16, 16), ink).save(path, form)
-            found = np.array(open_picture(path).getpixel((8, 8)))
+            found = np.array(open_image(path).getpixel((8, 8)))
             assert np.abs(found - colour).max() <= 3, (form, ink, found)
 
 
@@ -416,7 +416,7 @@ def test_every_way_of_holding_a_camera_gives_the_same_picture(folder, form, turn
     path = folder / f"held.{form.lower()}"
     held.save(path, form, exif=exif)
     for least in (None, 4):  # also where it is reduced while it is decoded
-        found = open_picture(path, least=least)
+        found = open_image(path, least=least)
         found = np.asarray(found.resize((32, 16), Image.Resampling.BOX)).astype(int)
         assert np.abs(found - upright)[2:6, 2:14].max() < 40
         assert np.abs(found - upright)[10:14, 20:28].max() < 40
@@ -426,7 +426,7 @@ def test_a_broken_note_on_orientation_leaves_the_picture_as_stored(folder):
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03"
     Image.new("RGB", (8, 4)).save(folder / "a.jpg", exif=exif)
     with warnings.catch_warnings(action="ignore"):  # Pillow's own word about it
-        assert open_picture(folder / "a.jpg").size == (8, 4)
+        assert open_image(folder / "a.jpg").size == (8, 4)
 
 
 def test_items_draw_and_read_as_those_of_any_task(folder):

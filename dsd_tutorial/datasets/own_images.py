@@ -1,6 +1,6 @@
 """A folder of your own pictures as one tensor: what cannot be read is named and left out.
 
-    mine = read_pictures("~/pictures", side=64)
+    mine = read_images("~/pictures", side=64)
     print(mine)                             # 3 pictures; skipped: notes.txt (no picture ...)
 
 Any stored mode will do (transparent, grey, 16 bits, CMYK), any size, a photograph held on its side;
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dsd_tutorial.datasets.pictures import PictureError, open_picture
+from dsd_tutorial.datasets.images import ImageFileError, open_image
 from dsd_tutorial.datasets.sources import MissingDataError
 from dsd_tutorial.saving import expanded
 from dsd_tutorial.stable_diffusion.pixels import to_tensor
@@ -25,7 +25,7 @@ FINER = 4  # a picture is first reduced to about so many times the side that is 
 
 
 @dataclass(frozen=True, eq=False)
-class OwnPictures:
+class OwnImages:
     """Pictures (n, 3, side, side) in [0, 1] with their file names, and file -> why it was skipped.
 
     `left` counts pictures that were not read because enough had been.
@@ -44,8 +44,8 @@ class OwnPictures:
         return "; ".join(said)
 
 
-def read_pictures(folder: str | Path, side: int, most: int | None = None) -> OwnPictures:
-    """Return the `OwnPictures` of a folder, by name, `most` at the most.
+def read_images(folder: str | Path, side: int, most: int | None = None) -> OwnImages:
+    """Return the `OwnImages` of a folder, by name, `most` at the most.
 
     Each is reduced to `side` pixels and cropped to its central square. Raises ValueError, naming
     every file and its fault, where none can be read or there is no such folder.
@@ -68,8 +68,8 @@ def read_pictures(folder: str | Path, side: int, most: int | None = None) -> Own
             left += 1
             continue
         try:
-            picture = open_picture(path, within=found, least=FINER * side)
-        except PictureError as error:
+            picture = open_image(path, within=found, least=FINER * side)
+        except ImageFileError as error:
             skipped[path.name] = error.why
         except MissingDataError:
             skipped[path.name] = "no file, or a link to nothing"
@@ -79,4 +79,4 @@ def read_pictures(folder: str | Path, side: int, most: int | None = None) -> Own
     if not images:
         faults = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "it is empty"
         raise ValueError(f"no picture could be read in {str(folder)!r}: {faults}")
-    return OwnPictures(torch.cat(images), tuple(names), skipped, left)
+    return OwnImages(torch.cat(images), tuple(names), skipped, left)

@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dsd_tutorial.datasets import MissingDataError, Picture, PictureTask
-from dsd_tutorial.datasets.pictures import to_rgb
+from dsd_tutorial.datasets import ImageFile, ImageTask, MissingDataError
+from dsd_tutorial.datasets.images import to_rgb
 from dsd_tutorial.shapes.task_items import Item
 
 
 def stored(tmp_path, picture, name="picture.png", **how):
     picture.save(tmp_path / name, **how)
-    return Picture(name, tmp_path / name)
+    return ImageFile(name, tmp_path / name)
 
 
 GREY = np.array([[0, 64], [128, 255]], dtype=np.uint8)
@@ -73,32 +73,34 @@ def test_a_box_is_cut_out(tmp_path):
     values = np.zeros((10, 10, 3), np.uint8)
     values[2:5, 3:9] = 255
     path = stored(tmp_path, Image.fromarray(values)).path
-    inside = Picture("a", path, (3.0, 2.0, 9.0, 5.0)).open()
+    inside = ImageFile("a", path, (3.0, 2.0, 9.0, 5.0)).open()
     assert inside.size == (6, 3) and np.asarray(inside).min() == 255
-    assert Picture("a", path, (-5.0, -5.0, 99.0, 99.0)).open().size == (10, 10)
-    assert Picture("a", path, (9.9, 9.9, 9.9, 9.9)).open().size == (1, 1)
+    assert ImageFile("a", path, (-5.0, -5.0, 99.0, 99.0)).open().size == (10, 10)
+    assert ImageFile("a", path, (9.9, 9.9, 9.9, 9.9)).open().size == (1, 1)
 
 
 def test_pictures_are_read_late_and_faults_are_named(tmp_path):
-    gone = Picture("gone", tmp_path / "gone.png")
-    task = PictureTask("own", (Item((gone,), ("a", "b"), 0, "kind", 0),))
+    gone = ImageFile("gone", tmp_path / "gone.png")
+    task = ImageTask("own", (Item((gone,), ("a", "b"), 0, "kind", 0),))
     assert task.texts == ("a", "b") and task.scenes == (gone,)
     with pytest.raises(MissingDataError, match="gone.png"):
         task.images(8)
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ValueError, match="text.png cannot be read"):
-        Picture("text", tmp_path / "text.png").open()
+        ImageFile("text", tmp_path / "text.png").open()
 
 
 def test_a_picture_is_its_name_not_its_place(tmp_path):
-    assert Picture("a", tmp_path / "x") == Picture("a", tmp_path / "y") != Picture("b", tmp_path)
-    assert str(tmp_path) not in repr(Picture("a", tmp_path / "x"))
+    assert (
+        ImageFile("a", tmp_path / "x") == ImageFile("a", tmp_path / "y") != ImageFile("b", tmp_path)
+    )
+    assert str(tmp_path) not in repr(ImageFile("a", tmp_path / "x"))
 
 
 def test_tasks_of_nothing_or_of_mixed_forms_are_refused(tmp_path):
-    a = Picture("a", tmp_path)
+    a = ImageFile("a", tmp_path)
     mixed = (Item((a,), ("x", "y"), 0, "k", 0), Item((a,), ("x", "y", "z"), 0, "k", 0))
     with pytest.raises(ValueError, match="different forms"):
-        PictureTask("own", mixed)
+        ImageTask("own", mixed)
     with pytest.raises(ValueError, match="no items"):
-        PictureTask("own", ())
+        ImageTask("own", ())

@@ -1,6 +1,6 @@
 """Pictures on disk as parts of a matching task: opened only when a method asks for their pixels.
 
-A `PictureTask` is a `shapes.tasks.Task` whose items hold `Picture`s instead of scenes, so every
+A `ImageTask` is a `shapes.tasks.Task` whose items hold `ImageFile`s instead of scenes, so every
 method of the course runs on it unchanged.
 """
 
@@ -31,7 +31,7 @@ _OPAQUE = ("1", "L", "RGB", "CMYK", "YCbCr", "LAB", "HSV", "P")
 _SIXTEEN = np.round(np.arange(65536) / 257).astype(np.uint8)  # 16 bits -> 8
 
 
-class PictureError(ValueError):
+class ImageFileError(ValueError):
     """A file is there and gives no picture; the message names it, `why` is the reason alone."""
 
     def __init__(self, message: str, why: str = ""):
@@ -40,7 +40,7 @@ class PictureError(ValueError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     """A file, or a box (left, top, right, bottom in pixels) of it; `name` is what tells it apart.
 
     The same in every folder: where the file lies is no part of what it is. `within` is a folder
@@ -54,8 +54,8 @@ class Picture:
     told: str = field(default="", repr=False, compare=False)
 
     def open(self) -> Any:
-        """Return it as `open_picture` does, cut to the box. Raises the same errors."""
-        picture = open_picture(self.path, within=self.within, told=self.told)
+        """Return it as `open_image` does, cut to the box. Raises the same errors."""
+        picture = open_image(self.path, within=self.within, told=self.told)
         return picture if self.box is None else picture.crop(_inside(self.box, picture.size))
 
     def load(self, side: int, fit: str = "whole") -> Tensor:
@@ -68,7 +68,7 @@ class Picture:
         return to_tensor(picture, side)
 
 
-def open_picture(
+def open_image(
     path: Path, *, within: Path | None = None, told: str = "", least: int | None = None
 ) -> Any:
     """Return an upright RGB picture (PIL) of any stored mode, as `to_rgb` makes it.
@@ -76,7 +76,7 @@ def open_picture(
     Turned as its EXIF says; of an animation, or of several pages, the first. Colour profiles are
     not applied. A picture much larger than `least` pixels on its shorter side is reduced towards
     that while it is decoded. What follows its links out of the folder `within` is not opened.
-    Raises MissingDataError if there is no such file, PictureError if it is no picture, is damaged,
+    Raises MissingDataError if there is no such file, ImageFileError if it is none, is damaged,
     or has more pixels than Pillow takes for safe; `told` is said first in both.
     """
     from PIL import Image, ImageOps
@@ -84,7 +84,7 @@ def open_picture(
     told = f"{told}: " if told else ""
     real = path if within is None else inside(path, within)
     if real is None:
-        raise PictureError(
+        raise ImageFileError(
             f"{told}{path} lies outside {within}, where nothing is opened: copy the picture into "
             "the folder.",
             "a link that leads out of the folder: copy the picture into it",
@@ -103,8 +103,8 @@ def open_picture(
                 return _reduced(to_rgb(upright), least)
     except Exception as error:  # Pillow raises many kinds, from OSError to SyntaxError
         why, remedy = _fault(error)
-        raise PictureError(
-            f"{told}{path} cannot be read as a picture ({why}): {remedy}, or leave it out.", why
+        raise ImageFileError(
+            f"{told}{path} cannot be read as an image ({why}): {remedy}, or leave it out.", why
         ) from None
 
 
@@ -173,8 +173,8 @@ def to_rgb(picture: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class PictureTask(Task):
-    """Items of one form whose images are `Picture`s; all else is as in `Task`.
+class ImageTask(Task):
+    """Items of one form whose images are `ImageFile`s; all else is as in `Task`.
 
     `fit` is how pictures become squares, one of `FITS`.
     """
