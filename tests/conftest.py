@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 # Shapes and types of signatures are checked at every call in the tests, and only there.
 # It has to stand before the package is first imported.
@@ -57,6 +57,14 @@ def shapes_sd():
         return load_model("shapes-sd", device="cpu")
     except MissingModelError as error:
         pytest.skip(f"the embedded weights are absent: {error}")
+
+
+@pytest.fixture
+def unchecked():
+    """Annotations are not checked, as for users: what is of another type meets our own errors."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

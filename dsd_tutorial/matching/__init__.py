@@ -7,8 +7,8 @@ from dsd_tutorial.matching.metrics import (
     recall_at_k,
     seeds_difference,
 )
-from dsd_tutorial.matching.parts import Components, components, pass_components
-from dsd_tutorial.matching.scoring import score, score_pairs
+from dsd_tutorial.matching.parts import Components
+from dsd_tutorial.matching.scoring import components, pass_components, score
 
 __all__ = [
     "Components",
@@ -19,6 +19,5 @@ __all__ = [
     "pass_components",
     "recall_at_k",
     "score",
-    "score_pairs",
     "seeds_difference",
 ]

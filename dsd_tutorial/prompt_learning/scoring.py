@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask
-from dsd_tutorial.matching.parts import Components, components, distance, pass_components
+from dsd_tutorial.matching import Components, components, pass_components
+from dsd_tutorial.matching.scoring import distance
 from dsd_tutorial.prompt_learning.adapters import Adapter
 from dsd_tutorial.stable_diffusion.noising import time_grid
 

@@ -25,9 +25,8 @@ WALKS = (
         "`score(model, images, texts)`",
         (
             ("matching/scoring.py", "score", "the mean of components, (images, texts)"),
-            ("matching/parts.py", "components", "encodes once, loops over time steps and noises"),
-            ("matching/parts.py", "_Work.one_noise", "every pair under one shared noise"),
-            ("matching/parts.py", "pass_components", "one U-Net pass, watched"),
+            ("matching/scoring.py", "components", "encodes once, loops over steps, noises, pairs"),
+            ("matching/scoring.py", "pass_components", "one U-Net pass, watched"),
             ("attention/watching.py", "Request.score", "the logits of one layer, masked"),
             ("attention/pooling.py", "log_sum_exp", "over tokens, at inverse temperature lambda"),
         ),

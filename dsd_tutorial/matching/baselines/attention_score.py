@@ -19,7 +19,8 @@ from dsd_tutorial.attention.layers import choose_layers, cross_attention_layers
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS
 from dsd_tutorial.matching.baselines.features import merit
 from dsd_tutorial.matching.baselines.method import Method
-from dsd_tutorial.matching.parts import Components, components
+from dsd_tutorial.matching.parts import Components
+from dsd_tutorial.matching.scoring import components
 from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion.noising import time_grid
 

@@ -1,11 +1,12 @@
 """Diffusion Classifier with its rounds, and the attention score with its choices."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsd_tutorial.matching import score_pairs
+from dsd_tutorial.matching import components
 from dsd_tutorial.matching.baselines.attention_score import ERROR_WEIGHTS
 from dsd_tutorial.matching.baselines.diffusion_classifier import Rounds, spread_order
 from dsd_tutorial.prompt_learning.methods import (
@@ -122,11 +123,11 @@ def test_unfitted_attention_reads_what_the_released_code_reads(tiny, two):
     found, _ = ZeroShotAttention(steps=2).score(tiny, two, seed=4, **QUIET)
     images = two.images()
     same = {"steps": 2, "layers": "last", "seed": 4, "progress": False}
-    want = score_pairs(tiny, images, two.texts, *two.pairs(), **same)
-    torch.testing.assert_close(found.flatten(), want, atol=1e-5, rtol=0)
+    pairs = torch.from_numpy(np.stack(two.pairs(), 1))
+    want = components(tiny, images, two.texts, pairs, errors=True, **same)
+    torch.testing.assert_close(found.flatten(), want.score(), atol=1e-5, rtol=0)
     both, _ = AttentionPlusError(steps=2, error_weight=1.0).score(tiny, two, seed=4, **QUIET)
-    want = score_pairs(tiny, images, two.texts, *two.pairs(), error_weight=1.0, **same)
-    torch.testing.assert_close(both.flatten(), want, atol=1e-4, rtol=0)
+    torch.testing.assert_close(both.flatten(), want.score(error_weight=1.0), atol=1e-4, rtol=0)
     assert not torch.allclose(both, found)
 
 
@@ -141,10 +142,11 @@ def test_the_choice_is_the_best_on_validation_and_alone_is_computed(tiny, two, t
     assert {choice.token_mask for choice in tried} == {"all", "words"}
     _, cost = method.score(tiny, two, **QUIET)
     assert cost.unet_passes == len(method.choice.steps) * 4
-    want = score_pairs(
-        tiny, ten.images(), ten.texts, *ten.pairs(), steps=method.choice.steps,
-        layers=method.choice.layers, token_mask=method.choice.token_mask, seed=2, progress=False,
-    )  # fmt: skip
+    want = components(
+        tiny, ten.images(), ten.texts, torch.from_numpy(np.stack(ten.pairs(), 1)),
+        steps=method.choice.steps, layers=method.choice.layers,
+        token_mask=method.choice.token_mask, seed=2, progress=False,
+    ).score()  # fmt: skip
     found, _ = method.score(tiny, ten, seed=2, **QUIET)
     torch.testing.assert_close(found.flatten(), want, atol=1e-5, rtol=0)
 

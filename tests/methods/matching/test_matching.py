@@ -8,7 +8,7 @@ from tiny_model import tiny_model
 
 from dsd_tutorial.attention import alter
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask, word_positions
-from dsd_tutorial.matching import components, cost, pass_components, score, score_pairs
+from dsd_tutorial.matching import components, cost, pass_components, score
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
 TEXTS = ["a red circle", "a blue square above a green star", "a pink heart", "a red circle"]
@@ -71,15 +71,16 @@ def test_permuted_inputs_give_the_permuted_table(tiny, images):
 def test_listed_pairs_equal_the_table(tiny, images):
     table = score(tiny, images, TEXTS, error_weight=0.5, **FAST)
     image, text = torch.tensor([[2], [0]]), torch.tensor([[1, 0], [3, 2]])
-    got = score_pairs(tiny, images, TEXTS, image, text, error_weight=0.5, **FAST)
-    torch.testing.assert_close(got, table[image, text], atol=2e-5, rtol=0)
+    pairs = torch.stack(torch.broadcast_tensors(image, text), -1).view(-1, 2)
+    got = components(tiny, images, TEXTS, pairs, errors=True, **FAST).score(error_weight=0.5)
+    torch.testing.assert_close(got.view(2, 2), table[image, text], atol=2e-5, rtol=0)
     with pytest.raises(ValueError, match="image index < 3"):
-        score_pairs(tiny, images, TEXTS, [3], [0], **FAST)
+        components(tiny, images, TEXTS, [(3, 0)], **FAST)
 
 
 def test_each_image_and_each_distinct_text_is_encoded_once(tiny, images, monkeypatch):
     seen = {"images": 0, "texts": [], "passes": 0}
-    encode_image, predict = tiny.encode_image, tiny.predict_noise
+    encode_image, encode_text, predict = tiny.encode_image, tiny.encode_text, tiny.predict_noise
 
     def count_images(x, *args):
         seen["images"] += len(x)
@@ -87,15 +88,16 @@ def test_each_image_and_each_distinct_text_is_encoded_once(tiny, images, monkeyp
 
     def count_texts(texts):
         seen["texts"] += list(texts)
-        return tiny.encode_text(texts)
+        return encode_text(texts)
 
     def count_passes(noisy, t, context):
         seen["passes"] += len(noisy)
         return predict(noisy, t, context)
 
     monkeypatch.setattr(tiny, "encode_image", count_images)
+    monkeypatch.setattr(tiny, "encode_text", count_texts)
     monkeypatch.setattr(tiny, "predict_noise", count_passes)
-    score(tiny, images, TEXTS, encode=count_texts, noises=2, **FAST)
+    score(tiny, images, TEXTS, noises=2, **FAST)
     assert seen["images"] == 3 and sorted(seen["texts"]) == sorted(set(TEXTS))
     assert seen["passes"] == 3 * 3 * 2 * 2  # images x distinct texts x steps x noises
 
@@ -182,7 +184,7 @@ def test_components_carry_no_graph(images):
             assert seen.requires_grad is grad
 
 
-def test_misshapen_pictures_and_pairs_are_refused(tiny, images):
+def test_misshapen_images_and_pairs_are_refused(tiny, images, unchecked):
     for wrong in (images[0], images[:0], images[None]):
         with pytest.raises(ValueError, match="images must be"):
             components(tiny, wrong, TEXTS, progress=False)
@@ -207,32 +209,34 @@ def test_errors_are_averaged_over_noises(tiny, images):
     torch.testing.assert_close(found[0, 0], torch.stack(gaps).mean(), atol=1e-5, rtol=0)
 
 
-def test_a_long_list_of_texts_is_encoded_in_parts(tiny, images):
+def test_a_long_list_of_texts_is_encoded_in_parts(tiny, images, monkeypatch):
     texts, asked = [f"a circle {'red ' * (i % 9)}{i}" for i in range(130)], [63, 64, 65, 128, 129]
-    sizes = []
+    sizes, encode_text = [], tiny.encode_text
 
     def encode(part):
         sizes.append(len(part))
-        return tiny.encode_text(part)
+        return encode_text(part)
 
     how = {"steps": 1, "layers": "mid", "progress": False}
-    found = score_pairs(tiny, images[:1], texts, [0] * 5, asked, encode=encode, **how)
+    monkeypatch.setattr(tiny, "encode_text", encode)
+    found = components(tiny, images[:1], texts, [(0, i) for i in asked], **how).score()
+    monkeypatch.undo()
     alone = score(tiny, images[:1], [texts[i] for i in asked], **how)[0]
     assert sizes == [64, 64, 2] and len(set(found.tolist())) == 5
     torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
 
 
 def test_one_mask_keeps_the_fused_kernel_in_reach(tiny, images, monkeypatch):
-    from dsd_tutorial.matching import parts
+    from dsd_tutorial.matching import scoring
 
     asked = []
 
     def observe(model, layers, masks, *rest, **how):
         asked.append(masks)
-        return parts_observe(model, layers, masks, *rest, **how)
+        return real_observe(model, layers, masks, *rest, **how)
 
-    parts_observe = parts.observe
-    monkeypatch.setattr(parts, "observe", observe)
+    real_observe = scoring.observe
+    monkeypatch.setattr(scoring, "observe", observe)
     for names in ("all", ["all"], "words", ["all", "words"]):
         components(tiny, images[:1], TEXTS[:1], steps=1, token_mask=names, progress=False)
     assert asked[0] is asked[1] is None and isinstance(asked[2], torch.Tensor)
@@ -276,7 +280,7 @@ def test_components_hold_the_score_by_mask_step_layer_and_head(tiny, images):
     for mask in masks:
         alone = score(tiny, images[:2], TEXTS[:2], token_mask=mask, **FAST)
         torch.testing.assert_close(
-            parts.score(token_mask=mask).view(2, 2), alone, atol=1e-4, rtol=0
+            parts.select(mask).score().view(2, 2), alone, atol=1e-4, rtol=0
         )
     one = score(tiny, images[:2], TEXTS[:2], layers="mid.0", **FAST)
     at = parts.layers.index("mid.0")
@@ -300,7 +304,7 @@ def test_layers_with_unequal_head_counts_are_padded_and_ignored():
 
     nan = float("nan")
     scores = torch.tensor([[[[1.0, 3.0], [4.0, nan]]]])  # 1 pair, 1 step, 2 layers, 2 and 1 heads
-    parts = Components({"all": scores}, None, ("a", "b"), (500,), torch.zeros(1, 2))
+    parts = Components({"all": scores}, None, ("a", "b"), (500,), torch.zeros(1, 2).long())
     assert parts.score().item() == 3.0  # mean of 2 and 4
     assert parts.score(torch.tensor([[0.0, 0.0], [1.0, 1.0]])).item() == 4.0
 
@@ -337,7 +341,7 @@ def test_pooling_over_pixels_runs_from_mean_to_maximum(tiny, images):
 
 def test_lambda_runs_from_mean_to_maximum_in_the_score(tiny, images):
     how = {"token_mask": "words", "steps": 1, "progress": False}
-    rungs = [score(tiny, images, TEXTS, lam=lam, **how) for lam in (0.0, 0.01, 1, 30, float("inf"))]
+    rungs = [score(tiny, images, TEXTS, lam=lam, **how) for lam in (0.0, 0.01, 1.0, 30.0, float("inf"))]
     assert bool((torch.stack(rungs).diff(dim=0) >= -1e-5).all())
     torch.testing.assert_close(rungs[0], rungs[1], atol=1e-2, rtol=0)
 
