@@ -279,9 +279,7 @@ def test_components_hold_the_score_by_mask_step_layer_and_head(tiny, images):
     assert parts.errors.shape == (4, 2) and parts.pairs.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
     for mask in masks:
         alone = score(tiny, images[:2], TEXTS[:2], token_mask=mask, **FAST)
-        torch.testing.assert_close(
-            parts.select(mask).score().view(2, 2), alone, atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(parts.select(mask).score().view(2, 2), alone, atol=1e-4, rtol=0)
     one = score(tiny, images[:2], TEXTS[:2], layers="mid.0", **FAST)
     at = parts.layers.index("mid.0")
     torch.testing.assert_close(
@@ -341,7 +339,9 @@ def test_pooling_over_pixels_runs_from_mean_to_maximum(tiny, images):
 
 def test_lambda_runs_from_mean_to_maximum_in_the_score(tiny, images):
     how = {"token_mask": "words", "steps": 1, "progress": False}
-    rungs = [score(tiny, images, TEXTS, lam=lam, **how) for lam in (0.0, 0.01, 1.0, 30.0, float("inf"))]
+    rungs = [
+        score(tiny, images, TEXTS, lam=lam, **how) for lam in (0.0, 0.01, 1.0, 30.0, float("inf"))
+    ]
     assert bool((torch.stack(rungs).diff(dim=0) >= -1e-5).all())
     torch.testing.assert_close(rungs[0], rungs[1], atol=1e-2, rtol=0)
 
