@@ -128,10 +128,11 @@ class Table:
 
 
 def read_table(name: str, sha256: str | None = None) -> pd.DataFrame:
-    """The table `results/<name>.csv`.
+    """Return the table `results/<name>.csv`.
 
-    Raises ResultsError where it is missing, or, given the model's `sha256`, where a row was
-    measured on other weights; the message says which command makes it.
+    Raises:
+        ResultsError: it is missing, or a row was not measured on the weights with this `sha256`;
+            the message says which command measures it.
     """
     import pandas as pd
 
@@ -143,6 +144,44 @@ def read_table(name: str, sha256: str | None = None) -> pd.DataFrame:
     if sha256 is not None and not (table[SHA] == sha256).all():
         raise ResultsError(f"{path} holds rows of other weights; `{command}` measures them anew")
     return table
+
+
+def read_results(name: str, model: Any, **chosen: Any) -> pd.DataFrame:
+    """Return the rows of `results/<name>.csv` that were measured on the course's own model.
+
+    With another model loaded they are still the course's, and a printed line says so.
+
+    Args:
+        name: of the table.
+        model: what the notebook has loaded.
+        chosen: see `rows_of`.
+
+    Raises:
+        ResultsError: as in `read_table`.
+    """
+    if not model.is_embedded:
+        print(f"results/{name}.csv was measured on the course's own model, not on {model.name}")
+    return rows_of(read_table(name, model.sha256 if model.is_embedded else None), **chosen)
+
+
+def rows_of(table: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
+    """Return the rows whose columns have these values; a list allows each of its entries."""
+    for column, value in chosen.items():
+        wanted = list(value) if isinstance(value, list | tuple | set) else [value]
+        table = table[table[column].isin(wanted)]
+    return table
+
+
+def row_of(table: pd.DataFrame, **chosen: Any) -> Any:
+    """Return the first of `rows_of`, with its columns as attributes: `row.value`, `row.low`, ...
+
+    Raises:
+        ResultsError: there is none.
+    """
+    row = next(rows_of(table, **chosen).itertuples(index=False), None)
+    if row is None:
+        raise ResultsError(f"the table has no row with {chosen}")
+    return row
 
 
 def _written(value: Any) -> Any:

@@ -128,8 +128,9 @@ def test_grids_and_counts(shown):
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 2:5] = True
     heats = {"red": torch.rand(4, 4), "flat": torch.ones(4, 4)}
-    figures.show_heats(pictures[0], heats, masks={"red": mask}, alt="Heat of two words in a row.")
-    assert len(shown) == 5
+    figures.show_heats(heats, pictures[0], masks={"red": mask}, alt="Heat of two words in a row.")
+    figures.show_rows({"all": pictures, "two": pictures[:2]}, alt="Rows of noise.", titles="abc")
+    assert len(shown) == 6 and "Rows: all, two." in shown[-1]["text/plain"]
     with pytest.raises(ValueError, match="2 titles for 7"):
         figures.show_images(pictures, ["a", "b"], alt="Seven pictures of noise.")
     with pytest.raises(ValueError, match="1 titles for 2"):
@@ -143,3 +144,45 @@ def test_cross_marks_the_hottest_cell(shown):
         figures.overlay_heat(axis, torch.rand(3, 8, 8), heat)
         x, y = axis.lines[0].get_data()
     assert (float(x[0]), float(y[0])) == (4.5, 2.5)  # the middle of pixels 4-5 and 2-3
+
+
+def said(shown):
+    """The alt text of the last figure."""
+    return shown[-1]["text/plain"].removeprefix("[Figure: ").removesuffix("]")
+
+
+def test_alt_text_of_charts_ends_with_their_values(shown):
+    low, high = Interval(0.2, 0.1, 0.3, 9), Interval(0.8, 0.7, 0.9, 9)
+    kept = {"CLIP": {"color": low, "shape": high}, "DSD": {"color": 0.5, "shape": None}}
+    figures.show_bars(kept, alt="Kept by method.", reference=0.5)
+    assert said(shown) == "Kept by method: CLIP color 0.20, shape 0.80; DSD color 0.50."
+    figures.show_bars({"all": [low, high]}, ["x", "y"], alt="Two bars.", reference={"best": 1.0})
+    assert said(shown) == "Two bars: all x 0.20, y 0.80."
+    panels = {"add": {"a": [low, high]}, "replace": {"a": {3: 0.02}, "b": ([1, 2], [0.5, 0.6])}}
+    figures.show_lines(panels, [0, 1], alt="Two panels", at={"add": {"in use": 1}}, level={"0": 0})
+    assert said(shown) == (
+        "Two panels: add: a 0.20 at 0, 0.80 at 1. replace: a 0.02 at 3; b 0.50 at 1, 0.60 at 2."
+    )
+    figures.show_lines(torch.arange(20.0), alt="A straight line.")
+    assert said(shown) == "A straight line: 0.00 at 0, at most 19.00 at 19, 19.00 at 19."
+    figures.show_shares({"a": [0.2, 0.5], "b": [0.8, 0.5]}, ["x", "y"], alt="Shares of two.")
+    assert said(shown) == "Shares of two: a 0.20 to 0.50; b 0.50 to 0.80."
+    figures.show_histograms({"a": torch.tensor([1.0, 3.0])}, alt="Two numbers.", xlabel="number")
+    assert said(shown) == "Two numbers: a around 2.00, from 1.00 to 3.00."
+
+
+def test_alt_text_of_tables_names_best_and_worst(shown):
+    figures.show_matrix(
+        {"": [[0.1, 0.2], [0.3, 0.7]]}, ["r", "s"], [1, 2], alt="A matrix.", marks=np.eye(2)
+    )
+    assert said(shown) == "A matrix: highest 0.70 at s, 2, lowest 0.10 at r, 1."
+    low, high = Interval(0.2, 0.1, 0.3, 9), Interval(0.8, 0.7, 0.9, 9)
+    figures.show_intervals(
+        {"vqa": {"x": low, "y": high}, "comvg": {"x": high}}, alt="Methods.", reference={"vqa": 0.1,
+        "comvg": 0.5}, kinds={"y": "learned"},
+    )  # fmt: skip
+    assert said(shown) == "Methods: vqa best y 0.80, worst x 0.20; comvg best x 0.80, worst x 0.80."
+    rows = [dict(method=m, accuracy=v, low=v, high=v, unet_passes=p, seconds=1)
+            for m, v, p in (("a", 0.5, 4), ("b", 0.25, 0))]  # fmt: skip
+    figures.show_costs(rows, ["unet_passes", "seconds"], alt="Costs of two.")
+    assert said(shown) == "Costs of two: best a, 0.50, for 4 U-Net passes, 1 seconds."
