@@ -14,7 +14,9 @@ ALL = [
     getattr(checks, name) for name in checks.__all__ if isinstance(getattr(checks, name), Exercise)
 ]
 COMPARED = [e for e in ALL if not isinstance(e, NoiseExercise)]
-WRONG = [(e, m.name, wrong) for e in COMPARED for m in e.mistakes for wrong in m.does]
+WRONG = [
+    (e, m, wrong) for e in COMPARED for m, (_, _, *all_) in e.mistakes.items() for wrong in all_
+]
 
 
 @pytest.fixture(autouse=True)
@@ -52,15 +54,15 @@ def test_every_mistake_is_recognised_by_its_name(exercise, name, wrong):
 
 @pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.name)
 def test_at_least_three_mistakes_and_hints_that_grow(exercise):
-    assert len({m.name for m in exercise.mistakes}) >= 3
-    for mistake in exercise.mistakes:
-        assert mistake.why.endswith(".") and mistake.cure.endswith(".")
-    mistake = exercise.mistakes[0]
-    wrong = mistake.does[0] if mistake.does else NOISE[mistake.name]
+    assert len(exercise.mistakes) >= 3
+    for why, cure, *_ in exercise.mistakes.values():
+        assert why.endswith(".") and cure.endswith(".")
+    name, (why, cure, wrong, *_) = next(iter(exercise.mistakes.items()))
+    wrong = NOISE[name] if isinstance(exercise, NoiseExercise) else wrong
     said = [exercise(wrong).message for _ in range(3)]
-    assert exercise.hint in said[0] and mistake.why not in said[0]
-    assert mistake.why in said[1] and mistake.cure not in said[1]
-    assert mistake.cure in said[2]
+    assert exercise.hint in said[0] and why not in said[0]
+    assert why in said[1] and cure not in said[1]
+    assert cure in said[2]
     assert exercise(exercise.solution) and exercise.attempts == 0
 
 
@@ -205,7 +207,7 @@ NOISE = {
 }
 
 
-@pytest.mark.parametrize("name", [m.name for m in checks.noise_average.mistakes])
+@pytest.mark.parametrize("name", checks.noise_average.mistakes)
 def test_every_mistake_with_noise_is_recognised(name):
     result = checks.noise_average(NOISE[name])
     assert not result and result.mistake == name

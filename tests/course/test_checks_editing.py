@@ -160,12 +160,12 @@ def test_a_mistake_is_named(exercise, wrong, name):
 def test_the_name_that_is_judged_wrongly_is_shown():
     said = checks.trained(lambda names: ["attn2" in n for n in names]).message
     assert "to_q.weight` is trained, but it stays frozen" in said
-    assert "(3,) came out" in checks.trained(lambda names: [True] * 3).message
+    assert "(3,) came back" in checks.trained(lambda names: [True] * 3).message
 
 
 def test_where_tuning_went_is_shown_in_figures():
     said = checks.tune(lambda h, f, lr, n: h + 1).message
-    assert "after 1 step(s) of size 0.1, your state is [1.0], not [0.3]" in said
+    assert "after 1 step(s) of size 0.1, your state is [1], not [0.3]" in said
     assert "(2,)" in checks.tune(lambda h, f, lr, n: torch.zeros(2)).message
 
 

@@ -8,7 +8,7 @@ Notebook 04: `editing`, `customizing`, `tuning`.
 from dsd_tutorial.course.checks.customizing import insert_prompts, trained
 from dsd_tutorial.course.checks.decisions import image_scores, text_wins
 from dsd_tutorial.course.checks.editing import edit_states, joint_score
-from dsd_tutorial.course.checks.exercise import Exercise, Mistake, Result
+from dsd_tutorial.course.checks.exercise import Exercise, Result
 from dsd_tutorial.course.checks.image_prompts import fill_prompt, one_for_many
 from dsd_tutorial.course.checks.learning import best_step, hardest_hinge
 from dsd_tutorial.course.checks.noise import noise_average
@@ -18,7 +18,7 @@ from dsd_tutorial.course.checks.tokens import caption_scores, soft_maximum
 from dsd_tutorial.course.checks.tuning import tune
 
 __all__ = [
-    "Exercise", "Mistake", "Result", "best_step", "caption_scores", "cut_inverse",
+    "Exercise", "Result", "best_step", "caption_scores", "cut_inverse",
     "edit_states", "fill_prompt", "gated_partition", "hardest_hinge", "image_scores",
     "insert_prompts", "joint_score", "noise_average", "one_for_many", "prompted_states",
     "soft_maximum", "text_wins", "to_states", "trained", "tune",

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dsd_tutorial.course.checks.exercise import Exercise, Mistake, normal
+from dsd_tutorial.course.checks.exercise import Exercise, normal
 
 # -- insert_prompts(tokens, prompts, old): (batch, 1 + old + patches, d), (n, d), int
 #    -> (batch, 1 + n + patches, d) ---------------------------------------------------------------
 
 
 def _parts(tokens: Tensor, prompts: Tensor, old: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(class token, prompts for every picture, patches)."""
+    """(class token, prompts for every image, patches)."""
     many = prompts.expand(len(tokens), -1, -1)
     return tokens[:, :1], many, tokens[:, 1 + old :]
 
@@ -43,103 +43,68 @@ insert_prompts = Exercise(
         (normal(2, 8, 3, seed=2), normal(2, 3, seed=3), 2),
         (normal(3, 9, 4, seed=4), normal(3, 4, seed=5), 2),
     ],
-    mistakes=[
-        Mistake(
-            "patches overwritten",
-            "What stood there was part of the picture, and no later layer gets it back. Learned "
-            "tokens must make room for themselves: inserted, not written over.",
+    mistakes={
+        "patches overwritten": (
+            "What stood there was part of the image, and no later layer gets it back: learned "
+            "tokens are inserted, not written over others.",
             "Concatenate class token, prompts and patches: the sequence grows by n.",
-            (
-                _overwrite,
-                lambda x, p, old: _overwrite(
-                    torch.cat([x[:, :1], x[:, 1 + old :]], 1), p, 0
-                ),
-            ),
+            _overwrite,
+            lambda x, p, old: _overwrite(torch.cat([x[:, :1], x[:, 1 + old :]], 1), p, 0),
         ),
-        Mistake(
-            "old prompts left in",
+        "old prompts left in": (
             "The layer before had prompts of its own. If they stay, the sequence grows from layer "
             "to layer.",
             "Drop positions 1 to old: the patches begin at 1 + old.",
-            (
-                lambda x, p, old: _insert(x, p, 0),
-                lambda x, p, old: torch.cat(
-                    [x[:, : 1 + old], p.expand(len(x), -1, -1), x[:, 1 + old :]], 1
-                ),
+            lambda x, p, old: _insert(x, p, 0),
+            lambda x, p, old: torch.cat(
+                [x[:, : 1 + old], p.expand(len(x), -1, -1), x[:, 1 + old :]], 1
             ),
         ),
-        Mistake(
-            "before the class token",
+        "before the class token": (
             "CLIP reads its answer at position 0, and it would read a prompt there.",
             "Keep the class token at position 0.",
-            (_ordered(1, 0, 2),),
+            _ordered(1, 0, 2),
         ),
-        Mistake(
-            "behind the patches",
+        "behind the patches": (
             "Attention would not mind, but the next layer takes the prompts out behind the class "
             "token, and would take patches.",
             "Put the prompts between class token and patches.",
-            (_ordered(0, 2, 1),),
+            _ordered(0, 2, 1),
         ),
-        Mistake(
-            "added to the patches",
+        "added to the patches": (
             "A sum disturbs the patches it falls on, and brings no token of its own.",
             "Concatenate, do not add.",
-            (
-                lambda x, p, old: torch.cat([x[:, :1], x[:, 1:] + p.mean(0)], 1),
-            ),
+            lambda x, p, old: torch.cat([x[:, :1], x[:, 1:] + p.mean(0)], 1),
         ),
-        Mistake(
-            "class token lost",
+        "class token lost": (
             "Position 0 holds what CLIP reads in the end.",
             "Begin with tokens[:, :1].",
-            (_ordered(1, 2),),
+            _ordered(1, 2),
         ),
-    ],
-)  # fmt: skip
+    },
+)
 
 
 # -- trained(names): parameter names of a U-Net -> one bool each ----------------------------------
 
 
-class NamesExercise(Exercise):
-    """An exercise on a list of names: the evidence is the first name that is judged wrongly."""
-
-    def _evidence(self, answers: list[Tensor], expected: list[Tensor]) -> str:
-        for (names,), got, want in zip(self.cases, answers, expected, strict=True):
-            if got.shape != want.shape:
-                return (
-                    f"{len(names)} names came in, an answer of shape {tuple(got.shape)} came out."
-                )
-            for name, mine, right in zip(names, got.bool().tolist(), want.tolist(), strict=True):
-                if mine != right:
-                    said = (
-                        ("is trained", "stays frozen") if mine else ("stays frozen", "is trained")
-                    )
-                    return f"By your answer `{name}` {said[0]}, but it {said[1]}."
-        return ""
+def _judged_wrongly(args: tuple[list[str]], got: Tensor, want: Tensor) -> str:
+    """The first name that is judged wrongly, and how."""
+    name, trained = next(
+        (name, mine)
+        for name, mine, right in zip(args[0], got.bool(), want, strict=True)
+        if mine != right
+    )
+    said, true = ("is trained", "stays frozen") if trained else ("stays frozen", "is trained")
+    return f"By your answer `{name}` {said}, but it {true}."
 
 
 def _block(where: str) -> list[str]:
     """The names of one transformer block's parameters, as diffusers gives them."""
-    inside = f"{where}.transformer_blocks.0"
-    names = [
-        f"{inside}.{attention}.{part}"
-        for attention in ("attn1", "attn2")
-        for part in (
-            "to_q.weight",
-            "to_k.weight",
-            "to_v.weight",
-            "to_out.0.weight",
-            "to_out.0.bias",
-        )
-    ]
-    return [
-        f"{where}.proj_in.weight",
-        f"{inside}.norm2.weight",
-        *names,
-        f"{inside}.ff.net.2.weight",
-    ]
+    parts = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias")
+    attention = [f"{attn}.{part}" for attn in ("attn1", "attn2") for part in parts]
+    inside = ("norm2.weight", *attention, "ff.net.2.weight")
+    return [f"{where}.proj_in.weight", *(f"{where}.transformer_blocks.0.{x}" for x in inside)]
 
 
 NAMES = [
@@ -160,58 +125,54 @@ def _named(*needed: str, but: Sequence[str] = ()) -> Callable[[list[str]], Tenso
     )
 
 
-trained = NamesExercise(
+trained = Exercise(
     name="trained",
     hint="Print the names that contain `attn`. One number tells self-attention from "
     "cross-attention; which matrices read the prompt, and which the pixels?",
     solution=_named("attn2.to_k", "attn2.to_v"),
+    evidence=_judged_wrongly,
     cases=[(NAMES,), (_block("up_blocks.0.attentions.0") + _block("mid_block.attentions.0"),)],
-    mistakes=[
-        Mistake(
-            "self-attention trained too",
+    mistakes={
+        "self-attention trained too": (
             "In attn1 keys and values come from pixels. It never sees the prompt; trained, it "
             "changes how everything is drawn.",
             'Ask for "attn2.to_k" and "attn2.to_v", not only for "to_k" and "to_v".',
-            (_named("to_k", "to_v"),),
+            _named("to_k", "to_v"),
         ),
-        Mistake(
-            "self-attention instead of cross-attention",
+        "self-attention instead of cross-attention": (
             "attn1 is pixels among themselves; the prompt enters in attn2.",
             'Ask for "attn2".',
-            (_named("attn1.to_k", "attn1.to_v"),),
+            _named("attn1.to_k", "attn1.to_v"),
         ),
-        Mistake(
-            "values forgotten",
+        "values forgotten": (
             "A key says where a token is heard, a value what is then said. A new texture needs new "
             "values.",
             'Take "attn2.to_v" as well.',
-            (_named("attn2.to_k"),),
+            _named("attn2.to_k"),
         ),
-        Mistake(
-            "keys forgotten",
+        "keys forgotten": (
             "A value says what is said, a key says where a token is heard.",
             'Take "attn2.to_k" as well.',
-            (_named("attn2.to_v"),),
+            _named("attn2.to_v"),
         ),
-        Mistake(
-            "queries trained too",
+        "queries trained too": (
             "Queries come from pixels: they know nothing of the prompt, and all captions use them.",
             "Leave to_q frozen.",
-            (_named("attn2.to_q", "attn2.to_k", "attn2.to_v"),),
+            _named("attn2.to_q", "attn2.to_k", "attn2.to_v"),
         ),
-        Mistake(
-            "all of cross-attention",
+        "all of cross-attention": (
             "Only keys and values read the prompt. Each further matrix is more to learn from few "
-            "pictures, and more of the old world to forget.",
+            "images, and more of the old world to forget.",
             "Take to_k and to_v only.",
-            (_named("attn2"), _named("attn2", but=("to_q",)), _named("attn2", but=("bias",))),
+            _named("attn2"),
+            _named("attn2", but=("to_q",)),
+            _named("attn2", but=("bias",)),
         ),
-        Mistake(
-            "the whole U-Net",
-            "A hundred pictures cannot tell millions of weights what to be; they are learned by "
+        "the whole U-Net": (
+            "A hundred images cannot tell millions of weights what to be; they are learned by "
             "heart, and the old world is lost.",
             'Choose by name: "attn2.to_k" and "attn2.to_v".',
-            (lambda names: torch.ones(len(names), dtype=torch.bool),),
+            lambda names: torch.ones(len(names), dtype=torch.bool),
         ),
-    ],
+    },
 )

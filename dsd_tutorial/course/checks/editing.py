@@ -5,24 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dsd_tutorial.course.checks.exercise import Exercise, Mistake, normal
+from dsd_tutorial.course.checks.exercise import Exercise, normal
 
 # -- edit_states(text, image, end, alpha): (L, d), (d,), int, float -> (L, d) ---------------------
 
 
-def _from(text: Tensor, image: Tensor, first: int, mixed: Tensor) -> Tensor:
+def _from(text: Tensor, first: int, mixed: Tensor) -> Tensor:
     """The text's states before `first`, `mixed` (L, d) from there on."""
     return torch.cat([text[:first], mixed[first:]])
 
 
 def _edit(text: Tensor, image: Tensor, end: int, alpha: float) -> Tensor:
-    return _from(text, image, end, image + alpha * text)
+    return _from(text, end, image + alpha * text)
 
 
 edit_states = Exercise(
     name="edit_states",
-    hint="Write the positions of a short text on paper: start, word, word, end, padding. Which may "
-    "the picture touch?",
+    hint="Write the positions of a short text on paper: start, word, word, EOS, padding. Which may "
+    "the image touch?",
     solution=_edit,
     cases=[
         (torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([10.0]), 2, 0.5),
@@ -30,74 +30,55 @@ edit_states = Exercise(
         (normal(8, 4, seed=2), normal(4, seed=3), 1, 1.5),
         (normal(6, 4, seed=4), normal(4, seed=5), 5, 0.25),
     ],
-    mistakes=[
-        Mistake(
-            "words overwritten",
-            "The states before the end token are the words themselves. With the picture on top of "
-            "them, the edit has lost its text.",
+    mistakes={
+        "words overwritten": (
+            "The states before EOS are the words themselves. With the image on top of them, the "
+            "edit has lost its text.",
             "Keep positions 0 to end - 1 as they are: text[:end].",
-            (
-                lambda t, i, p, a: _from(t, i, 1, i + a * t),
-                lambda t, i, p, a: i + a * t,
-                lambda t, i, p, a: _from(t, i, p - 1, i + a * t),
-            ),
+            lambda t, i, p, a: _from(t, 1, i + a * t),
+            lambda t, i, p, a: i + a * t,
+            lambda t, i, p, a: _from(t, p - 1, i + a * t),
         ),
-        Mistake(
-            "end token left alone",
-            "The end token's state is the summary of the text, and the picture's own state was "
-            "made to stand in that place. The mixture begins there.",
+        "EOS state left alone": (
+            "The EOS state sums the text up, and the image's state was made to stand in that "
+            "place. The mixture begins there.",
             "Begin at position `end`, not behind it.",
-            (lambda t, i, p, a: _from(t, i, p + 1, i + a * t),),
+            lambda t, i, p, a: _from(t, p + 1, i + a * t),
         ),
-        Mistake(
-            "only the end token mixed",
-            "Behind the end token stand padding states that repeat it; in the paper all of them "
-            "carry the mixture. One position alone is a whisper.",
+        "only the EOS state mixed": (
+            "The padding states behind EOS repeat it, and in the paper all of them carry the "
+            "mixture. One position alone has little weight.",
             "Mix every position from `end` to the last: text[end:].",
-            (
-                lambda t, i, p, a: torch.cat(
-                    [t[:p], (i + a * t[p])[None], t[p + 1 :]]
-                ),
-            ),
+            lambda t, i, p, a: torch.cat([t[:p], (i + a * t[p])[None], t[p + 1 :]]),
         ),
-        Mistake(
-            "the end token's state everywhere",
-            "Each position adds its own text state; the padding states are like the end token's, "
-            "but not the same.",
+        "the EOS state everywhere": (
+            "Each position adds its own text state; padding states resemble EOS, but differ.",
             "Add alpha * text[position], for each position its own.",
-            (lambda t, i, p, a: _from(t, i, p, (i + a * t[p]).expand_as(t)),),
+            lambda t, i, p, a: _from(t, p, (i + a * t[p]).expand_as(t)),
         ),
-        Mistake(
-            "alpha on the picture",
-            "Alpha is the weight of the text behind its words; the picture's state keeps the "
-            "length that was calibrated.",
+        "alpha on the image": (
+            "Alpha weighs the text; the image's state keeps the length that was calibrated.",
             "Write image + alpha * text.",
-            (lambda t, i, p, a: _from(t, i, p, a * i + t),),
+            lambda t, i, p, a: _from(t, p, a * i + t),
         ),
-        Mistake(
-            "a blend of the two",
+        "a blend of the two": (
             "(1 - alpha) and alpha trade one for the other; here the text is added on top, and the "
-            "picture stays as loud as it was.",
+            "image keeps its full weight.",
             "Write image + alpha * text.",
-            (
-                lambda t, i, p, a: _from(t, i, p, (1 - a) * i + a * t),
-                lambda t, i, p, a: _from(t, i, p, a * i + (1 - a) * t),
-            ),
+            lambda t, i, p, a: _from(t, p, (1 - a) * i + a * t),
+            lambda t, i, p, a: _from(t, p, a * i + (1 - a) * t),
         ),
-        Mistake(
-            "alpha left out",
+        "alpha left out": (
             "Then there is nothing to sweep.",
             "Multiply the text's states by alpha before adding.",
-            (
-                lambda t, i, p, a: _from(t, i, p, i + t),
-                lambda t, i, p, a: _from(t, i, p, i.expand_as(t)),
-            ),
+            lambda t, i, p, a: _from(t, p, i + t),
+            lambda t, i, p, a: _from(t, p, i.expand_as(t)),
         ),
-    ],
-)  # fmt: skip
+    },
+)
 
 
-# -- joint_score(changed, kept): (references, pictures), (references, pictures, facts)
+# -- joint_score(changed, kept): (references, images), (references, images, facts)
 #    -> (references,) ----------------------------------------------------------------------------
 
 
@@ -107,7 +88,7 @@ def _joint(changed: Tensor, kept: Tensor) -> Tensor:
 
 joint_score = Exercise(
     name="joint_score",
-    hint="Take one picture at a time: is *this* picture a success? Only then count.",
+    hint="Take one image at a time: is *this* image a success? Only then count.",
     solution=_joint,
     cases=[
         (torch.tensor([[True, False]]), torch.tensor([[[True, True], [True, True]]])),
@@ -120,67 +101,53 @@ joint_score = Exercise(
         (normal(5, 6) > -0.3, normal(5, 6, 3, seed=1) > -0.8),
         (normal(4, 3, seed=2) > 0, normal(4, 3, 2, seed=3) > -0.5),
     ],
-    mistakes=[
-        Mistake(
-            "product of two averages",
+    mistakes={
+        "product of two averages": (
             "That is the chance if the two had nothing to do with each other. In an edit they do: "
             "what changes the colour easily loses the shape as well, or neither happens.",
-            "Take `and` picture by picture, then the mean over a reference's pictures.",
-            (
-                lambda c, k: c.float().mean(1) * k.all(-1).float().mean(1),
-                lambda c, k: c.float().mean(1) * k.float().mean((1, 2)),
-                lambda c, k: c.float().mean(1) * k.float().mean(1).prod(-1),
-            ),
+            "Take `and` image by image, then the mean over a reference's images.",
+            lambda c, k: c.float().mean(1) * k.all(-1).float().mean(1),
+            lambda c, k: c.float().mean(1) * k.float().mean((1, 2)),
+            lambda c, k: c.float().mean(1) * k.float().mean(1).prod(-1),
         ),
-        Mistake(
-            "average of changed and kept",
+        "average of changed and kept": (
             "Doing nothing at all keeps everything, and half of the marks. Both must hold in the "
-            "same picture.",
+            "same image.",
             "Combine with `&`, not with a mean.",
-            (
-                lambda c, k: (c.float() + k.all(-1).float()).mean(1) / 2,
-                lambda c, k: (c.float() + k.float().mean(-1)).mean(1) / 2,
-                lambda c, k: torch.cat([c[..., None], k], -1).float().mean((1, 2)),
-            ),
+            lambda c, k: (c.float() + k.all(-1).float()).mean(1) / 2,
+            lambda c, k: (c.float() + k.float().mean(-1)).mean(1) / 2,
+            lambda c, k: torch.cat([c[..., None], k], -1).float().mean((1, 2)),
         ),
-        Mistake(
-            "one kept fact is enough",
+        "one kept fact is enough": (
             "An edit that keeps the background and loses the object is none.",
-            "Ask for all facts: kept.all(-1).",
-            (lambda c, k: (c & k.any(-1)).float().mean(1),),
+            "Require all facts: kept.all(-1).",
+            lambda c, k: (c & k.any(-1)).float().mean(1),
         ),
-        Mistake(
-            "facts counted in part",
-            "A picture that keeps half of what it should is no half success.",
-            "Ask for all facts of the picture, kept.all(-1), before any mean.",
-            (lambda c, k: (c.float() * k.float().mean(-1)).mean(1),),
+        "facts counted in part": (
+            "An image that keeps half of what it should is not half a success.",
+            "Require all facts of the image, kept.all(-1), before any mean.",
+            lambda c, k: (c.float() * k.float().mean(-1)).mean(1),
         ),
-        Mistake(
-            "what was kept is forgotten",
-            "Then a plain caption without any picture wins.",
+        "what was kept is forgotten": (
+            "Then a plain caption without any image wins.",
             "Both `changed` and all of `kept` must hold.",
-            (lambda c, k: c.float().mean(1),),
+            lambda c, k: c.float().mean(1),
         ),
-        Mistake(
-            "what was asked is forgotten",
+        "the requested change is forgotten": (
             "Then a copy of the reference wins.",
             "Both `changed` and all of `kept` must hold.",
-            (lambda c, k: k.all(-1).float().mean(1),),
+            lambda c, k: k.all(-1).float().mean(1),
         ),
-        Mistake(
-            "one number for all references",
+        "one number for all references": (
             "Methods are compared reference by reference; a grand mean cannot be paired.",
-            "Take the mean over a reference's pictures only: mean(1).",
-            (
-                lambda c, k: (c & k.all(-1)).float().mean(),
-                lambda c, k: (c & k.all(-1)).float().mean(0),
-            ),
+            "Take the mean over a reference's images only: mean(1).",
+            lambda c, k: (c & k.all(-1)).float().mean(),
+            lambda c, k: (c & k.all(-1)).float().mean(0),
         ),
-        Mistake(
-            "one lucky picture is enough",
+        "one lucky image is enough": (
             "A method may then be drawn until it succeeds once.",
-            "Take the mean over pictures, not any of them.",
-            (lambda c, k: (c & k.all(-1)).any(1).float(),),
+            "Take the mean over images, not any of them.",
+            lambda c, k: (c & k.all(-1)).any(1).float(),
         ),
-    ],
+    },
 )

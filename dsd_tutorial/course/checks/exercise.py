@@ -10,28 +10,21 @@ version of the solution: whoever returns what that version returns has made that
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 TOLERANCE = 1e-4
+MANY = 12  # numbers; of more, only the first few are shown
+UNKNOWN = "not recognised"
 
-
-@dataclass(frozen=True)
-class Mistake:
-    """A mistake with its name, why it is one, and its cure; `does` are wrong versions that make it.
-
-    The name is shown at the first attempt, `why` from the second and `cure` from the third.
-    """
-
-    name: str
-    why: str
-    cure: str
-    does: tuple[Callable[..., Any], ...] = ()
+Function = Callable[..., Any]
+Mistakes = Mapping[str, tuple[str, str, *tuple[Function, ...]]]
 
 
 @dataclass(frozen=True)
@@ -68,77 +61,74 @@ class Unanswerable(Exception):
 
 @dataclass
 class Exercise:
-    """One exercise: inputs, the solution, the known mistakes, a first general hint.
+    """One exercise: inputs, the solution, a first general hint, the known mistakes.
 
     cases     tuples of arguments; the first is the one shown to the learner, so keep it small
-    solution  gives the expected answer of each case
+    mistakes  name -> (why it is one, its cure, wrong versions that make it); the name is shown at
+              the first attempt, `why` from the second and `cure` from the third
+    evidence  (arguments, answer, expected answer) -> the sentence that shows where they differ
     """
 
     name: str
     hint: str
-    solution: Callable[..., Any]
-    cases: Sequence[tuple] = ()
-    mistakes: Sequence[Mistake] = ()
+    solution: Function
+    cases: Sequence[tuple[Any, ...]] = ()
+    mistakes: Mistakes = field(default_factory=dict)
+    evidence: Callable[[tuple[Any, ...], Tensor, Tensor], str] | None = None
     attempts: int = field(default=0, init=False)
 
-    def __call__(self, function: Callable[..., Any]) -> Result:
+    def __call__(self, function: Function) -> Result:
         """Return the `Result` of the learner's function; failed attempts lengthen the hints."""
         try:
             mistake, evidence = self.diagnose(function)
         except NotImplementedError:
             return Result(self.name, False, False, "not attempted yet. Fill in the cell above.")
         except Unanswerable as trouble:
-            mistake, evidence = Mistake(trouble.name, "", ""), str(trouble)
-        if mistake is None and not evidence:
+            mistake, evidence = trouble.name, str(trouble)
+        if mistake is None:
             self.attempts = 0
             return Result(self.name, True, True, "correct.")
         self.attempts += 1
-        name = mistake.name if mistake else "not recognised"
-        return Result(self.name, False, True, self._words(mistake, evidence), name)
+        return Result(self.name, False, True, self._words(mistake, evidence), mistake)
 
     def reset(self) -> None:
         """Forget earlier attempts, so that hints begin anew."""
         self.attempts = 0
 
-    def diagnose(self, function: Callable[..., Any]) -> tuple[Mistake | None, str]:
-        """Return the mistake and the evidence; (None, "") for a right function.
+    def diagnose(self, function: Function) -> tuple[str | None, str]:
+        """Return the name of the mistake and the evidence; (None, "") for a right function.
 
         Raises NotImplementedError for a stub and `Unanswerable` where nothing can be compared.
         """
         answers = [run(function, args) for args in self.cases]
-        expected = [self.solution(*deepcopy(args)) for args in self.cases]
+        expected = [torch.as_tensor(self.solution(*deepcopy(args))) for args in self.cases]
         if all(map(same, answers, expected)):
             return None, ""
-        for mistake in self.mistakes:
-            if any(self._makes(wrong, answers) for wrong in mistake.does):
-                return mistake, self._evidence(answers, expected)
-        return None, self._evidence(answers, expected)
+        for name, (_, _, *wrong) in self.mistakes.items():
+            if any(self._makes(version, answers) for version in wrong):
+                return name, self._difference(answers, expected)
+        return UNKNOWN, self._difference(answers, expected)
 
-    def _makes(self, wrong: Callable[..., Any], answers: list[Tensor]) -> bool:
+    def _makes(self, wrong: Function, answers: list[Tensor]) -> bool:
         try:
             return all(map(same, answers, [wrong(*deepcopy(args)) for args in self.cases]))
         except (IndexError, RuntimeError):  # a wrong version may not even fit every case
             return False
 
-    def _evidence(self, answers: list[Tensor], expected: list[Tensor]) -> str:
-        for place, (got, want) in enumerate(zip(answers, expected, strict=True)):
-            if same(got, want):
-                continue
-            want = torch.as_tensor(want)
+    def _difference(self, answers: list[Tensor], expected: list[Tensor]) -> str:
+        for args, got, want in zip(self.cases, answers, expected, strict=True):
             if got.shape != want.shape:
-                return f"shape {tuple(got.shape)} came back, {tuple(want.shape)} is asked for."
-            return f"{_case(self.cases[place])} your answer is {_show(got)}, not {_show(want)}."
+                return f"shape {tuple(got.shape)} came back, {tuple(want.shape)} is expected."
+            if not same(got, want):
+                return (self.evidence or _side_by_side)(args, got, want)
         return ""
 
-    def _words(self, mistake: Mistake | None, evidence: str) -> str:
-        first = f"not yet, this looks like **{mistake.name}**." if mistake else "not yet."
-        said = [first, evidence, self.hint]
-        if mistake and self.attempts >= 2:
-            said.append(mistake.why)
-        if mistake and self.attempts >= 3:
-            said.append(mistake.cure)
-        if not mistake and self.attempts >= 3:
-            said.append("Stuck? The solution is folded away in the next cell.")
+    def _words(self, mistake: str, evidence: str) -> str:
+        first = "not yet." if mistake == UNKNOWN else f"not yet, this looks like **{mistake}**."
+        why, cure, *_ = self.mistakes.get(mistake, ("", ""))
+        if mistake == UNKNOWN:
+            cure = "Stuck? The solution is folded away in the next cell."
+        said = [first, evidence, self.hint, why, cure][: 2 + self.attempts]
         return " ".join(part for part in said if part)
 
 
@@ -147,27 +137,15 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def run(function: Callable[..., Any], args: tuple) -> Tensor:
+def run(function: Function, args: tuple[Any, ...]) -> Tensor:
     """Return what `function` answers to a copy of `args`, as a tensor.
 
     Raises NotImplementedError for a stub (it raises that, or returns ...), `Unanswerable` for an
     error inside it, for None, for changed inputs and for what is no tensor.
     """
     given = deepcopy(args)
-    answer = guarded(function, given)
-    if not _equal(given, args):
-        raise Unanswerable("changed its input", "It changed its input in place: work on a copy.")
     try:
-        return torch.as_tensor(answer).detach()
-    except (TypeError, ValueError, RuntimeError):
-        words = f"It returned a {type(answer).__name__}, which is no tensor."
-        raise Unanswerable("no tensor", words) from None
-
-
-def guarded(function: Callable[..., Any], args: tuple) -> Any:
-    """Return function(*args); raises NotImplementedError for a stub, `Unanswerable` otherwise."""
-    try:
-        answer = function(*args)
+        answer = function(*given)
     except (NotImplementedError, Unanswerable):
         raise
     except Exception as error:  # whatever the learner's code raises is an answer, not a crash
@@ -179,16 +157,19 @@ def guarded(function: Callable[..., Any], args: tuple) -> Any:
         raise NotImplementedError
     if answer is None:
         raise Unanswerable("nothing returned", "It returned None: is a `return` missing?")
-    return answer
+    if not _equal(given, args):
+        raise Unanswerable("changed its input", "It changed its input in place: work on a copy.")
+    try:
+        return torch.as_tensor(answer).detach()
+    except (TypeError, ValueError, RuntimeError):
+        words = f"It returned a {type(answer).__name__}, which is no tensor."
+        raise Unanswerable("no tensor", words) from None
 
 
 def same(a: Any, b: Any) -> bool:
     """Return whether two answers agree: equal shape, equal values within the tolerance."""
-    a, b = torch.as_tensor(a), torch.as_tensor(b)
-    if a.shape != b.shape:
-        return False
-    a, b = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
-    return torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+    a, b = (torch.as_tensor(x).to("cpu", torch.float64) for x in (a, b))
+    return a.shape == b.shape and torch.allclose(a, b, TOLERANCE, TOLERANCE, equal_nan=True)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -201,20 +182,18 @@ def _equal(a: Any, b: Any) -> bool:
     return True
 
 
-def _case(args: tuple) -> str:
-    small = all(not isinstance(a, dict) and torch.as_tensor(a).numel() <= 12 for a in args)
-    return f"For {', '.join(_show(torch.as_tensor(a)) for a in args)}" if small else "For one input"
+def _side_by_side(args: tuple[Any, ...], got: Tensor, want: Tensor) -> str:
+    small = all(not isinstance(a, dict) and np.asarray(a).size <= MANY for a in args)
+    case = f"For {', '.join(map(shown, args))}" if small else "For one input"
+    return f"{case} your answer is {shown(got)}, not {shown(want)}."
 
 
-def _show(value: Any, most: int = 4) -> str:
-    value = torch.as_tensor(value)
-    if value.ndim == 0:
-        return f"{value.item():.4g}" if value.is_floating_point() else str(value.item())
-    numbers = value.flatten()[:most].tolist() if value.numel() > 12 else value.tolist()
-    return _list(numbers, "..." if value.numel() > 12 else "")
-
-
-def _list(numbers: Any, tail: str = "") -> str:
-    if not isinstance(numbers, list):
-        return f"{numbers:.4g}" if isinstance(numbers, float) else str(numbers)
-    return "[" + ", ".join([_list(n) for n in numbers] + [tail] * bool(tail)) + "]"
+def shown(value: Any) -> str:
+    """Return a tensor, array or number on one line; of many numbers the first four."""
+    numbers = np.asarray(value)
+    few = numbers if numbers.size <= MANY else numbers.ravel()[:4]
+    text = np.array2string(
+        few, separator=", ", formatter={"float": "{:.4g}".format, "int": str, "bool": str}
+    )
+    text = " ".join(text.split())
+    return text if numbers.size <= MANY else f"{text[:-1]}, ...]"

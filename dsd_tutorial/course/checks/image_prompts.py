@@ -1,13 +1,14 @@
-"""The exercises on pictures as prompts (notebook 03): what fills the sequence, and how loudly."""
+"""The exercises on images as prompts (notebook 03): what fills the sequence, and its weight."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from dsd_tutorial.course.checks.exercise import Exercise, Mistake, normal
+from dsd_tutorial.course.checks.exercise import Exercise, normal
 
 # -- fill_prompt(empty, states, copies): (1, L, d), (n, d), int -> (n, L, d) ----------------------
 
@@ -28,65 +29,49 @@ fill_prompt = Exercise(
         (normal(1, 8, 3, seed=4), normal(3, 3, seed=5), 1),
         (normal(1, 6, 3, seed=6), normal(1, 3, seed=7), 5),
     ],
-    mistakes=[
-        Mistake(
-            "start token overwritten",
+    mistakes={
+        "start token overwritten": (
             "Every caption begins with the same start state, and many heads rest on it; without "
             "it the prompt is unlike anything the U-Net has read.",
             "Fill positions 1 to copies: prompt[:, 1 : 1 + copies].",
-            (
-                lambda e, s, n: _fill(e, s, 0, n),
-                lambda e, s, n: _fill(e, s, 0, n + 1),
-                lambda e, s, n: _fill(e, s, 0, e.shape[1]),
-            ),
+            lambda e, s, n: _fill(e, s, 0, n),
+            lambda e, s, n: _fill(e, s, 0, n + 1),
+            lambda e, s, n: _fill(e, s, 0, e.shape[1]),
         ),
-        Mistake(
-            "all positions filled",
-            "The number of copies is how loud the picture speaks; here it was ignored.",
+        "all positions filled": (
+            "The number of copies is the image's weight in the prompt; here it was ignored.",
             "Stop after position `copies`: prompt[:, 1 : 1 + copies].",
-            (lambda e, s, n: _fill(e, s, 1, e.shape[1]),),
+            lambda e, s, n: _fill(e, s, 1, e.shape[1]),
         ),
-        Mistake(
-            "one copy too few",
+        "one copy too few": (
             "A slice 1 : copies ends before position `copies`.",
             "The slice must end at 1 + copies.",
-            (lambda e, s, n: _fill(e, s, 1, n),),
+            lambda e, s, n: _fill(e, s, 1, n),
         ),
-        Mistake(
-            "one copy too many",
+        "one copy too many": (
             "A slice 1 : 2 + copies takes in one position more.",
             "The slice must end at 1 + copies.",
-            (lambda e, s, n: _fill(e, s, 1, n + 2),),
+            lambda e, s, n: _fill(e, s, 1, n + 2),
         ),
-        Mistake(
-            "copies at the end",
+        "copies at the end": (
             "The copies stand where a caption's words stand, behind the start token; the rest "
             "keeps the padding of the empty prompt, each at its own position.",
             "Fill from position 1 on.",
-            (lambda e, s, n: _fill(e, s, e.shape[1] - n, e.shape[1]),),
+            lambda e, s, n: _fill(e, s, e.shape[1] - n, e.shape[1]),
         ),
-        Mistake(
-            "zeros behind the copies",
+        "zeros behind the copies": (
             "Padding states are not zero; a key of zero is a logit of zero, which says something.",
             "Begin with copies of the empty prompt and overwrite only positions 1 to copies.",
-            (
-                lambda e, s, n: torch.cat(
-                    [_fill(e, s, 1, 1 + n)[:, : 1 + n],
-                     torch.zeros(len(s), e.shape[1] - 1 - n, e.shape[2])], 1
-                ),
-            ),
+            lambda e, s, n: F.pad(_fill(e, s, 1, 1 + n)[:, : 1 + n], (0, 0, 0, e.shape[1] - 1 - n)),
         ),
-        Mistake(
-            "one picture for the whole batch",
-            "Each picture has a state of its own.",
+        "one image for the whole batch": (
+            "Each image has a state of its own.",
             "Give the states a position axis: states[:, None], (batch, 1, d).",
-            (
-                lambda e, s, n: _fill(e, s[:1].expand_as(s), 1, 1 + n),
-                lambda e, s, n: _fill(e, s.mean(0, keepdim=True).expand_as(s), 1, 1 + n),
-            ),
+            lambda e, s, n: _fill(e, s[:1].expand_as(s), 1, 1 + n),
+            lambda e, s, n: _fill(e, s.mean(0, keepdim=True).expand_as(s), 1, 1 + n),
         ),
-    ],
-)  # fmt: skip
+    },
+)
 
 
 # -- one_for_many(logits, n): (..., tokens) -> (..., tokens) attention ----------------------------
@@ -120,55 +105,44 @@ one_for_many = Exercise(
         (normal(2, 3, 4, 6, scale=2.0), 7),
         (normal(5, 6, seed=1), 31),
     ],
-    mistakes=[
-        Mistake(
-            "added n instead of log n",
+    mistakes={
+        "added n instead of log n": (
             "The bonus stands in an exponent: exp(l + n) is exp(n) times exp(l), not n times.",
             "Add math.log(n): exp(l + ln n) = n exp(l).",
-            (lambda x, n: _raised(x, n),),
+            lambda x, n: _raised(x, n),
         ),
-        Mistake(
-            "multiplied the logit",
+        "multiplied the logit": (
             "n times a logit is a power of its exponential, and turns its meaning round where the "
             "logit is negative.",
             "Add math.log(n) to the logit.",
-            (lambda x, n: _stretched(x, n),),
+            lambda x, n: _stretched(x, n),
         ),
-        Mistake(
-            "multiplied the attention",
+        "multiplied the attention": (
             "The row then sums to more than one: the other positions have not made room.",
             "Raise the logit before the softmax.",
-            (lambda x, n: _scaled_after(x, n),),
+            lambda x, n: _scaled_after(x, n),
         ),
-        Mistake(
-            "raised the start token",
+        "raised the start token": (
             "Position 0 is the start token; the copy stands at position 1.",
             "Add the bonus to logits[..., 1].",
-            (lambda x, n: _raised(x, math.log(n), 0),),
+            lambda x, n: _raised(x, math.log(n), 0),
         ),
-        Mistake(
-            "no bonus",
+        "no bonus": (
             "A single copy gets the share of a single copy.",
             "Add math.log(n) to the logit at position 1.",
-            (lambda x, n: x.softmax(-1),),
+            lambda x, n: x.softmax(-1),
         ),
-        Mistake(
-            "logarithm to another base",
+        "logarithm to another base": (
             "The softmax uses e, so the logarithm must be the natural one.",
             "Use math.log, not math.log2 or math.log10.",
-            (
-                lambda x, n: _raised(x, math.log2(n)),
-                lambda x, n: _raised(x, math.log10(n)),
-            ),
+            lambda x, n: _raised(x, math.log2(n)),
+            lambda x, n: _raised(x, math.log10(n)),
         ),
-        Mistake(
-            "log of one n too many or too few",
+        "log of one n too many or too few": (
             "n copies in all, the one that is there included.",
             "Add math.log(n).",
-            (
-                lambda x, n: _raised(x, math.log(n + 1)),
-                lambda x, n: _raised(x, math.log(n - 1)),
-            ),
+            lambda x, n: _raised(x, math.log(n + 1)),
+            lambda x, n: _raised(x, math.log(n - 1)),
         ),
-    ],
+    },
 )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsd_tutorial.course.checks.exercise import Exercise, Mistake, normal
+from dsd_tutorial.course.checks.exercise import Exercise, normal
 from dsd_tutorial.prompt_learning.objectives import hinge
 
 # -- hardest_hinge(scores, positive, margin): (items, candidates), (items,) -> () -----------------
@@ -47,77 +47,60 @@ hardest_hinge = Exercise(
         (normal(12, 4), torch.arange(12) % 4, 0.5),
         (normal(8, 10, seed=1, scale=3.0), torch.tensor([9, 1, 4, 4, 0, 7, 2, 5]), 0.1),
     ],
-    mistakes=[
-        Mistake(
-            "the right candidate taken at index 0",
+    mistakes={
+        "the right candidate taken at index 0": (
             "In the released code it always stands there. Then a score that knows nothing, and "
             "breaks ties for the first, wins everything.",
             "Read scores[i, positive[i]], for example with gather.",
-            (
-                lambda s, p, m: hinge(s, _first(p), m),
-                lambda s, p, m: F.relu(s[:, 1:].amax(1) - _of(s, p) + m).mean(),
-            ),
+            lambda s, p, m: hinge(s, _first(p), m),
+            lambda s, p, m: F.relu(s[:, 1:].amax(1) - _of(s, p) + m).mean(),
         ),
-        Mistake(
-            "the right candidate is among its own rivals",
+        "the right candidate is among its own rivals": (
             "The loss is then never below the margin, however good the score is.",
             "Set the right one to minus infinity before you take the maximum.",
-            (
-                lambda s, p, m: F.relu(s.amax(1) - _of(s, p) + m).mean(),
-                lambda s, p, m: F.relu((s * ~_right(s, p)).amax(1) - _of(s, p) + m).mean(),
-            ),
+            lambda s, p, m: F.relu(s.amax(1) - _of(s, p) + m).mean(),
+            lambda s, p, m: F.relu((s * ~_right(s, p)).amax(1) - _of(s, p) + m).mean(),
         ),
-        Mistake(
-            "all wrong candidates instead of the hardest",
+        "all wrong candidates instead of the hardest": (
             "A decision is lost to the strongest rival; the weak ones only thin its gradient.",
             "Take the maximum over the wrong candidates first, then the hinge.",
-            (
-                lambda s, p, m: F.relu(_mean_wrong(s, p) - _of(s, p) + m).mean(),
-                lambda s, p, m: _each(s, p, m).sum(1).mean(),
-                lambda s, p, m: (_each(s, p, m).sum(1) / (s.shape[1] - 1)).mean(),
-                lambda s, p, m: _each(s, p, m).mean(),
-            ),
+            lambda s, p, m: F.relu(_mean_wrong(s, p) - _of(s, p) + m).mean(),
+            lambda s, p, m: _each(s, p, m).sum(1).mean(),
+            lambda s, p, m: (_each(s, p, m).sum(1) / (s.shape[1] - 1)).mean(),
+            lambda s, p, m: _each(s, p, m).mean(),
         ),
-        Mistake(
-            "sign turned round",
+        "sign turned round": (
             "This loss is small when the wrong candidate wins.",
             "Hardest wrong minus right, plus the margin.",
-            (lambda s, p, m: F.relu(_of(s, p) - _hardest(s, p) + m).mean(),),
+            lambda s, p, m: F.relu(_of(s, p) - _hardest(s, p) + m).mean(),
         ),
-        Mistake(
-            "margin subtracted",
+        "margin subtracted": (
             "A rival could then come as close as it likes, or even win a little, at no loss.",
             "Add the margin: the right one must win by at least that much.",
-            (
-                lambda s, p, m: F.relu(_hardest(s, p) - _of(s, p) - m).mean(),
-                lambda s, p, m: F.relu(_hardest(s, p) - _of(s, p)).mean(),
-            ),
+            lambda s, p, m: F.relu(_hardest(s, p) - _of(s, p) - m).mean(),
+            lambda s, p, m: F.relu(_hardest(s, p) - _of(s, p)).mean(),
         ),
-        Mistake(
-            "no floor at zero for each item",
+        "no floor at zero for each item": (
             "What is won by far would pay for what is lost.",
             "max(0, ...) for each item, then the mean.",
-            (
-                lambda s, p, m: (_hardest(s, p) - _of(s, p) + m).mean(),
-                lambda s, p, m: F.relu((_hardest(s, p) - _of(s, p) + m).mean()),
-            ),
+            lambda s, p, m: (_hardest(s, p) - _of(s, p) + m).mean(),
+            lambda s, p, m: F.relu((_hardest(s, p) - _of(s, p) + m).mean()),
         ),
-        Mistake(
-            "sum over the items",
+        "sum over the items": (
             "The step would grow with the number of items.",
             "Take the mean over the items.",
-            (lambda s, p, m: len(s) * hinge(s, p, m),),
+            lambda s, p, m: len(s) * hinge(s, p, m),
         ),
-    ],
+    },
 )
 
 
-# -- best_step(few, validation, loss): each (steps,), the last two NaN where not asked -> () ------
+# -- best_step(few, validation, loss): each (steps,), NaN where not measured -> () ----------------
 
 
 def _best_step(few: np.ndarray, validation: np.ndarray, loss: np.ndarray) -> int:
-    asked = [i for i in range(len(few)) if not np.isnan(validation[i])]
-    return max(asked, key=lambda i: (validation[i], -loss[i], -i))
+    known = [i for i in range(len(few)) if not np.isnan(validation[i])]
+    return max(known, key=lambda i: (validation[i], -loss[i], -i))
 
 
 def _latest(values: np.ndarray) -> int:
@@ -139,45 +122,38 @@ best_step = Exercise(
         (_FEW, _VALIDATION, _LOSS),
         (_FEW[::-1].copy(), np.roll(_VALIDATION, 2), np.roll(_LOSS, 2)),
     ],
-    mistakes=[
-        Mistake(
-            "chosen on the few-shot items",
+    mistakes={
+        "chosen on the few-shot items": (
             "These were learned from: nearly everything gets them right in the end.",
             "Choose by the validation accuracy.",
-            (lambda f, v, x: f.argmax(), lambda f, v, x: _latest(f)),
+            lambda f, v, x: f.argmax(),
+            lambda f, v, x: _latest(f),
         ),
-        Mistake(
-            "NaN taken for the best",
+        "NaN taken for the best": (
             "torch.argmax and numpy.argmax give the place of a NaN if there is one.",
-            "Drop the steps at which validation was not asked, or set them to minus infinity.",
-            (lambda f, v, x: v.argmax(),),
+            "Drop the steps at which validation was not measured, or set them to minus infinity.",
+            lambda f, v, x: v.argmax(),
         ),
-        Mistake(
-            "ties not broken by the loss",
+        "ties not broken by the loss": (
             "On so few items ties are common; the loss still tells a narrow win from a clear one.",
             "Among the steps with the best accuracy take the one with the lowest loss.",
-            (
-                lambda f, v, x: np.nanargmax(v),
-                lambda f, v, x: _latest(np.nan_to_num(v, nan=-1.0)),
-            ),
+            lambda f, v, x: np.nanargmax(v),
+            lambda f, v, x: _latest(np.nan_to_num(v, nan=-1.0)),
         ),
-        Mistake(
-            "the lowest loss alone",
+        "the lowest loss alone": (
             "Accuracy is what is reported; the loss only decides between equals.",
             "Compare the accuracy first, then the loss.",
-            (lambda f, v, x: np.nanargmin(x),),
+            lambda f, v, x: np.nanargmin(x),
         ),
-        Mistake(
-            "the last step",
+        "the last step": (
             "The last step has fitted the few longest, and often too long.",
             "Keep the step that validation likes best.",
-            (lambda f, v, x: len(v) - 1,),
+            lambda f, v, x: len(v) - 1,
         ),
-        Mistake(
-            "the highest loss among equals",
+        "the highest loss among equals": (
             "A low loss is a good one.",
             "Turn the sign of the loss where you look for a maximum.",
-            (lambda f, v, x: np.nanargmax(v + 1e-6 * x),),
+            lambda f, v, x: np.nanargmax(v + 1e-6 * x),
         ),
-    ],
+    },
 )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsd_tutorial.course.checks.exercise import Exercise, Mistake, normal
+from dsd_tutorial.course.checks.exercise import Exercise, normal
 from dsd_tutorial.projection.matrices import truncated_pseudo_inverse
 
 Filter = Callable[[Tensor], Tensor]
@@ -47,55 +47,43 @@ cut_inverse = Exercise(
         (_weight(6, 6, seed=0), 0.3),
         (_weight(5, 7, seed=2), 0.05),
     ],
-    mistakes=[
-        Mistake(
-            "no threshold",
+    mistakes={
+        "no threshold": (
             "Directions with a small singular value are multiplied by 1 / s: mostly noise comes "
-            "back, many times louder.",
+            "back, many times amplified.",
             "Leave out the directions with s < threshold: keep = s >= threshold.",
-            (lambda w, t: torch.linalg.pinv(w.double()),),
+            lambda w, t: torch.linalg.pinv(w.double()),
         ),
-        Mistake(
-            "transposed inverse",
+        "transposed inverse": (
             "A layer stores its weight (out, in), so the inverse is (in, out): it sends v to h. "
             "For a square weight the transpose has the right shape and gives noise.",
             "Write (vh[keep].T / s[keep]) @ u[:, keep].T.",
-            (
-                lambda w, t: _cut_inverse(w, t).T,
-                lambda w, t: torch.linalg.pinv(w.double()).T,
-            ),
+            lambda w, t: _cut_inverse(w, t).T,
+            lambda w, t: torch.linalg.pinv(w.double()).T,
         ),
-        Mistake(
-            "multiplied by s instead of 1 / s",
+        "multiplied by s instead of 1 / s": (
             "That is the weight's transpose with a few directions cut: it does not undo s.",
             "Divide by the singular values that are kept.",
-            (lambda w, t: _filtered(w, lambda s: s >= t, lambda s: s),),
+            lambda w, t: _filtered(w, lambda s: s >= t, lambda s: s),
         ),
-        Mistake(
-            "kept the small directions",
+        "kept the small directions": (
             "The small singular values are the ones to lose.",
             "Turn the comparison round: keep = s >= threshold.",
-            (
-                lambda w, t: _filtered(w, lambda s: s < t, lambda s: 1 / s),
-                lambda w, t: _filtered(w, lambda s: s <= t, lambda s: 1 / s),
-            ),
+            lambda w, t: _filtered(w, lambda s: s < t, lambda s: 1 / s),
+            lambda w, t: _filtered(w, lambda s: s <= t, lambda s: 1 / s),
         ),
-        Mistake(
-            "threshold relative to the largest",
+        "threshold relative to the largest": (
             "The threshold is absolute here; a relative one (as `rcond` of pinv) is another cut.",
             "Compare s itself with the threshold, not s / s[0].",
-            (
-                lambda w, t: _filtered(w, lambda s: s >= t * s[0], lambda s: 1 / s),
-                lambda w, t: torch.linalg.pinv(w.double(), rtol=t),
-            ),
+            lambda w, t: _filtered(w, lambda s: s >= t * s[0], lambda s: 1 / s),
+            lambda w, t: torch.linalg.pinv(w.double(), rtol=t),
         ),
-        Mistake(
-            "raised small values to the threshold",
+        "raised small values to the threshold": (
             "1 / threshold instead of 1 / s still lets through what is mostly noise.",
             "A direction below the threshold counts 0, not 1 / threshold.",
-            (lambda w, t: _filtered(w, lambda s: s > 0, lambda s: 1 / s.clamp(min=t)),),
+            lambda w, t: _filtered(w, lambda s: s > 0, lambda s: 1 / s.clamp(min=t)),
         ),
-    ],
+    },
 )
 
 
@@ -118,53 +106,41 @@ to_states = Exercise(
         (normal(6, 4, seed=1), _INVERSE.T.contiguous(), 27.5),
         (normal(1, 4, seed=2), _INVERSE, 11.0),
     ],
-    mistakes=[
-        Mistake(
-            "normalised, then inverted",
+    mistakes={
+        "normalised, then inverted": (
             "The inverse changes lengths, each row's by another factor: what was of unit length "
             "before it is of any length behind it.",
             "Normalise the result of the product, then multiply by the length.",
-            (
-                lambda x, p, c: c * F.normalize(x, dim=-1) @ p.T,
-                lambda x, p, c: F.normalize(c * x, dim=-1) @ p.T,
-            ),
+            lambda x, p, c: c * F.normalize(x, dim=-1) @ p.T,
+            lambda x, p, c: F.normalize(c * x, dim=-1) @ p.T,
         ),
-        Mistake(
-            "unit length",
+        "unit length": (
             "Text states end in a layer norm and are about sqrt(d) long; the U-Net has never "
             "seen one of length 1.",
             "Multiply by the calibrated length at the end.",
-            (
-                lambda x, p, c: F.normalize(x @ p.T, dim=-1),
-                lambda x, p, c: F.normalize(c * (x @ p.T), dim=-1),
-            ),
+            lambda x, p, c: F.normalize(x @ p.T, dim=-1),
+            lambda x, p, c: F.normalize(c * (x @ p.T), dim=-1),
         ),
-        Mistake(
-            "transposed inverse",
+        "transposed inverse": (
             "For rows v the product is v @ P.T, with P (d, d_proj). `v @ P` runs too, where P is "
             "square, and gives noise.",
             "Write embeddings @ inverse.T.",
-            (
-                lambda x, p, c: c * F.normalize(x @ p, dim=-1),
-                lambda x, p, c: c * F.normalize(x, dim=-1) @ p,
-                lambda x, p, c: F.normalize(x @ p, dim=-1),
-            ),
+            lambda x, p, c: c * F.normalize(x @ p, dim=-1),
+            lambda x, p, c: c * F.normalize(x, dim=-1) @ p,
+            lambda x, p, c: F.normalize(x @ p, dim=-1),
         ),
-        Mistake(
-            "no length at all",
+        "no length at all": (
             "The product's length says how unusual the embedding is; the U-Net expects one length.",
             "Bring every row to the calibrated length.",
-            (lambda x, p, c: x @ p.T, lambda x, p, c: c * (x @ p.T)),
+            lambda x, p, c: x @ p.T,
+            lambda x, p, c: c * (x @ p.T),
         ),
-        Mistake(
-            "one length for the whole batch",
+        "one length for the whole batch": (
             "Normalised as one large vector, each row gets only its share of the length.",
             "Normalise along the last dimension: dim=-1.",
-            (
-                lambda x, p, c: c * (x @ p.T) / (x @ p.T).norm(),
-                lambda x, p, c: c * F.normalize(x @ p.T, dim=0),
-                lambda x, p, c: c * (x @ p.T) / (x @ p.T).norm(dim=-1).mean(),
-            ),
+            lambda x, p, c: c * (x @ p.T) / (x @ p.T).norm(),
+            lambda x, p, c: c * F.normalize(x @ p.T, dim=0),
+            lambda x, p, c: c * (x @ p.T) / (x @ p.T).norm(dim=-1).mean(),
         ),
-    ],
+    },
 )

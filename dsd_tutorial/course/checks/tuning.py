@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dsd_tutorial.course.checks.exercise import Exercise, Mistake, normal, same
+from dsd_tutorial.course.checks.exercise import Exercise, normal, shown
 
 # -- tune(state, loss, lr, steps): (d,), loss(state, step) -> number, float, int -> (d,) -----------
 
@@ -52,82 +52,64 @@ class _Bowl:
         return 0.5 * self.steep * away.square().sum()
 
 
-class QuietExercise(Exercise):
-    """An exercise with a function among its inputs, which cannot be shown in figures."""
-
-    def _evidence(self, answers: list[Tensor], expected: list[Tensor]) -> str:
-        for (state, _, lr, steps), got, want in zip(self.cases, answers, expected, strict=True):
-            if got.shape != want.shape:
-                return f"shape {tuple(got.shape)} came back, {tuple(want.shape)} is asked for."
-            if not same(got, want):
-                shown = [
-                    [round(x, 4) for x in v.flatten().tolist()[:3]] for v in (state, got, want)
-                ]
-                return (
-                    f"From {shown[0]}, after {steps} step(s) of size {lr}, your state is "
-                    f"{shown[1]}, not {shown[2]}."
-                )
-        return ""
+def _where_it_went(args: tuple, got: Tensor, want: Tensor) -> str:
+    state, _, lr, steps = args
+    return (
+        f"From {shown(state)}, after {steps} step(s) of size {lr}, your state is {shown(got)}, "
+        f"not {shown(want)}."
+    )
 
 
-tune = QuietExercise(
+tune = Exercise(
     name="tune",
     hint="Do two steps on paper for the loss (h - 3)² / 2, from h = 0, with lr = 0.1.",
     solution=_tune,
+    evidence=_where_it_went,
     cases=[
         (torch.tensor([0.0]), _Bowl(torch.tensor([3.0])), 0.1, 1),
         (torch.tensor([0.0]), _Bowl(torch.tensor([3.0])), 0.1, 2),
         (normal(4), _Bowl(normal(4, seed=1), normal(4, seed=2), normal(4, seed=3)), 0.2, 7),
         (normal(3, seed=4), _Bowl(normal(3, seed=5), normal(3, seed=6), steep=2.0), 0.05, 30),
     ],
-    mistakes=[
-        Mistake(
-            "uphill",
+    mistakes={
+        "uphill": (
             "The gradient points to where the loss grows.",
             "Subtract: state - lr * gradient.",
-            (lambda h, f, lr, n: _tune(h, f, lr, n, sign=1),),
+            lambda h, f, lr, n: _tune(h, f, lr, n, sign=1),
         ),
-        Mistake(
-            "gradients piled up",
+        "gradients piled up": (
             "backward() adds to what is already in .grad. Unless that is set to zero, each step "
             "also repeats all the steps before.",
             "Set the gradient to zero before each backward pass, or use torch.autograd.grad.",
-            (_summed,),
+            _summed,
         ),
-        Mistake(
-            "the same noise at every step",
+        "the same noise at every step": (
             "loss(state, 0) has one noise and one time step. Thirty steps on it fit that noise, "
-            "not the picture.",
+            "not the image.",
             "Call loss(state, step) with the number of the step.",
-            (lambda h, f, lr, n: _tune(h, f, lr, n, frozen=True),),
+            lambda h, f, lr, n: _tune(h, f, lr, n, frozen=True),
         ),
-        Mistake(
-            "every gradient at the start",
+        "every gradient at the start": (
             "A step must look at where the last one has led.",
             "Compute the gradient at the current state, inside the loop.",
-            (_from_the_start,),
+            _from_the_start,
         ),
-        Mistake(
-            "nothing moved",
+        "nothing moved": (
             "The state came back as it was: perhaps it was detached before the loss, or its update "
             "was lost.",
             "state = state.detach().requires_grad_(), then the loss, then state - lr * gradient.",
-            (lambda h, f, lr, n: h,),
+            lambda h, f, lr, n: h,
         ),
-        Mistake(
-            "one step only",
+        "one step only": (
             "The first step was taken, and then none.",
             "Repeat for step in range(steps).",
-            (lambda h, f, lr, n: _tune(h, f, lr, 1),),
+            lambda h, f, lr, n: _tune(h, f, lr, 1),
         ),
-        Mistake(
-            "one step too many or too few",
+        "one step too many or too few": (
             "range(steps) is exactly `steps` numbers, 0 to steps - 1.",
             "Loop with `for step in range(steps)`.",
-            (
-                lambda h, f, lr, n: _tune(h, f, lr, n + 1),
-                lambda h, f, lr, n: _tune(h, f, lr, n - 1),
-            ),
+            lambda h, f, lr, n: _tune(h, f, lr, n + 1),
+            lambda h, f, lr, n: _tune(h, f, lr, n - 1),
         ),
-    ],
+    },
 )
