@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,21 @@ from tiny_model import tiny_model  # noqa: E402
 
 from dsd_tutorial.stable_diffusion.checksums import state_sha256  # noqa: E402
 
+SECONDS: Counter[str] = Counter()  # of the tests, by room
 SHARED = []  # the shared model, once it is made, and its weights' digest
+
+
+def pytest_runtest_logreport(report):
+    """Add a test's seconds, set-up included, to those of its room: tests/<wing>/<room>."""
+    *folders, _ = report.nodeid.split("::")[0].split("/")
+    SECONDS["/".join(folders[:3])] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what each room's tests took, the longest first."""
+    terminalreporter.section("seconds of each room's tests")
+    for room, seconds in SECONDS.most_common():
+        terminalreporter.write_line(f"{seconds:8.1f}  {room}")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,13 @@ from lab.upkeep import house
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-ROOMS_OF_A_NOTEBOOK = 10
+ROOMS, NAMES, LINES = 10, 30, 380  # that a notebook may import and show
+NOT_THERE_YET = {  # notebook: names and lines today; numbers here only ever fall
+    "01_attention_scores": (34, 456),
+    "02_few_shot_prompt_learning": (53, 600),
+    "03_closed_form_projection": (57, 571),
+    "04_editing_and_customization": (57, 709),
+}
 
 
 def python(code: str) -> subprocess.CompletedProcess:
@@ -49,11 +55,17 @@ def test_what_is_offered_lazily_is_there(room):
         _ = package.nonsense
 
 
+def code_cells(notebook: Path) -> list[dict]:
+    """Return the code cells of a notebook, as JSON, each with its source as one text."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [c | {"source": "".join(c["source"])} for c in cells if c["cell_type"] == "code"]
+
+
 def imports_of(notebook: Path) -> dict[str, set[str]]:
     """Return {room: names} of what a notebook imports from the package."""
     found: dict[str, set[str]] = {}
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        lines = "".join(cell["source"]).splitlines() if cell["cell_type"] == "code" else []
+    for cell in code_cells(notebook):
+        lines = cell["source"].splitlines()
         tree = ast.parse("\n".join("" if x.startswith(("%", "!")) else x for x in lines))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] != "lab":
@@ -70,11 +82,32 @@ def imports_of(notebook: Path) -> dict[str, set[str]]:
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_imports_what_rooms_offer_and_from_few(notebook):
     found = imports_of(notebook)
-    assert len(found) <= ROOMS_OF_A_NOTEBOOK, sorted(found)
+    assert len(found) <= ROOMS, sorted(found)
+    most, _ = NOT_THERE_YET.get(notebook.stem, (NAMES, LINES))
+    assert sum(map(len, found.values())) <= most, found
     for room, names in found.items():
         offered = set(importlib.import_module(room).__all__)
         assert room.count(".") == 1, f"{room} is a part of a room: import from the room"
         assert names <= offered, f"{room} does not offer {sorted(names - offered)}"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_shows_few_lines_of_code(notebook):
+    """Solutions are folded away, and neither blank lines nor comments count."""
+    folded = [c["metadata"].get("jupyter", {}).get("source_hidden") for c in code_cells(notebook)]
+    lines = [
+        line
+        for cell, hidden in zip(code_cells(notebook), folded, strict=True)
+        for line in cell["source"].splitlines()
+        if not hidden
+    ]
+    _, most = NOT_THERE_YET.get(notebook.stem, (NAMES, LINES))
+    assert len([x for x in lines if x.strip() and not x.strip().startswith("#")]) <= most
+
+
+def test_only_notebooks_that_are_beyond_a_limit_are_excused():
+    for name, (names, lines) in NOT_THERE_YET.items():
+        assert names > NAMES or lines > LINES, f"{name} is there: take it off the list"
 
 
 def test_the_map_shows_the_house_as_it_is():
