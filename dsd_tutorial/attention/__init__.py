@@ -14,6 +14,8 @@ from dsd_tutorial.attention.layers import (
 from dsd_tutorial.attention.observing import NothingCaptured, alter, observe
 from dsd_tutorial.attention.pooling import log_sum_exp
 from dsd_tutorial.attention.processors import AlteredAttnProcessor, Prefix
+from dsd_tutorial.attention.readings import READINGS, Roles, readings_of, roles_of
+from dsd_tutorial.attention.sentences import Sentence, read_sentence
 from dsd_tutorial.attention.token_masks import token_mask, word_positions
 from dsd_tutorial.attention.watching import Observation
 
@@ -25,12 +27,18 @@ __all__ = [
     "NothingCaptured",
     "Observation",
     "Prefix",
+    "READINGS",
+    "Roles",
+    "Sentence",
     "alter",
     "choose_layers",
     "cross_attention_layers",
     "cross_attention_paths",
     "log_sum_exp",
     "observe",
+    "read_sentence",
+    "readings_of",
+    "roles_of",
     "token_mask",
     "word_positions",
 ]

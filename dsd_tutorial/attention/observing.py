@@ -43,6 +43,7 @@ def observe(
     normalise: Normalise = "auto",
     keep: Literal["last", "mean", "all"] = "last",
     reduce_maps: Callable[[Tensor], Tensor | None] | None = None,
+    reduce_logits: Callable[[Tensor], Tensor] | None = None,
     fused: bool = True,
 ) -> Iterator[Observation]:
     """Yield an `Observation` that every U-Net pass inside the block fills.
@@ -54,6 +55,7 @@ def observe(
     maps        also keep softmax probabilities (batch, heads, pixels, tokens); `reduce_maps` is
                 applied to each as it is captured, so that less has to be kept; where it
                 returns None the pass is left out altogether
+    logits      also keep raw logits, the same shape; `reduce_logits` is applied likewise
     grad        keep the graph, so that scores can be trained on
     normalise   "auto": the plain log-partition (sum) for all tokens at lambda = 1, otherwise the
                 mean form, in which a caption gains nothing by its length; or "sum", "mean"
@@ -68,7 +70,10 @@ def observe(
         raise ValueError(f"keep must be 'last', 'mean' or 'all', not {keep!r}")
     check_masks(token_mask)
     modules = choose_layers(model_or_unet, layers)
-    request = Request(token_mask, lam, normalise, maps, logits, grad, keep, reduce_maps, fused)
+    logits = logits or reduce_logits is not None
+    request = Request(
+        token_mask, lam, normalise, maps, logits, grad, keep, reduce_maps, reduce_logits, fused
+    )
     request.check()
     seen = Observation()
     with ExitStack() as stack:

@@ -58,6 +58,7 @@ class Request:
     grad: bool
     keep: Literal["last", "mean", "all"]
     reduce_maps: Callable[[Tensor], Tensor | None] | None
+    reduce_logits: Callable[[Tensor], Tensor] | None = None
     fused: bool = True
 
     @property
@@ -198,7 +199,8 @@ class Watch:
             return {"scores": record.lse.float()}
         found = {"scores": request.score(record)}
         if request.logits:
-            found["logits"] = record.logits
+            reduce = request.reduce_logits
+            found["logits"] = record.logits if reduce is None else reduce(record.logits)
         if request.maps:
             maps = record.probabilities()
             found["maps"] = request.reduce_maps(maps) if request.reduce_maps else maps

@@ -1,0 +1,293 @@
+"""Readings: what cross-attention logits say about a caption, one number per head.
+
+    roles = roles_of(model, ["a red ring left of a blue square"])
+    READINGS["direction"](logits, roles)          # (batch, heads): does the ring lie to the left?
+
+The paper's score is the first, the log-sum-exp over tokens (He et al., arXiv 2305.10722): it asks
+whether the image's pixels find anything in the caption. The others ask for structure (*ours*, but
+for `word_log_sum_exp`, which pools as TransAgent does): where a word's logits lie, and whether that
+is where the caption says. A reading has 0 for a caption to which it does not apply. Which word is
+what comes from `sentences.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dsd_tutorial.attention.sentences import Sentence, read_sentence
+
+THINGS = 2  # nouns that are read; further ones are left out
+EDGE = 0.5  # where "left" is: halfway from the centre to the edge
+SHARPNESS = 2.0  # of a word's map when its centre is taken, in its own standard deviations
+
+Logits = Float[Tensor, "batch heads pixels tokens"]
+PerHead = Float[Tensor, "batch heads"]
+Field = Float[Tensor, "batch heads things pixels"]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which tokens of each caption play which part; rows of weights sum to 1, or to 0 for none.
+
+    Attributes:
+        nouns: Of the first `THINGS` things.
+        adjectives: Of the same things.
+        ground: The adjectives of the background.
+        direction: Where the first thing is said to lie as seen from the second; x right, y down.
+        place: Where a thing is said to lie in the image, each -1 to 1; NaN where nothing is said.
+        size: 1 for a thing said to be large, -1 for small, 0 for neither.
+    """
+
+    nouns: Float[Tensor, "batch things tokens"]
+    adjectives: Float[Tensor, "batch things tokens"]
+    ground: Float[Tensor, "batch tokens"]
+    direction: Float[Tensor, "batch 2"]
+    place: Float[Tensor, "batch things 2"]
+    size: Float[Tensor, "batch things"]
+
+    def __getitem__(self, rows: Int[Tensor, " rows"] | slice) -> Roles:
+        """Return the captions of these rows."""
+        return Roles(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> Roles:
+        """Return the same on another device."""
+        return Roles(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def roles_of(
+    model: Any, texts: Sequence[str], reader: Callable[[Sequence[str]], Sentence] = read_sentence
+) -> Roles:
+    """Return which tokens of each text are nouns, adjectives and so on.
+
+    Args:
+        model: A `StableDiffusion`: its tokenizer.
+        texts: Captions.
+        reader: From the words of a caption to a `Sentence`.
+    """
+    n, length = len(texts), model.context_length
+    found = Roles(
+        torch.zeros(n, THINGS, length), torch.zeros(n, THINGS, length), torch.zeros(n, length),
+        torch.zeros(n, 2), torch.full((n, THINGS, 2), float("nan")), torch.zeros(n, THINGS),
+    )  # fmt: skip
+    for row, text in enumerate(texts):
+        words = model.token_words(text)
+        sentence = reader([spelled for spelled, _ in words])
+        places = [torch.tensor(positions) for _, positions in words]
+        for k, thing in enumerate(sentence.things[:THINGS]):
+            found.nouns[row, k] = _share(places, [thing.noun], length)
+            found.adjectives[row, k] = _share(places, thing.adjectives, length)
+            found.size[row, k] = thing.size
+            if thing.place is not None:
+                found.place[row, k] = torch.tensor(thing.place) * EDGE
+        found.ground[row] = _share(places, sentence.ground, length)
+        if sentence.direction is not None:
+            found.direction[row] = torch.tensor(sentence.direction)
+    return found
+
+
+def _share(places: list[Tensor], words: Sequence[int], length: int) -> Float[Tensor, " tokens"]:
+    """Equal weights for words, and within a word for its tokens."""
+    weights = torch.zeros(length)
+    for word in words:
+        weights[places[word]] += 1 / (len(words) * len(places[word]))
+    return weights
+
+
+# -- fields: the logits of words over the pixels ------------------------------------------------
+
+
+def _of(logits: Logits, weights: Float[Tensor, "batch things tokens"]) -> Field:
+    return torch.einsum("bhpt,bkt->bhkp", logits, weights)
+
+
+def _present(weights: Float[Tensor, "batch things tokens"]) -> Float[Tensor, "batch 1 things"]:
+    return weights.sum(-1).round()[:, None]
+
+
+def _mean(values: Float[Tensor, "batch heads things"], present: Tensor) -> PerHead:
+    """Mean over the things that are there, 0 for none."""
+    return (values * present).sum(-1) / present.sum(-1).clamp(min=1)
+
+
+def _standard(field: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Mean 0 and standard deviation 1 over the pixels."""
+    return (field - field.mean(-1, keepdim=True)) / (field.std(-1, keepdim=True) + 1e-6)
+
+
+def _where(field: Field) -> Field:
+    """A map over pixels that sums to 1: where the word's logits are highest."""
+    return (SHARPNESS * _standard(field)).softmax(-1)
+
+
+def _correlation(a: Float[Tensor, "*axes"], b: Float[Tensor, "*axes"]) -> Tensor:
+    return (_standard(a) * _standard(b)).mean(-1)
+
+
+def _log_mean_exp(field: Float[Tensor, "*axes"]) -> Tensor:
+    return field.logsumexp(-1) - math.log(field.shape[-1])
+
+
+def _centre(field: Field) -> Float[Tensor, "batch heads things 2"]:
+    """Where the word lies, x and y from -1 to 1; the pixels are those of a square."""
+    side = math.isqrt(field.shape[-1])
+    if side * side != field.shape[-1]:
+        raise ValueError(
+            f"{field.shape[-1]} pixels are no square: direction and place are read on square "
+            "images only; crop them, or choose another reading"
+        )
+    line = torch.linspace(-1, 1, side, device=field.device, dtype=field.dtype)
+    grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).view(-1, 2)
+    return _where(field) @ grid
+
+
+# -- readings ------------------------------------------------------------------------------------
+
+
+def log_sum_exp_over_tokens(logits: Logits, roles: Roles) -> PerHead:
+    """Return the paper's score: log-sum-exp over all tokens, mean over pixels."""
+    return logits.logsumexp(-1).mean(-1)
+
+
+def mean_logit(logits: Logits, roles: Roles) -> PerHead:
+    """Return the attention-weighted mean of the logits, mean over pixels."""
+    return (logits.softmax(-1) * logits).sum(-1).mean(-1)
+
+
+def word_log_sum_exp(logits: Logits, roles: Roles) -> PerHead:
+    """Return the log-mean-exp over pixels of each noun and adjective, mean over these words."""
+    words = torch.cat([roles.nouns, roles.adjectives], 1)
+    return _mean(_log_mean_exp(_of(logits, words)), _present(words))
+
+
+def noun_logit(logits: Logits, roles: Roles) -> PerHead:
+    """Return the mean logit of the nouns."""
+    return _mean(_of(logits, roles.nouns).mean(-1), _present(roles.nouns))
+
+
+def adjective_logit(logits: Logits, roles: Roles) -> PerHead:
+    """Return the mean logit of the adjectives."""
+    return _mean(_of(logits, roles.adjectives).mean(-1), _present(roles.adjectives))
+
+
+def peak(logits: Logits, roles: Roles) -> PerHead:
+    """Return how far a noun's highest logit stands above its mean: is there such a thing?"""
+    field = _of(logits, roles.nouns)
+    return _mean(field.amax(-1) - field.mean(-1), _present(roles.nouns))
+
+
+def spread(logits: Logits, roles: Roles) -> PerHead:
+    """Return the standard deviation over pixels of the nouns' logits."""
+    return _mean(_of(logits, roles.nouns).std(-1), _present(roles.nouns))
+
+
+def apart(logits: Logits, roles: Roles) -> PerHead:
+    """Return minus the correlation of two nouns' maps: do they fall on different pixels?"""
+    maps = _of(logits.softmax(-1), roles.nouns)
+    both = _present(roles.nouns).prod(-1)
+    return -_correlation(maps[:, :, 0], maps[:, :, 1]) * both
+
+
+def agreement(logits: Logits, roles: Roles) -> PerHead:
+    """Return how much higher noun and adjective reach together than each alone, over pixels."""
+    noun, adjective = _of(logits, roles.nouns), _of(logits, roles.adjectives)
+    gain = _log_mean_exp(noun + adjective) - _log_mean_exp(noun) - _log_mean_exp(adjective)
+    return _mean(gain, _present(roles.nouns) * _present(roles.adjectives))
+
+
+def adjective_at_noun(logits: Logits, roles: Roles) -> PerHead:
+    """Return an adjective's logit where its noun is, above its mean over the image."""
+    where, adjective = _where(_of(logits, roles.nouns)), _of(logits, roles.adjectives)
+    there = (where * adjective).sum(-1) - adjective.mean(-1)
+    return _mean(there, _present(roles.nouns) * _present(roles.adjectives))
+
+
+def binding(logits: Logits, roles: Roles) -> PerHead:
+    """Return an adjective's logit at its own noun minus at the other noun, mean over both."""
+    where, adjective = _where(_of(logits, roles.nouns)), _of(logits, roles.adjectives)
+    own, other = (where * adjective).sum(-1), (where.flip(2) * adjective).sum(-1)
+    both = _present(roles.nouns).prod(-1, keepdim=True)
+    return _mean(own - other, _present(roles.adjectives) * both)
+
+
+def direction(logits: Logits, roles: Roles) -> PerHead:
+    """Return how far the first noun lies from the second in the direction that is said."""
+    centres = _centre(_of(logits, roles.nouns))
+    return ((centres[:, :, 0] - centres[:, :, 1]) * roles.direction[:, None]).sum(-1)
+
+
+def place(logits: Logits, roles: Roles) -> PerHead:
+    """Return minus the squared distance of a noun from the place where it is said to be."""
+    said = roles.place.isfinite().all(-1)[:, None].float()
+    centre = _centre(_of(logits, roles.nouns) + _of(logits, roles.adjectives))
+    far = (centre - roles.place.nan_to_num()[:, None]).square().sum(-1)
+    return _mean(-far, said * _present(roles.nouns))
+
+
+def size(logits: Logits, roles: Roles) -> PerHead:
+    """Return the entropy of a noun's map, minus half of the most there can be, signed by the size.
+
+    A large thing has a wide map.
+    """
+    where = _where(_of(logits, roles.nouns))
+    entropy = -torch.special.xlogy(where, where).sum(-1) / math.log(where.shape[-1])
+    return _mean((entropy - 0.5) * roles.size[:, None], _present(roles.nouns))
+
+
+def ground(logits: Logits, roles: Roles) -> PerHead:
+    """Return the mean logit of the background's adjective."""
+    return _of(logits, roles.ground[:, None])[:, :, 0].mean(-1)
+
+
+def ground_apart(logits: Logits, roles: Roles) -> PerHead:
+    """Return minus the correlation of the background's adjective and the first noun."""
+    field, noun = _of(logits, roles.ground[:, None])[:, :, 0], _of(logits, roles.nouns)[:, :, 0]
+    there = _present(roles.ground[:, None])[..., 0] * _present(roles.nouns)[..., 0]
+    return -_correlation(field, noun) * there
+
+
+Reading = Callable[[Tensor, Roles], Tensor]
+READINGS: dict[str, Reading] = {
+    "log_sum_exp": log_sum_exp_over_tokens,
+    "mean_logit": mean_logit,
+    "word_log_sum_exp": word_log_sum_exp,
+    "noun_logit": noun_logit,
+    "adjective_logit": adjective_logit,
+    "peak": peak,
+    "spread": spread,
+    "apart": apart,
+    "agreement": agreement,
+    "adjective_at_noun": adjective_at_noun,
+    "binding": binding,
+    "direction": direction,
+    "place": place,
+    "size": size,
+    "ground": ground,
+    "ground_apart": ground_apart,
+}
+
+
+def readings_of(
+    logits: Logits, roles: Roles, names: Sequence[str]
+) -> Float[Tensor, "readings batch heads"]:
+    """Return several readings of the logits of one layer.
+
+    Raises:
+        ValueError: an unknown reading.
+    """
+    check_readings(names)
+    return torch.stack([READINGS[name](logits, roles) for name in names])
+
+
+def check_readings(names: Sequence[str]) -> None:
+    """Raise ValueError for a reading that there is none of, or for none at all."""
+    unknown = [name for name in names if name not in READINGS]
+    if unknown or not names:
+        what = f"unknown reading {unknown[0]!r}" if unknown else "no reading is named"
+        raise ValueError(f"{what}; choose from {', '.join(READINGS)}")
