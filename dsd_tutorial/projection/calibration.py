@@ -1,8 +1,8 @@
-"""What the encoder at hand says of its own text states: length, mean, covariance, repetition.
+"""What the encoder at hand says of its own EOS states: length, mean, covariance, repetition.
 
 No constant of another encoder is used: Ding et al., arXiv 2305.12716, have 27.5 for ViT-L/14; a
 width of 128 gives another length. Everything here is measured on captions, and where a method needs
-pairs, on captions with their pictures; all of them of the train split.
+pairs, on captions with their images; all of them of the train split.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import trange
+
+from dsd_tutorial.projection.matrices import as_matrix
+from dsd_tutorial.shapes import Scene, full_description, random_scenes, render
+from dsd_tutorial.stable_diffusion import StableDiffusion
 
 CHUNK = 64
-NEAR = 0.5**0.5  # cosine of 45 degrees: a state nearer to the end state than to unrelated ones
-LEAST = 8  # positions behind the end token are compared where this many captions have them
+NEAR = 0.5**0.5  # cosine of 45 degrees: a state nearer to the EOS state than to unrelated ones
+LEAST = 8  # positions behind the EOS token are compared where this many captions have them
 
 
 class PenultimateLayerError(ValueError):
@@ -27,19 +33,18 @@ class PenultimateLayerError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Figures of the end-token states h of `n` captions. d is the text width."""
+    """Figures of the EOS states h of captions; tensors in float64."""
 
     length: float  # c: mean length of h
     spread: float  # standard deviation of the length of h
     projected_length: float  # mean length of W_t h: the numerator of k
-    mean: Tensor  # (d,) float64
-    covariance: Tensor  # (d, d) float64
-    agreement: Tensor  # (positions,): mean cosine of the state j behind the end token with h
-    n: int
+    mean: Float[Tensor, " states"]
+    covariance: Float[Tensor, "states states"]
+    agreement: Float[Tensor, " positions"]  # mean cosine of the state j behind the EOS token with h
 
     @property
     def repeats(self) -> int:
-        """Return how many positions, from the end token on, repeat its state (within 45 degrees).
+        """Return how many positions, from the EOS token on, repeat its state (within 45 degrees).
 
         So far do captions themselves say one thing behind their words *(ours)*.
         """
@@ -49,28 +54,26 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pictures and their captions, encoded: row i of every tensor belongs together. Float32."""
+    """Images and their captions, encoded: row i of every tensor belongs together. Float32."""
 
-    pooled: Tensor  # (pairs, d_vision): f_i
-    embedding: Tensor  # (pairs, d_proj): W_i f_i
-    state: Tensor  # (pairs, d): h
-    projected: Tensor  # (pairs, d_proj): W_t h
+    pooled: Float[Tensor, "pairs vision"]  # f_i
+    embedding: Float[Tensor, "pairs projected"]  # W_i f_i
+    state: Float[Tensor, "pairs states"]  # h
+    projected: Float[Tensor, "pairs projected"]  # W_t h
 
     def __len__(self) -> int:
         return len(self.state)
 
 
-def text_weight(model: Any) -> Tensor:
-    """Return W_t, (d_proj, d), float64 on the CPU, of a model whose U-Net reads h itself.
+def text_weight(model: StableDiffusion) -> Float[Tensor, "projected states"]:
+    """Return W_t, float64 on the CPU, of a model whose U-Net reads h itself.
 
     Raises:
         PenultimateLayerError: SD 2.x: the states its U-Net reads are not those that W_t projects.
-        ValueError: no CLIP, or towers of another width than the U-Net's.
+        ValueError: No CLIP, or towers of another width than the U-Net's.
     """
-    from dsd_tutorial.projection.matrices import as_matrix
-
     read = model.text_encoder.config.num_hidden_layers
-    # asked before CLIP is: no CLIP could help a model that reads another layer
+    # before CLIP is looked for: no CLIP could help a model that reads another layer
     whole = read + (model.text_layer != "last")
     if model.clip is not None:
         whole = model.clip.config.text_config.num_hidden_layers
@@ -92,57 +95,51 @@ def text_weight(model: Any) -> Tensor:
 
 def train_scenes(
     n: int, seed: int, one_object_share: float | None = None
-) -> tuple[list[Any], list[str]]:
+) -> tuple[list[Scene], list[str]]:
     """Return `n` scenes of the train split and a caption of each, in a random wording.
 
-    `one_object_share` of them have one object; None is the shapes world's usual share.
-
-    It names objects, relation and background, and no size or position: the longer a caption, the
-    less of an object's shape the U-Net reads from its end state alone.
+    A caption names objects, relation and background, and no size or position: the longer it is,
+    the less of an object's shape the U-Net reads from its EOS state alone. `one_object_share` of
+    the scenes have one object; None is the shapes world's usual share.
     """
-    from dsd_tutorial.shapes import random_scenes
-    from dsd_tutorial.shapes.captions import full_description
-
     rng = random.Random(seed)
     options = {} if one_object_share is None else {"one_object_share": one_object_share}
     scenes = random_scenes(n, seed, split="train", **options)
-    said = [full_description(s, details=False).phrasings() for s in scenes]
-    return scenes, [rng.choice(wordings) for wordings in said]
+    wordings = [full_description(scene, details=False).phrasings() for scene in scenes]
+    return scenes, [rng.choice(each) for each in wordings]
 
 
-def eos_states(model: Any, texts: Sequence[str], progress: bool = False) -> Tensor:
-    """Return h of each text, (texts, d): the state at its first end token, as the U-Net reads it.
+def eos_states(
+    model: StableDiffusion, texts: Sequence[str], progress: bool = False
+) -> Float[Tensor, "texts states"]:
+    """Return h of each text: the state at its first EOS token, as the U-Net reads it.
 
     Raises ValueError for no texts.
     """
-    return _end_and_behind(model, texts, progress)[0]
+    return _eos_and_behind(model, texts, progress)[0]
 
 
 @torch.no_grad()
-def _end_and_behind(
-    model: Any, texts: Sequence[str], progress: bool
-) -> tuple[Tensor, list[list[float]]]:
-    """H (texts, d), and for each text the cosines of h with every state from its place on."""
-    from tqdm.auto import tqdm
-
+def _eos_and_behind(
+    model: StableDiffusion, texts: Sequence[str], progress: bool
+) -> tuple[Float[Tensor, "texts states"], list[list[float]]]:
+    """The EOS states, and for each text the cosines of h with every state from its place on."""
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts:
         raise ValueError("no captions: give at least one")
     states, cosines = [], []
-    with tqdm(total=len(texts), desc="captions", disable=not progress, leave=False) as bar:
-        for start in range(0, len(texts), CHUNK):
-            part = texts[start : start + CHUNK]
-            context, ends = model.encode_text(part), model.eos_positions(part)
-            end = context[torch.arange(len(part), device=context.device), ends]
-            same = F.cosine_similarity(context, end[:, None], dim=-1).cpu()  # (part, L)
-            cosines += [row[at:].tolist() for row, at in zip(same, ends.tolist(), strict=True)]
-            states.append(end)
-            bar.update(len(part))
+    for start in trange(0, len(texts), CHUNK, desc="captions", disable=not progress, leave=False):
+        part = texts[start : start + CHUNK]
+        context, ends = model.encode_text(part), model.eos_positions(part)
+        eos = context[torch.arange(len(part), device=context.device), ends]
+        same = F.cosine_similarity(context, eos[:, None], dim=-1).cpu()  # (part, tokens)
+        cosines += [row[at:].tolist() for row, at in zip(same, ends.tolist(), strict=True)]
+        states.append(eos)
     return torch.cat(states), cosines
 
 
 def calibrate(
-    model: Any,
+    model: StableDiffusion,
     texts: Sequence[str] | None = None,
     *,
     n: int = 400,
@@ -152,7 +149,7 @@ def calibrate(
 ) -> Calibration:
     """Return the `Calibration` of a model on `texts`, or on `n` captions of the shapes world.
 
-    `one_object_share` 1 takes captions of one object, where pictures of one object are to be
+    `one_object_share` 1 takes captions of one object, where images of one object are to be
     inverted; None takes them as they come. For photographs give captions of photographs: the
     length hardly depends on them, mean and covariance do. Raises as `text_weight`, and ValueError
     for fewer than two texts.
@@ -162,7 +159,7 @@ def calibrate(
         texts = train_scenes(n, seed, one_object_share)[1]
     if len(texts) < 2:
         raise ValueError(f"{len(texts)} captions: need two or more to calibrate")
-    states, cosines = _end_and_behind(model, texts, progress)
+    states, cosines = _eos_and_behind(model, texts, progress)
     h = states.cpu().double()
     lengths = h.norm(dim=-1)
     least = min(LEAST, len(cosines))
@@ -175,13 +172,12 @@ def calibrate(
         mean=h.mean(0),
         covariance=torch.cov(h.T),
         agreement=torch.tensor([sum(c) / len(c) for c in columns], dtype=torch.float64),
-        n=len(states),
     )
 
 
 @torch.no_grad()
 def collect_pairs(
-    model: Any,
+    model: StableDiffusion,
     images: Tensor | Sequence[Any] | None = None,
     texts: Sequence[str] | None = None,
     *,
@@ -192,33 +188,22 @@ def collect_pairs(
 ) -> Pairs:
     """Return encoded pairs: of `images` and their `texts`, or of `n` scenes of the train split.
 
-    `one_object_share` as in `calibrate`.
-
-    Raises ValueError where only one of the two is given, or their numbers differ.
+    `one_object_share` as in `calibrate`. Raises ValueError where only one of images and texts is
+    given, or their numbers differ.
     """
-    from tqdm.auto import tqdm
-
     text_weight(model)
-    scenes: list[Any] = []
-    if (images is None) != (texts is None):
-        raise ValueError("pairs need images and texts, or neither (then the shapes world is used)")
-    if images is None:
+    scenes: list[Scene] = []
+    if images is None and texts is None:
         scenes, texts = train_scenes(n, seed, one_object_share)
+    elif images is None or texts is None:
+        raise ValueError("pairs need images and texts, or neither (then the shapes world is used)")
     elif len(images) != len(texts):
         raise ValueError(f"{len(images)} images and {len(texts)} texts do not pair up")
     found = []
-    with tqdm(total=len(texts), desc="pairs", disable=not progress, leave=False) as bar:
-        for start in range(0, len(texts), CHUNK):
-            rows = slice(start, start + CHUNK)
-            pictures = images[rows] if images is not None else _draw(model, scenes[rows])
-            state = eos_states(model, texts[rows])
-            pooled, embedding = model.encode_clip_image(pictures)
-            found.append((pooled, embedding, state, model.clip.text_projection(state)))
-            bar.update(len(state))
+    for start in trange(0, len(texts), CHUNK, desc="pairs", disable=not progress, leave=False):
+        rows = slice(start, start + CHUNK)
+        shown = render(scenes[rows], model.resolution)[0] if images is None else images[rows]
+        state = eos_states(model, texts[rows])
+        pooled, embedding = model.encode_clip_image(shown)
+        found.append((pooled, embedding, state, model.clip.text_projection(state)))
     return Pairs(*(torch.cat(column) for column in zip(*found, strict=True)))
-
-
-def _draw(model: Any, scenes: Sequence[Any]) -> Tensor:
-    from dsd_tutorial.shapes import render
-
-    return render(scenes, model.resolution)[0]

@@ -5,46 +5,57 @@ All methods are one affine map of CLIP's answer, then the calibrated length (MET
     h = c u / |u|,    u = matrix @ x + offset,    x = f_i, or W_i f_i at a fixed length
 
 The length is set *after* the inverse. Ding et al., arXiv 2305.12716, normalise there too;
-normalise-then-invert is a mistake that circulates (B.8).
+normalise-then-invert is a mistake that circulates (B.8). On disk an inverse is one safetensors
+file with its settings in the header.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.projection.matrices import check_orientation
-from dsd_tutorial.stable_diffusion import ClipImage
+from dsd_tutorial.saving import save_tensors
+from dsd_tutorial.stable_diffusion import ClipImage, StableDiffusion
 
 # methods whose matrix approximates W_t^+, up to a scale
-INVERTS = ("truncated", "ridge", "gaussian", "mean_shift", "centered", "refined", "own")
+INVERTS = ("truncated", "ridge", "gaussian", "mean_shift", "centered", "refined")
+TENSORS = ("matrix", "offset", "weight")
+FORMAT = "dsd_tutorial.projection.Inverse 1"
+
+
+class WrongClipError(ValueError):
+    """The inverse was made for another CLIP."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inverse:
-    """Text states from image embeddings; made by `fit_inverse`, read and written by `files`.
+    """Text states from image embeddings; made by `fit_inverse`.
 
-    `reads` says what it takes: "embedding" is W_i f_i, (batch, d_proj), "pooled" is f_i,
-    (batch, d_vision). `input_length` is the length that x is brought to first: |v| = k |W_i f_i|
-    for the embedding (B.2), 1 where unit lengths are compared, None where x stays as it is.
-    `copies` is how many positions of a prompt the state fills unless told otherwise.
+    `reads` says what it takes: "embedding" is W_i f_i, "pooled" is f_i. `input_length` is the
+    length that x is brought to first: |v| = k |W_i f_i| for the embedding (B.2), 1 where unit
+    lengths are compared, None where x stays as it is. `copies` is how many positions of a prompt
+    the state fills unless told otherwise.
 
     Raises `OrientationError` when built with a transposed matrix, ValueError for other misfits.
     """
 
     method: str
-    matrix: Tensor  # (d, d_in) float64, CPU
+    matrix: Float[Tensor, "states inputs"]  # float64, CPU
     length: float  # c
-    offset: Tensor | None = None  # (d,) float64
+    offset: Float[Tensor, " states"] | None = None  # float64
     reads: str = "embedding"
     input_length: float | None = None
     copies: int = 1
-    weight: Tensor | None = None  # W_t (d_proj, d) float64, for round trips and refinement
+    weight: Float[Tensor, "projected states"] | None = None  # W_t, for round trips and refinement
     steps: int = 0  # of gradient refinement
     rate: float = 1.0
     settings: dict[str, Any] = field(default_factory=dict)
@@ -64,12 +75,19 @@ class Inverse:
         if self.weight is not None and self.method in INVERTS:
             check_orientation(self.weight, self.matrix)
 
-    def __call__(self, images: Tensor | ClipImage) -> Tensor:
-        """Return text states h_img, (batch, d), float32, each of length `length`.
+    def __call__(
+        self, images: Float[Tensor, "batch ..."] | ClipImage
+    ) -> Float[Tensor, "batch states"]:
+        """Return text states h_img, float32, each of length `length`.
 
-        `images` is what `model.encode_clip_image` returned, or the one of its two parts that
-        `reads` names, *not* normalised by you. Computed in float64 on the CPU; differentiable.
-        Raises ValueError for another shape.
+        Computed in float64 on the CPU; differentiable.
+
+        Args:
+            images: What `model.encode_clip_image` returned, or the one of its two parts that
+                `reads` names, *not* normalised by you.
+
+        Raises:
+            ValueError: Another shape.
         """
         rows = getattr(images, self.reads) if isinstance(images, ClipImage) else images
         if rows.ndim != 2 or rows.shape[1] != self.matrix.shape[1]:
@@ -84,7 +102,7 @@ class Inverse:
         u = x @ self.matrix.T
         if self.offset is not None:
             u = u + self.offset
-        if self.steps:
+        if self.steps and self.weight is not None:
             u = refine(u, x, self.weight, self.steps, self.rate)
         return (self.length * F.normalize(u, dim=-1)).to(rows.device, torch.float32)
 
@@ -101,19 +119,22 @@ class Inverse:
 
 
 def refine(
-    states: Tensor, targets: Tensor, weight: Tensor, steps: int, rate: float = 1.0
-) -> Tensor:
-    """Return states (batch, d) after gradient steps on 1 - cos(W_t h, v), at their own lengths.
+    states: Float[Tensor, "batch states"],
+    targets: Float[Tensor, "batch projected"],
+    weight: Float[Tensor, "projected states"],
+    steps: int,
+    rate: float = 1.0,
+) -> Float[Tensor, "batch states"]:
+    """Return states after gradient steps on 1 - cos(W_t h, v), at their own lengths.
 
-    states (batch, d), targets v (batch, d_proj), weight (d_proj, d). A step that does not lower a
-    row's objective is not taken, and the row's rate halved; so no row ends above its start, and 0
-    steps are the start. `rate` is in units of directions: 1 moves a unit vector by its gradient.
+    A step that does not lower a row's objective is not taken, and the row's rate halved; so no row
+    ends above its start. `rate` is in units of directions: 1 moves a unit vector by its gradient.
     """
+    if steps == 0:
+        return states
     length = states.norm(dim=-1, keepdim=True)
     h, v = F.normalize(states, dim=-1), F.normalize(targets, dim=-1)
     pace = torch.full_like(length, rate)
-    if steps == 0:
-        return states
     for _ in range(steps):
         p = h @ weight.T
         size = p.norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -126,7 +147,7 @@ def refine(
     return length * h
 
 
-def clip_digest(model: Any) -> str:
+def clip_digest(model: StableDiffusion) -> str:
     """Return 16 hexadecimal digits that name the CLIP of a model: its two projections' bytes.
 
     An inverse belongs to a CLIP, not to a U-Net; hashing a whole model would take seconds.
@@ -135,3 +156,42 @@ def clip_digest(model: Any) -> str:
     for layer in (model.clip.text_projection, model.clip.visual_projection):
         digest.update(layer.weight.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def save_inverse(inverse: Inverse, path: Path | str) -> None:
+    """Write an inverse as a safetensors file, in float64, with its settings as metadata."""
+    values = vars(inverse)
+    tensors = {name: values[name] for name in TENSORS if values[name] is not None}
+    header = {name: value for name, value in values.items() if name not in TENSORS}
+    save_tensors(tensors, path, metadata={"format": FORMAT, "inverse": json.dumps(header)})
+
+
+def load_inverse(path: Path | str, model: StableDiffusion | None = None) -> Inverse:
+    """Return the inverse that `save_inverse` wrote; it gives the same states to the last bit.
+
+    With `model`, make sure that it was made for this model's CLIP.
+
+    Raises:
+        FileNotFoundError: No such file.
+        WrongClipError: Made for another CLIP.
+        ValueError: Not a file of an inverse.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no inverse at {path}; save_inverse(inverse, path) writes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} holds no inverse (format {header.get('format')!r})")
+    inverse = Inverse(**json.loads(header["inverse"]), **tensors)
+    if model is not None and inverse.clip != clip_digest(model):
+        raise WrongClipError(
+            f"{path} was made for the CLIP {inverse.clip}, and {model.name} has "
+            f"{clip_digest(model)}: fit it again with fit_inverse(model, {inverse.method!r})"
+        )
+    return inverse

@@ -1,4 +1,4 @@
-"""Reference pictures for closed-form projection, and what is chosen on some that no row uses."""
+"""Reference images for closed-form projection, and what is chosen on some that no row uses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.projection.calibration import (
@@ -19,13 +20,13 @@ from dsd_tutorial.projection.calibration import (
 )
 from dsd_tutorial.projection.fitting import METHODS, fit_inverse
 from dsd_tutorial.projection.inverse import Inverse
-from dsd_tutorial.projection.spectrum import automatic_threshold, singular_values
-from dsd_tutorial.shapes import Scene, random_scenes, render
-from dsd_tutorial.shapes.captions import full_description
+from dsd_tutorial.projection.matrices import automatic_threshold, singular_values
+from dsd_tutorial.shapes import Scene, full_description, random_scenes, render
+from dsd_tutorial.stable_diffusion import ClipImage, StableDiffusion
 
 THRESHOLDS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # times the automatic one
-ONE = "centered_one"  # "centered", by the means of captions and pictures of one object
-ONE_CUT = 1.3  # times the automatic threshold; of 1, 1.3, 1.6 the best on 100 validation pictures
+ONE = "centered_one"  # "centered", by the means of captions and images of one object
+ONE_CUT = 1.3  # times the automatic threshold; of 1, 1.3, 1.6 the best on 100 validation images
 ALTERNATIVES = tuple(name for name in METHODS if name != "truncated")  # ONE knows more than they
 
 
@@ -34,16 +35,16 @@ class References:
     """Scenes of one split, encoded: what CLIP sees of them, and what their captions say."""
 
     scenes: list[Scene]
-    model: Any
+    model: StableDiffusion
 
     @cached_property
-    def clip_images(self) -> Any:
-        """CLIP's answer, a `ClipImage`."""
+    def clip_images(self) -> ClipImage:
+        """Return what CLIP's image tower says of them."""
         return self.model.encode_clip_image(render(self.scenes, self.model.resolution)[0])
 
     @cached_property
     def captions(self) -> list[str]:
-        """Captions with objects, relation and background; no size, position or texture."""
+        """Return captions of objects, relation and background; no size, position or texture."""
         plain = [
             Scene(tuple(replace(t, texture="plain") for t in s.things), s.background)
             for s in self.scenes
@@ -51,15 +52,15 @@ class References:
         return [full_description(s, details=False).text() for s in plain]
 
     @cached_property
-    def states(self) -> Tensor:
-        """The true end states of these captions, (references, d)."""
+    def states(self) -> Float[Tensor, "images states"]:
+        """Return the true EOS states of these captions."""
         return eos_states(self.model, self.captions)
 
 
-def reference_sets(model: Any, n: int, split: str, seed: int) -> dict[str, References]:
+def reference_sets(model: StableDiffusion, n: int, split: str, seed: int) -> dict[str, References]:
     """Return {"one", "two", "striped"}: `n` scenes of one object, n // 4 of two, and of stripes."""
     few = max(2, n // 4)
-    options = {
+    options: dict[str, tuple[int, dict[str, Any]]] = {
         "one": (n, {"one_object_share": 1.0}),
         "two": (few, {"one_object_share": 0.0}),
         "striped": (few, {"one_object_share": 1.0, "textures": ("striped",)}),
@@ -70,8 +71,8 @@ def reference_sets(model: Any, n: int, split: str, seed: int) -> dict[str, Refer
     }
 
 
-def cosines(inverse: Inverse, references: References) -> Tensor:
-    """Return cos(h_img, true end state) of each reference, (references,)."""
+def cosines(inverse: Inverse, references: References) -> Float[Tensor, " images"]:
+    """Return cos(h_img, true EOS state) of each reference."""
     return F.cosine_similarity(inverse(references.clip_images), references.states, dim=-1)
 
 
@@ -86,7 +87,7 @@ class Chosen:
 
 
 def choose_inverses(
-    model: Any,
+    model: StableDiffusion,
     known: Calibration,
     pairs: Pairs,
     validation: References,
@@ -96,12 +97,11 @@ def choose_inverses(
 ) -> Chosen:
     """Return the `Chosen` inverses.
 
-    The threshold is that of the highest mean cosine to the true end states of `validation`. The
-    alternative is the one named, such as `course.recorded_alternative` says was chosen by
-    pictures; None takes the highest cosine too.
-    Raises ValueError for an unknown alternative.
+    The threshold is that of the highest mean cosine to the true EOS states of `validation`. The
+    alternative is the one named, such as `course.recorded_alternative` says was chosen by images;
+    None takes the highest cosine too. Raises ValueError for an unknown alternative.
     """
-    shared = {"calibration": known, "pairs": pairs, "progress": False}
+    shared: dict[str, Any] = {"calibration": known, "pairs": pairs, "progress": False}
     values = singular_values(text_weight(model))
     automatic = automatic_threshold(values)
     cuts = [c * automatic for c in THRESHOLDS if c * automatic < float(values[0])]
@@ -111,25 +111,24 @@ def choose_inverses(
     def merit(inverse: Inverse) -> float:
         return float(cosines(inverse, validation).mean())
 
-    name = alternative
-    if name is None:
-        name = max(ALTERNATIVES, key=lambda other: merit(inverses[other]))
+    name = alternative or max(ALTERNATIVES, key=lambda other: merit(inverses[other]))
     if name == ONE:
         inverses[ONE] = centered_one(model, seed=seed)
     if name not in inverses or name == "truncated":
-        known = ", ".join((*ALTERNATIVES, ONE))
-        raise ValueError(f"unknown alternative {name!r}; choose one of {known}")
+        names = ", ".join((*ALTERNATIVES, ONE))
+        raise ValueError(f"unknown alternative {name!r}; choose one of {names}")
     return Chosen(max(truncated, key=merit), inverses[name], name, inverses)
 
 
-def centered_one(model: Any, n: int = 1000, *, seed: int = 0) -> Inverse:
-    """Return the "centered" inverse by the means of captions and of pictures of one object.
+def centered_one(model: StableDiffusion, n: int = 1000, *, seed: int = 0) -> Inverse:
+    """Return the "centered" inverse by the means of captions and of images of one object.
 
     For references that are known to show one object; the two need not belong together.
     """
-    alone = {"one_object_share": 1.0, "progress": False}
+    alone: dict[str, Any] = {"one_object_share": 1.0, "progress": False}
     known = calibrate(model, n=max(2, n // 2), seed=seed + 2, **alone)
     pairs = collect_pairs(model, n=n, seed=seed + 3, **alone)
     cut = ONE_CUT * automatic_threshold(singular_values(text_weight(model)))
-    shared = {"calibration": known, "pairs": pairs, "progress": False}
-    return fit_inverse(model, "centered", threshold=cut, **shared)
+    return fit_inverse(
+        model, "centered", threshold=cut, calibration=known, pairs=pairs, progress=False
+    )

@@ -21,7 +21,6 @@ from torch import Tensor
 from dsd_tutorial.course.records import Table, results_folder
 from dsd_tutorial.matching.metrics import Interval, accuracy, recall_at_k
 from dsd_tutorial.projection import (
-    Calibration,
     Inverse,
     calibrate,
     collect_pairs,
@@ -29,6 +28,7 @@ from dsd_tutorial.projection import (
     fit_inverse,
     fit_random,
 )
+from dsd_tutorial.projection.calibration import Calibration
 from dsd_tutorial.projection.references import (
     ALTERNATIVES,
     ONE,
