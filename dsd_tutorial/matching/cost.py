@@ -18,10 +18,11 @@ from typing import Any
 class Cost:
     """Four counts of what an answer took, fitting included; two costs add up.
 
-    unet_passes  items that went through the U-Net: a batch of 32 counts 32, also when fitting
-    parameters   learned numbers
-    labels       labelled items that were looked at, for fitting and for choosing
-    seconds      wall time
+    Attributes:
+        unet_passes: Items that went through the U-Net: a batch of 32 counts 32, also when fitting.
+        parameters: Learned numbers.
+        labels: Labelled items that were looked at, for fitting and for choosing.
+        seconds: Wall time.
     """
 
     unet_passes: int = 0
@@ -35,11 +36,10 @@ class Cost:
             raise ValueError(f"a cost counts from 0 up, not {wrong}")
 
     def __add__(self, other: Cost) -> Cost:
-        """Return the cost of both together, such as fitting and then scoring."""
         return Cost(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
     def as_dict(self) -> dict[str, int | float]:
-        """Return the columns of a results table: unet_passes, parameters, labels, seconds."""
+        """Return the columns of a results table."""
         return asdict(self)
 
 
@@ -59,7 +59,7 @@ class Meter:
 def measure(model: Any) -> Iterator[Meter]:
     """Yield a `Meter` that counts every item `model.unet` sees inside the block, and its seconds.
 
-    Blocks nest: an outer one counts what an inner one does. The hook is gone afterwards.
+    Blocks nest: an outer one counts what an inner one does. The hook is taken off afterwards.
     """
     meter, started = Meter(), perf_counter()
 

@@ -1,22 +1,21 @@
-"""Measures with their uncertainty: accuracy, paired differences and tests, Winoground, recall.
+"""Measures with their uncertainty: accuracy, paired differences and tests, recall.
 
 Score tables follow `matching.score`: rows are images, columns are texts, higher is better. A tie is
-never a success by luck: among k equal best candidates the right one counts 1/k, and Winoground and
-recall demand a strict win, so that a constant score gets chance, or nothing.
+never a success: recall demands a strict win, so that a constant score finds nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
+from jaxtyping import Float
 from torch import Tensor
 
 Z95 = 1.959963984540054
+Numbers = Tensor | np.ndarray | Sequence
 
 
 @dataclass(frozen=True)
@@ -32,29 +31,24 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n}"
 
     def as_dict(self) -> dict[str, float | int]:
-        """Return {"value", "low", "high", "n"}, as metrics files hold it."""
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        """Return the columns of a results table."""
+        return asdict(self)
 
 
-def hits(scores: Tensor, positive: Sequence[int] | Tensor) -> Tensor:
-    """Return 1 where the right candidate scores best, (items,); a tie of k counts 1/k.
-
-    scores (items, candidates), positive (items,) the index of the right one.
-    Raises ValueError for scores that are not numbers.
-    """
-    if bool(torch.isnan(scores).any()):
-        raise ValueError("scores hold NaN: no candidate is best")
-    positive = torch.as_tensor(positive, device=scores.device)
-    best = scores == scores.amax(dim=1, keepdim=True)
-    won = best.gather(1, positive[:, None])[:, 0]
-    return won.float() / best.sum(dim=1)
-
-
-def accuracy(correct: Any, method: str = "wilson", *, seed: int = 0, draws: int = 2000) -> Interval:
+def accuracy(
+    correct: Numbers, method: str = "wilson", *, seed: int = 0, draws: int = 2000
+) -> Interval:
     """Return the mean of `correct` (items,), numbers in [0, 1], with its 95 % interval.
 
-    `method`: "wilson" (score interval of a binomial share; sound for few items and near 0 or 1) or
-    "bootstrap" (percentiles of resampled items). Raises ValueError for no items or another method.
+    Args:
+        correct: What was got on each item.
+        method: "wilson" (score interval of a binomial share; sound for few items and near 0 or 1)
+            or "bootstrap" (percentiles of resampled items).
+        seed: Of the bootstrap.
+        draws: Of the bootstrap.
+
+    Raises:
+        ValueError: no items, NaN among them, or another method.
     """
     values = _numbers(correct)
     share, n = float(values.mean()), len(values)
@@ -68,30 +62,30 @@ def accuracy(correct: Any, method: str = "wilson", *, seed: int = 0, draws: int 
     raise ValueError(f"unknown method {method!r}; choose 'wilson' or 'bootstrap'")
 
 
-def paired_difference(a: Any, b: Any, *, seed: int = 0, draws: int = 2000) -> Interval:
+def paired_difference(a: Numbers, b: Numbers, *, seed: int = 0, draws: int = 2000) -> Interval:
     """Return mean(a - b) over the same items, with its paired bootstrap 95 % interval.
 
     a, b (items,): what two methods got on each item, in the same order. Items are resampled as
-    pairs, so that what makes an item hard for both cancels. Raises ValueError for unequal lengths.
+    pairs, so that what makes an item hard for both cancels.
+
+    Raises:
+        ValueError: unequal lengths.
     """
-    a, b = _numbers(a), _numbers(b)
-    if len(a) != len(b):
-        raise ValueError(f"a has {len(a)} items and b {len(b)}: a paired difference needs the same")
-    return Interval(float((a - b).mean()), *_bootstrap(a - b, seed, draws), len(a))
+    gap = np.subtract(*_paired(a, b))
+    return Interval(float(gap.mean()), *_bootstrap(gap, seed, draws), len(gap))
 
 
-def seeds_difference(
-    a: Any, b: Any, *, shared_items: bool = True, seed: int = 0, draws: int = 2000
-) -> Interval:
+def seeds_difference(a: Numbers, b: Numbers, *, seed: int = 0, draws: int = 2000) -> Interval:
     """Return mean(a - b) over seeds and items, with its hierarchical paired bootstrap interval.
 
-    a, b (seeds, items): what two methods got on each item, after fitting with each seed. Every draw
-    takes seeds with replacement, then items within them. `shared_items`: all seeds were tested on
-    the same items, so an item is drawn for all seeds at once; False: each seed has items of its
-    own. Shared items drawn per seed would count one item as many, and the interval would be too
-    narrow; the reverse is no mistake. With two or three seeds the spread between seeds is hardly
-    known: that is said by n, not by the interval. `n` counts different items.
-    Raises ValueError for unequal shapes.
+    a, b (seeds, items): what two methods got on each item, after fitting with each seed. All seeds
+    were tested on the same items, so every draw takes seeds with replacement, then items for all of
+    them at once: drawn for each seed, one item would count as many, and the interval would be too
+    narrow. With two or three seeds the spread between seeds is hardly known, and the interval does
+    not say so.
+
+    Raises:
+        ValueError: unequal shapes.
     """
     a, b = _grid(a), _grid(b)
     if a.shape != b.shape:
@@ -101,11 +95,9 @@ def seeds_difference(
     means = np.empty(draws)
     for i in range(draws):
         rows = numbers.integers(seeds, size=seeds)
-        size = (1, items) if shared_items else (seeds, items)
-        means[i] = gap[rows[:, None], numbers.integers(items, size=size)].mean()
+        means[i] = gap[rows[:, None], numbers.integers(items, size=(1, items))].mean()
     low, high = np.percentile(means, [2.5, 97.5])
-    n = items if shared_items else seeds * items
-    return Interval(float(gap.mean()), float(low), float(high), n)
+    return Interval(float(gap.mean()), float(low), float(high), items)
 
 
 @dataclass(frozen=True)
@@ -117,67 +109,41 @@ class PairedTest:
     ties: int
     p_value: float
 
-    def __str__(self) -> str:
-        return f"{self.wins} wins, {self.losses} losses, {self.ties} ties, p = {self.p_value:.2g}"
 
-
-def paired_test(a: Any, b: Any) -> PairedTest:
+def paired_test(a: Numbers, b: Numbers) -> PairedTest:
     """Return the exact two-sided sign test of a against b over the same items, each (items,).
 
     For right or wrong answers this is McNemar's exact test: only items on which the two differ
     count. With several seeds give each item's mean over them: items are what is independent.
-    Raises ValueError for unequal lengths.
+
+    Raises:
+        ValueError: unequal lengths.
     """
     from scipy.stats import binomtest
 
-    a, b = _numbers(a), _numbers(b)
-    if len(a) != len(b):
-        raise ValueError(f"a has {len(a)} items and b {len(b)}: a paired test needs the same")
+    a, b = _paired(a, b)
     wins, losses = int((a > b).sum()), int((a < b).sum())
     p_value = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     return PairedTest(wins, losses, len(a) - wins - losses, float(p_value))
 
 
-def winoground(scores: Tensor) -> dict[str, Interval]:
-    """Return {"text", "image", "group"} scores from (items, 2 images, 2 texts).
+def recall_at_k(scores: Float[Tensor, "images texts"], k: int = 1) -> Interval:
+    """Return how often the text of the same index is among the k best of an image.
 
-    Text: each image prefers its own text; image: each text prefers its own image; group: both
-    (Thrush et al., arXiv 2204.03162). Wins are strict. Chance: 1/4, 1/4, 1/6.
+    Rivals with an equal score stand before it.
+
+    Raises:
+        ValueError: a table that is not square, or k outside it.
     """
-    if scores.ndim != 3 or scores.shape[1:] != (2, 2):
-        raise ValueError(f"scores must be (items, 2 images, 2 texts), not {tuple(scores.shape)}")
-    (a, b), (c, d) = scores.permute(1, 2, 0)  # a: image 0, text 0; b: image 0, text 1
-    text = (a > b) & (d > c)
-    image = (a > c) & (d > b)
-    return {k: accuracy(v) for k, v in (("text", text), ("image", image), ("group", text & image))}
-
-
-def recall_at_k(scores: Tensor, k: int = 1, direction: str = "image_to_text") -> Interval:
-    """Return how often the partner is among the k best, from (n, n) scores with the diagonal right.
-
-    `direction`: "image_to_text" ranks each row, "text_to_image" each column. Rivals with an equal
-    score stand before the partner. Raises ValueError for a table that is not square.
-    """
-    if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
-        raise ValueError(f"scores must be (n, n) with partners on the diagonal, {scores.shape}")
-    if direction not in ("image_to_text", "text_to_image"):
-        raise ValueError(f"direction {direction!r}: choose 'image_to_text' or 'text_to_image'")
+    if scores.shape[0] != scores.shape[1]:
+        raise ValueError(f"need (n, n) with partners on the diagonal, not {tuple(scores.shape)}")
     if not 1 <= k <= len(scores):
         raise ValueError(f"k must be 1 to {len(scores)}, not {k}")
-    table = scores if direction == "image_to_text" else scores.T
-    rank = (table >= table.diagonal()[:, None]).sum(dim=1)  # 1 = best
+    rank = (scores >= scores.diagonal()[:, None]).sum(dim=1)  # 1 = best
     return accuracy(rank <= k)
 
 
-def pointing_rate(hit: Any, chance: Any) -> tuple[Interval, Interval]:
-    """Return the hit rate of the pointing game, and its paired gain over blind pointing.
-
-    hit (items,) in {0, 1}; chance (items,) each mask's share of the picture.
-    """
-    return accuracy(hit), paired_difference(hit, chance)
-
-
-def _numbers(values: Any) -> np.ndarray:
+def _numbers(values: Numbers) -> np.ndarray:
     values = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     array = np.asarray(values, dtype=np.float64).reshape(-1)
     if not len(array) or np.isnan(array).any():
@@ -185,7 +151,14 @@ def _numbers(values: Any) -> np.ndarray:
     return array
 
 
-def _grid(values: Any) -> np.ndarray:
+def _paired(a: Numbers, b: Numbers) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _numbers(a), _numbers(b)
+    if len(a) != len(b):
+        raise ValueError(f"a has {len(a)} items and b {len(b)}: paired items must be the same")
+    return a, b
+
+
+def _grid(values: Numbers) -> np.ndarray:
     """Return (seeds, items) float64."""
     shape = np.shape(values.detach().cpu() if isinstance(values, Tensor) else values)
     if len(shape) != 2:

@@ -105,7 +105,7 @@ def components(
     grid = time_grid(steps, model.scheduler.config.num_train_timesteps)
     chosen = choose_layers(model, layers)
     index = _pairs(pairs, len(images), len(texts))
-    once = _Encoded(model, images, texts, index, names, errors)
+    once = Encoded(model, images, texts, index, names, errors)
     heads = max(attn.heads for attn in chosen.values())
     found = torch.zeros(len(names), len(once.pairs), len(grid), len(chosen), heads)
     gaps = torch.zeros(len(once.pairs), len(grid))
@@ -159,8 +159,17 @@ def pass_components(
     return (stacked[None] if single else stacked), eps
 
 
-class _Encoded:
-    """What stays the same over all passes: latents, prompt embeddings, masks, distinct pairs."""
+class Encoded:
+    """What stays the same over all passes, each image and each distinct text encoded once.
+
+    Attributes:
+        latents: (images, channels, height, width).
+        prompts: (distinct texts, tokens, states).
+        masks: Of each token mask (distinct texts, tokens), or None.
+        empty: The prompt embeddings of the empty prompt where the error term is wanted, or None.
+        pairs: (distinct pairs, 2), image and distinct text.
+        place: (pairs,), the place of each pair among the distinct ones.
+    """
 
     def __init__(
         self,
@@ -168,15 +177,15 @@ class _Encoded:
         images: Tensor,
         texts: Sequence[str],
         pairs: Int[Tensor, "pairs 2"],
-        token_masks: tuple[str, ...],
-        errors: bool,
+        token_masks: Sequence[str] = (),
+        errors: bool = False,
     ):
         distinct = list(dict.fromkeys(texts))
         number = torch.tensor([distinct.index(text) for text in texts])
         own = torch.stack([pairs[:, 0], number[pairs[:, 1]]], dim=1)
         self.pairs, self.place = own.unique(dim=0, return_inverse=True)
         prompts = [model.encode_text(distinct[i : i + 64]) for i in range(0, len(distinct), 64)]
-        self.model, self.prompts = model, torch.cat(prompts)  # (distinct texts, tokens, states)
+        self.model, self.prompts = model, torch.cat(prompts)
         self.masks = [positions_of(model, distinct, name) for name in token_masks]
         self.empty = model.encode_text([""]) if errors else None
         self.latents = model.encode_image(images)

@@ -17,15 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsd_tutorial.matching.baselines.features import (
+from dsd_tutorial.matching.baselines.clip import (
     clip_image_embeddings,
     clip_text_embeddings,
-    decision_loss,
-    merit,
-    rows_of,
+    cosines,
     towers,
 )
 from dsd_tutorial.matching.baselines.method import Method
+from dsd_tutorial.matching.items import decision_loss, merit
 from dsd_tutorial.shapes.tasks import Task
 
 
@@ -84,15 +83,11 @@ class CoOp(Method):
         ids = model.tokenize(self.template)[0, 1:end]
         return towers(model).text_model.embeddings.token_embedding.weight[ids].detach().clone()
 
-    def _texts(self, model: Any, items: Task, context: Tensor) -> Tensor:
-        with learned_context(model, context):
-            return clip_text_embeddings(model, tuple(f"{self.template} {t}" for t in items.texts))
-
     def _cosines(self, model: Any, items: Task, images: Tensor, context: Tensor) -> Tensor:
         """Return (items, images * texts); images (scenes, d) of the same items."""
-        texts = self._texts(model, items, context)
-        image, text = rows_of(items, images.device)
-        return (images[image] * texts[text]).sum(-1)
+        with learned_context(model, context):
+            texts = clip_text_embeddings(model, [f"{self.template} {t}" for t in items.texts])
+        return cosines(images, texts, items)
 
     def _score(self, model: Any, items: Task, seed: int, progress: bool) -> Tensor:
         context = self.start(model) if self.context is None else self.context

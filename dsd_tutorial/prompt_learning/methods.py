@@ -10,16 +10,11 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from dsd_tutorial.matching.baselines.attention_score import (
-    AttentionPlusError,
-    Choice,
-    ZeroShotAttention,
-)
+from dsd_tutorial.matching.baselines.attention_score import AttentionPlusError, ZeroShotAttention
+from dsd_tutorial.matching.baselines.clip import ClipZeroShot
 from dsd_tutorial.matching.baselines.diffusion_classifier import DiffusionClassifier
-from dsd_tutorial.matching.baselines.features import decision_loss, matches, merit, pair_features
-from dsd_tutorial.matching.baselines.method import Meter, Method, NotFittedError, portions
-from dsd_tutorial.matching.baselines.zero_shot import ClipZeroShot, Random
-from dsd_tutorial.prompt_learning.coop import CoOp, learned_context
+from dsd_tutorial.matching.baselines.method import Method, Random
+from dsd_tutorial.prompt_learning.coop import CoOp
 from dsd_tutorial.prompt_learning.pair_adapters import LinearProbe, TipAdapter, TunedTipAdapter
 
 METHODS: dict[str, type[Method]] = {
@@ -45,28 +40,3 @@ def make_method(name: str, **settings: Any) -> Method:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown method {name!r}{hint} Choose one of {', '.join(METHODS)}")
     return METHODS[name](**settings)
-
-
-__all__ = [
-    "METHODS",
-    "AttentionPlusError",
-    "Choice",
-    "ClipZeroShot",
-    "CoOp",
-    "DiffusionClassifier",
-    "LinearProbe",
-    "Meter",
-    "Method",
-    "NotFittedError",
-    "Random",
-    "TipAdapter",
-    "TunedTipAdapter",
-    "ZeroShotAttention",
-    "decision_loss",
-    "learned_context",
-    "make_method",
-    "matches",
-    "merit",
-    "pair_features",
-    "portions",
-]

@@ -14,14 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsd_tutorial.matching.baselines.features import (
-    decision_loss,
-    matches,
-    merit,
-    pair_features,
-    towers,
-)
+from dsd_tutorial.matching.baselines.clip import pair_features, towers
 from dsd_tutorial.matching.baselines.method import Method, NotFittedError
+from dsd_tutorial.matching.items import decision_loss, matches, merit
 from dsd_tutorial.shapes.tasks import Task
 
 ALPHAS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)  # weight of the cache; 0 is CLIP alone

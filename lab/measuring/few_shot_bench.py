@@ -13,9 +13,14 @@ import numpy as np
 from torch import Tensor
 
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS
-from dsd_tutorial.matching.baselines.attention_score import ERROR_WEIGHTS, Choice
+from dsd_tutorial.matching.baselines.attention_score import (
+    ERROR_WEIGHTS,
+    AttentionPlusError,
+    Choice,
+    ZeroShotAttention,
+)
 from dsd_tutorial.matching.cost import Cost
-from dsd_tutorial.prompt_learning.methods import AttentionPlusError, ZeroShotAttention, merit
+from dsd_tutorial.matching.items import merit
 from dsd_tutorial.shapes.tasks import Task, few_shot, make_task, validation_set
 from lab.measuring.few_shot_cache import Seen, Store
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from dsd_tutorial.matching.baselines.attention_score import Choice
 from dsd_tutorial.matching.cost import Cost, measure
+from dsd_tutorial.matching.items import merit
 from dsd_tutorial.prompt_learning import (
     AttentionPrompt,
     HeadWeights,
@@ -24,7 +25,7 @@ from dsd_tutorial.prompt_learning import (
     gradient_guided,
 )
 from dsd_tutorial.prompt_learning.adapters import Adapter
-from dsd_tutorial.prompt_learning.methods import make_method, merit
+from dsd_tutorial.prompt_learning.methods import make_method
 from dsd_tutorial.prompt_learning.scoring import pooled
 from dsd_tutorial.shapes.tasks import few_shot
 from lab.measuring.few_shot_bench import Bench, Outcome

@@ -1,0 +1,1 @@
+"""What matching scores are compared with: CLIP, chance, a diffusion classifier, chosen readings."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from dsd_tutorial.attention.layers import choose_layers, cross_attention_layers
+from dsd_tutorial.attention import choose_layers, cross_attention_layers
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS
-from dsd_tutorial.matching.baselines.features import merit
 from dsd_tutorial.matching.baselines.method import Method
+from dsd_tutorial.matching.items import item_pairs, merit
 from dsd_tutorial.matching.parts import Components
 from dsd_tutorial.matching.scoring import components
 from dsd_tutorial.shapes.tasks import Task
@@ -36,27 +36,28 @@ class Choice:
     steps: tuple[int, ...]
     error_weight: float = 0.0
 
-    def score(self, parts: Components) -> Tensor:
-        """Return (pairs,) from components that hold at least these layers, steps and mask."""
-        steps = [parts.steps.index(t) for t in self.steps]
-        layers = [parts.layers.index(name) for name in self.layers]
-        seen = parts.by_mask[self.token_mask].nanmean(-1)  # (pairs, steps, layers)
-        attention = seen[:, steps][:, :, layers].mean((-1, -2))
-        if self.error_weight == 0:
-            return attention
-        return attention + self.error_weight * parts.errors[:, steps].mean(-1)
+    def score(self, parts: Components) -> Float[Tensor, " pairs"]:
+        """Return the score of components that hold at least these layers, steps and mask."""
+        chosen = parts.select(self.token_mask, self.layers, self.steps)
+        return chosen.score(error_weight=self.error_weight)
 
 
 class ZeroShotAttention(Method):
     """log-sum-exp of the logits over tokens, mean over the rest; fit chooses what is read.
 
-    steps, noises  the grid that is chosen from; token_masks  likewise, the first being the default
     After `fit`, `choice` tells what is read, and only that is computed. `history` has one row per
     choice tried: (Choice, accuracy, margin).
+
+    Args:
+        steps: Time steps that are chosen from.
+        noises: Noises per time step.
+        token_masks: Token masks that are chosen from; unfitted, the first is read.
+        batch_size: Pairs per U-Net pass.
     """
 
     name = "attention"
     needs = "validation"
+    error_weights: tuple[float, ...] = (0.0,)  # that are chosen from; unfitted, the first is read
 
     def __init__(
         self,
@@ -75,26 +76,30 @@ class ZeroShotAttention(Method):
         self.choice: Choice | None = None
         self.history: list[tuple[Choice, float, float]] = []
 
-    def weights(self) -> tuple[float, ...]:
-        """Return the weights of the error term that are tried; the first is the default."""
-        return (0.0,)
-
     def default(self, model: Any) -> Choice:
         """Return what an unfitted method reads: the released code's layers, every step."""
         grid = time_grid(self.steps, model.scheduler.config.num_train_timesteps)
         layers = tuple(choose_layers(model, "last"))
-        return Choice(self.token_masks[0], layers, grid, self.weights()[0])
+        return Choice(self.token_masks[0], layers, grid, self.error_weights[0])
 
     def options(self, model: Any) -> list[Choice]:
-        """Return every choice that is tried."""
-        default = self.default(model)
-        subsets = product(self.token_masks, _layer_sets(model), _step_sets(default.steps))
-        return [Choice(*subset, weight) for subset in subsets for weight in self.weights()]
+        """Return every choice that is tried.
 
-    def _fit(self, model: Any, items: Task, validation: Task, seed: int, progress: bool) -> int:
-        parts = self._components(
-            model, validation, self.token_masks, None, self.default(model).steps, seed, progress
-        )
+        Layers: all, the released code's three, each path, each one. Time steps: all, each third.
+        """
+        names, steps = tuple(cross_attention_layers(model)), self.default(model).steps
+        paths = [tuple(n for n in names if n.startswith(path)) for path in ("down", "mid", "up")]
+        last = tuple(choose_layers(model, "last"))
+        ordered, third = tuple(sorted(steps)), max(1, round(len(steps) / 3))
+        thirds = ordered[:third], ordered[third : len(steps) - third], ordered[-third:]
+        layer_sets = dict.fromkeys([names, last, *paths, *((name,) for name in names)])
+        step_sets = dict.fromkeys([steps, *thirds])
+        subsets = product(self.token_masks, filter(None, layer_sets), filter(None, step_sets))
+        return [Choice(*subset, weight) for subset in subsets for weight in self.error_weights]
+
+    def _fit(self, model: Any, items: Any, validation: Task, seed: int, progress: bool) -> int:
+        steps = self.default(model).steps
+        parts = self._parts(model, validation, self.token_masks, None, steps, seed, progress)
         self.history = [
             (choice, *merit(choice.score(parts), validation)) for choice in self.options(model)
         ]
@@ -103,30 +108,19 @@ class ZeroShotAttention(Method):
 
     def _score(self, model: Any, items: Task, seed: int, progress: bool) -> Tensor:
         choice = self.choice or self.default(model)
-        parts = self._components(
-            model, items, (choice.token_mask,), choice.layers, choice.steps, seed, progress
-        )
-        return choice.score(parts)
+        masks, layers, steps = (choice.token_mask,), choice.layers, choice.steps
+        return choice.score(self._parts(model, items, masks, layers, steps, seed, progress))
 
-    def _components(
-        self, model: Any, items: Task, masks: Sequence[str], layers: Any, steps: Any, seed: int,
-        progress: bool,
+    def _parts(
+        self, model: Any, items: Task, masks: tuple[str, ...], layers: tuple[str, ...] | None,
+        steps: tuple[int, ...], seed: int, progress: bool,
     ) -> Components:  # fmt: skip
-        pairs = torch.from_numpy(items.pairs()[0]), torch.from_numpy(items.pairs()[1])
         return components(
-            model,
-            items.images(model.resolution),
-            items.texts,
-            torch.stack(pairs, dim=1),
-            steps=steps,
-            noises=self.noises,
-            layers=layers,
-            token_mask=masks,
-            errors=any(self.weights()),
-            seed=seed,
-            batch_size=self.batch_size,
+            model, items.images(model.resolution), items.texts, item_pairs(items).flatten(0, 1),
+            steps=steps, noises=self.noises, layers=layers, token_mask=masks,
+            errors=any(self.error_weights), seed=seed, batch_size=self.batch_size,
             progress=progress,
-        )
+        )  # fmt: skip
 
 
 class AttentionPlusError(ZeroShotAttention):
@@ -142,24 +136,4 @@ class AttentionPlusError(ZeroShotAttention):
         super().__init__(*args, **settings)
         if error_weight is not None and not error_weight > 0:
             raise ValueError(f"error_weight={error_weight}: must be > 0, or None to have it chosen")
-        self.error_weight = error_weight
-
-    def weights(self) -> tuple[float, ...]:
-        """Return the weights of the error term that are tried; the first is the default."""
-        return ERROR_WEIGHTS if self.error_weight is None else (self.error_weight,)
-
-
-def _layer_sets(model: Any) -> list[tuple[str, ...]]:
-    """Return all layers, the released code's three, each path, each layer."""
-    names = tuple(cross_attention_layers(model))
-    paths = [tuple(n for n in names if n.startswith(path)) for path in ("down", "mid", "up")]
-    sets = [names, tuple(choose_layers(model, "last")), *paths, *((name,) for name in names)]
-    return [s for s in dict.fromkeys(sets) if s]
-
-
-def _step_sets(steps: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return all time steps and each third of them."""
-    third = max(1, round(len(steps) / 3))
-    ordered = tuple(sorted(steps))
-    sets = [steps, ordered[:third], ordered[third : len(steps) - third], ordered[-third:]]
-    return [s for s in dict.fromkeys(sets) if s]
+        self.error_weights = ERROR_WEIGHTS if error_weight is None else (error_weight,)

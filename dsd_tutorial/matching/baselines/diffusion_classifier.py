@@ -2,7 +2,7 @@
 
 error(image, text) = mean over (t, e) of ||e - eps(z_t, text)||^2 / size, with (t, e) shared by all
 candidates. Texts that compete for one image are ranked by -error. Where *images* compete, the plain
-error mostly tells how hard a picture is; there the score is error(empty) - error(text).
+error mostly tells how hard an image is; there the score is error(empty) - error(text).
 
 Rounds: `keep={2: 5, 4: 2}` goes on with the 5 best of an item after 2 time steps and the 2 best
 after 4. Time steps are visited in an order that spreads over the grid from the start, so whoever
@@ -11,15 +11,16 @@ stays to the end has the plain mean over the whole grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsd_tutorial.matching.baselines.features import rows_of
 from dsd_tutorial.matching.baselines.method import Method
+from dsd_tutorial.matching.items import item_pairs
+from dsd_tutorial.matching.scoring import Encoded
 from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
@@ -68,31 +69,63 @@ class DiffusionClassifier(Method):
 
         if self.keep and items.shape == (2, 2):
             raise ValueError("keep: with two images and two texts all four pairs decide; drop it")
-        work = _Work.prepare(model, items, self.batch_size)
+        pairs = item_pairs(items)  # (items, candidates, 2)
+        encoded = Encoded(
+            model, items.images(model.resolution), items.texts, pairs.flatten(0, 1),
+            errors=items.shape[0] > 1,
+        )  # fmt: skip
         grid = time_grid(self.steps, model.scheduler.config.num_train_timesteps)
-        rounds = Rounds(work.image.shape, self.keep)
+        rounds = Rounds(pairs.shape[:2], self.keep)
         with tqdm(total=self.steps * self.noises, desc="time steps", disable=not progress) as bar:
             for i in spread_order(self.steps):
-                found = torch.zeros(work.image.shape)
+                found = torch.zeros(pairs.shape[:2])
                 for j in range(self.noises):
-                    e = shared_noise(work.latents.shape[1:], seed, i, j)
-                    found[rounds.alive] += work.evidence(grid[i], e, rounds.alive) / self.noises
+                    e = shared_noise(encoded.latents.shape[1:], seed, i, j)
+                    rows = encoded.pairs[encoded.place].view_as(pairs)[rounds.alive]
+                    found[rounds.alive] += self._evidence(encoded, rows, grid[i], e) / self.noises
                     bar.update()
                 rounds.add(found)
         return rounds.scores()
 
+    def _evidence(
+        self, encoded: Encoded, pairs: Int[Tensor, "pairs 2"], t: int, e: Tensor
+    ) -> Float[Tensor, " pairs"]:
+        """Return what (t, e) says for each pair; equal ones, and empty prompts, are run once."""
+        distinct, place = pairs.unique(dim=0, return_inverse=True)
+        found = -self._errors(encoded, t, e, distinct[:, 0], distinct[:, 1])
+        if encoded.empty is not None:
+            images, which = distinct[:, 0].unique(return_inverse=True)
+            found += self._errors(encoded, t, e, images, None)[which]
+        return found[place]
+
+    def _errors(
+        self, encoded: Encoded, t: int, e: Tensor, images: Tensor, texts: Tensor | None
+    ) -> Float[Tensor, " rows"]:
+        """Return the mean squared error of each row, on the CPU; texts None: the empty prompt."""
+        parts, latents = [], encoded.latents
+        e = e.to(latents.device)
+        for rows in torch.arange(len(images)).split(self.batch_size):
+            z0 = latents[images[rows].to(latents.device)]
+            noisy = encoded.model.add_noise(z0, e.expand_as(z0), t)
+            prompts = encoded.empty
+            if texts is not None:
+                prompts = encoded.prompts[texts[rows].to(latents.device)]
+            eps = encoded.model.predict_noise(noisy, t, prompts)
+            parts.append((e - eps).square().flatten(1).mean(1).cpu())
+        return torch.cat(parts)
+
 
 class Rounds:
-    """Running means of the evidence for each candidate (items, c), and who is still in."""
+    """Running means of the evidence for each candidate (items, candidates), and who stays in."""
 
-    def __init__(self, shape: torch.Size, keep: Mapping[int, int]):
+    def __init__(self, shape: Sequence[int], keep: Mapping[int, int]):
         self.keep, self.seen = keep, 0
-        self.total = torch.zeros(shape, dtype=torch.float64)
-        self.alive = torch.ones(shape, dtype=torch.bool)
+        self.total = torch.zeros(*shape, dtype=torch.float64)
+        self.alive = torch.ones(*shape, dtype=torch.bool)
         self.lost: list[tuple[Tensor, Tensor]] = []  # (who left, by how much), round by round
 
-    def add(self, evidence: Tensor) -> None:
-        """Take one time step's evidence (items, c); then drop whoever this round ends for."""
+    def add(self, evidence: Float[Tensor, "items candidates"]) -> None:
+        """Take one time step's evidence; then drop whoever this round ends for."""
         self.seen += 1
         self.total += evidence
         number = self.keep.get(self.seen, self.alive.shape[1])
@@ -104,8 +137,8 @@ class Rounds:
         self.lost.append((left, torch.where(left, mean - least, 0.0)))
         self.alive = self.alive & ~left
 
-    def scores(self) -> Tensor:
-        """Return (items, c): means of those who stayed; below them, in order, those who left.
+    def scores(self) -> Float[Tensor, "items candidates"]:
+        """Return the means of those who stayed; below them, in order, those who left.
 
         Whoever left stands below the worst that went on by as much as at that time, since means
         over different time steps cannot be compared.
@@ -117,50 +150,3 @@ class Rounds:
             scores = torch.where(left, floor + gap, scores)
             staying |= left
         return scores
-
-
-@dataclass
-class _Work:
-    """What stays the same over all passes."""
-
-    model: Any
-    latents: Tensor  # (scenes, 4, h, w)
-    contexts: Tensor  # (texts, L, d)
-    empty: Tensor | None  # (1, L, d) where images compete
-    image: Tensor  # (items, c) index of the scene
-    text: Tensor  # (items, c) index of the text
-    batch_size: int
-
-    @classmethod
-    def prepare(cls, model: Any, items: Task, batch_size: int) -> _Work:
-        latents = model.encode_image(items.images(model.resolution))
-        texts = items.texts
-        contexts = [model.encode_text(texts[i : i + 64]) for i in range(0, len(texts), 64)]
-        empty = model.encode_text([""]) if items.shape[0] > 1 else None
-        image, text = rows_of(items)
-        return cls(model, latents, torch.cat(contexts), empty, image, text, batch_size)
-
-    def evidence(self, t: int, e: Tensor, alive: Tensor) -> Tensor:
-        """Return what (t, e) says for each pair that is still in, (pairs,) on the CPU.
-
-        Equal pairs are computed once, and so is the empty prompt of an image.
-        """
-        e = e.to(self.latents.device)
-        pairs = torch.stack([self.image[alive], self.text[alive]], dim=1)
-        distinct, place = pairs.unique(dim=0, return_inverse=True)
-        found = -self._errors(t, e, distinct[:, 0], distinct[:, 1])
-        if self.empty is not None:
-            images, which = distinct[:, 0].unique(return_inverse=True)
-            found += self._errors(t, e, images, None)[which]
-        return found[place]
-
-    def _errors(self, t: int, e: Tensor, images: Tensor, texts: Tensor | None) -> Tensor:
-        """Return the mean squared error of each row, (rows,); texts None is the empty prompt."""
-        parts = []
-        for rows in torch.arange(len(images)).split(self.batch_size):
-            latents = self.latents[images[rows].to(self.latents.device)]
-            noisy = self.model.add_noise(latents, e.expand_as(latents), t)
-            own = self.empty if texts is None else self.contexts[texts[rows].to(noisy.device)]
-            eps = self.model.predict_noise(noisy, t, own)
-            parts.append((e - eps).square().flatten(1).mean(1).cpu())
-        return torch.cat(parts)

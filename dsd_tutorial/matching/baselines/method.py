@@ -8,46 +8,20 @@ items.accuracy(scores.flatten())
 
 from __future__ import annotations
 
-import time
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from dsd_tutorial.matching.cost import Cost
+from dsd_tutorial.matching.cost import Cost, measure
 from dsd_tutorial.shapes.tasks import Task
-
-PORTION = 2**30  # bytes of pictures and text states held at once
 
 
 class NotFittedError(RuntimeError):
-    """A method that learns was asked for scores before it saw any item."""
-
-
-class Meter:
-    """Counts the items that go through a model's U-Net, and the seconds, inside a `with` block."""
-
-    def __init__(self, model: Any):
-        self.model, self.passes, self.seconds = model, 0, 0.0
-
-    def __enter__(self) -> Meter:
-        self._start = time.perf_counter()
-        self._handle = self.model.unet.register_forward_pre_hook(self._count, with_kwargs=True)
-        return self
-
-    def _count(self, unet: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        self.passes += len(args[0] if args else kwargs["sample"])
-
-    def __exit__(self, *error: Any) -> None:
-        self._handle.remove()
-        self.seconds = time.perf_counter() - self._start
-
-    def cost(self, parameters: int = 0, labels: int = 0) -> Cost:
-        """Return what was counted, with what the caller knows."""
-        return Cost(self.passes, parameters, labels, self.seconds)
+    """A method that learns was to score items before it was fitted."""
 
 
 class Method(ABC):
@@ -67,9 +41,15 @@ class Method(ABC):
     ) -> Cost:
         """Return what fitting cost: labels are the items that were really looked at.
 
-        items        the labelled few; validation  items on which all choices are made
-        Nothing happens where the method needs nothing. Raises ValueError for a part that it needs
-        and did not get.
+        Args:
+            model: A `StableDiffusion`.
+            items: The labelled few.
+            validation: Items on which all choices are made.
+            seed: Of whatever is drawn.
+            progress: Whether a progress bar is shown.
+
+        Raises:
+            ValueError: items or validation that the method needs and did not get.
         """
         labels = 0
         for what, part, used in (
@@ -79,28 +59,31 @@ class Method(ABC):
             if used and part is None:
                 raise ValueError(f"{self.name} needs {what}: pass a task, such as validation_set()")
             labels += len(part.items) if used else 0
-        with Meter(model) as meter:
+        with measure(model) as meter:
             parameters = self._fit(model, items, validation, seed, progress)
         return meter.cost(parameters, labels)
 
     def score(
         self, model: Any, items: Task, *, seed: int = 0, progress: bool = True
-    ) -> tuple[Tensor, Cost]:
-        """Return scores (items, images * texts) on the CPU, higher is better, and what they cost.
+    ) -> tuple[Float[Tensor, "items pairs"], Cost]:
+        """Return the score of each pair, on the CPU, higher is better, and what it cost.
 
-        One score for each row of `items.pairs()`: per candidate where one text or one image is
-        given, image by image for two and two. `seed` is that of the shared noise. What was spent
-        on fitting is not in this cost: add the two.
-        Raises NotFittedError for a method that must be fitted first.
+        What was spent on fitting is not in this cost: add the two.
+
+        Args:
+            model: A `StableDiffusion`.
+            items: Pairs go item by item, as in `items.pairs()`.
+            seed: Of the shared noise.
+            progress: Whether a progress bar is shown.
+
+        Raises:
+            NotFittedError: the method must be fitted first.
         """
-        with Meter(model) as meter, torch.no_grad():
-            parts = [
-                self._score(model, part, seed, progress).float().cpu().view(len(part.items), -1)
-                for part in portions(model, items)
-            ]
-        return torch.cat(parts), meter.cost()
+        with measure(model) as meter, torch.no_grad():
+            scores = self._score(model, items, seed, progress)
+        return scores.float().cpu().view(len(items.items), -1), meter.cost()
 
-    def _fit(self, model: Any, items: Task, validation: Task, seed: int, progress: bool) -> int:
+    def _fit(self, model: Any, items: Any, validation: Any, seed: int, progress: bool) -> int:
         """Learn; return the number of learned numbers."""
         return 0
 
@@ -109,14 +92,15 @@ class Method(ABC):
         """Return one score per row of `items.pairs()`, any shape."""
 
 
-def portions(model: Any, items: Task, limit: int = PORTION) -> Iterator[Task]:
-    """Yield `items` in parts whose pictures and text states take at most `limit` bytes.
+class Random(Method):
+    """Scores that say nothing: a hash of (seed, image, text), so that a pair keeps its score.
 
-    An item's score does not depend on its part; pairs that occur in two parts are computed twice.
+    It stays the same in another batch, at another place in its item, on another machine.
     """
-    images, texts = items.shape
-    state = model.context_length * model.unet.config.cross_attention_dim
-    per_item = 4 * (images * 3 * model.resolution**2 + texts * state)
-    number = max(1, limit // per_item)
-    for i in range(0, len(items.items), number):
-        yield replace(items, items=items.items[i : i + number])
+
+    name = "random"
+
+    def _score(self, model: Any, items: Task, seed: int, progress: bool) -> Tensor:
+        pairs = ((s, t) for item in items.items for s in item.images for t in item.texts)
+        digests = (hashlib.sha256(f"{seed}|{s!r}|{t}".encode()).digest() for s, t in pairs)
+        return torch.tensor([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])

@@ -8,17 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dsd_tutorial.prompt_learning.methods import (
-    METHODS,
-    Meter,
-    NotFittedError,
-    decision_loss,
-    make_method,
-    matches,
-    merit,
-    pair_features,
-    portions,
-)
+from dsd_tutorial.matching.baselines.clip import pair_features
+from dsd_tutorial.matching.baselines.method import NotFittedError
+from dsd_tutorial.matching.cost import measure
+from dsd_tutorial.matching.items import decision_loss, matches, merit
+from dsd_tutorial.prompt_learning.methods import METHODS, make_method
 from dsd_tutorial.shapes.tasks import few_shot, make_task
 
 QUICK = {
@@ -119,17 +113,9 @@ def test_passes_are_counted_by_item(tiny, tasks, fitted, name, task):
 
 
 def test_the_meter_lets_go_after_an_error(tiny):
-    with pytest.raises(ZeroDivisionError), Meter(tiny):
+    with pytest.raises(ZeroDivisionError), measure(tiny):
         raise ZeroDivisionError
     assert not tiny.unet._forward_pre_hooks
-
-
-def test_portions_hold_every_item_once(tiny, tasks):
-    items = tasks["comvg"]
-    parts = list(portions(tiny, items, limit=1))
-    assert [len(part.items) for part in parts] == [1] * 3
-    assert tuple(i for part in parts for i in part.items) == items.items
-    assert len(list(portions(tiny, items))) == 1
 
 
 def test_random_scores_depend_on_the_pair_and_the_seed_alone(tiny):

@@ -157,6 +157,6 @@ def test_the_weight_of_the_error_is_chosen_too(tiny, two):
     assert {choice.error_weight for choice, *_ in method.history} == set(ERROR_WEIGHTS)
     assert method.choice.error_weight in ERROR_WEIGHTS
     with pytest.raises(ValueError, match="error_weight=0"):
-        AttentionPlusError(error_weight=0)
+        AttentionPlusError(error_weight=0.0)
     with pytest.raises(ValueError, match="token_masks"):
         ZeroShotAttention(token_masks=("word",))

@@ -156,9 +156,9 @@ def test_a_meter_counts_items_and_the_seconds_of_its_own_block(tiny, monkeypatch
     both = inner.cost(parameters=7) + outer.cost(labels=2)
     assert both.as_dict() == {"unet_passes": 8, "parameters": 7, "labels": 2, "seconds": 11.5}
     assert cost.Meter().cost() == cost.Cost() and cost.Cost().as_dict()["seconds"] == 0
-    for name in both.as_dict():
+    for name, value in both.as_dict().items():
         with pytest.raises(ValueError, match=f"from 0 up.*{name}"):
-            cost.Cost(**{name: -1})
+            cost.Cost(**{name: type(value)(-1)})
 
 
 @pytest.mark.parametrize("texts", [1, 3])

@@ -3,16 +3,10 @@
 import pytest
 import torch
 
-from dsd_tutorial.prompt_learning.methods import (
-    CoOp,
-    LinearProbe,
-    TipAdapter,
-    TunedTipAdapter,
-    decision_loss,
-    learned_context,
-    make_method,
-    merit,
-)
+from dsd_tutorial.matching.items import decision_loss, merit
+from dsd_tutorial.prompt_learning.coop import CoOp, learned_context
+from dsd_tutorial.prompt_learning.methods import make_method
+from dsd_tutorial.prompt_learning.pair_adapters import LinearProbe, TipAdapter, TunedTipAdapter
 from dsd_tutorial.shapes.tasks import few_shot, make_task
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
 
