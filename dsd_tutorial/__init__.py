@@ -11,6 +11,7 @@ Importing it costs nearly nothing and never touches the network: what is asked f
 it is asked for. Each room offers more in its own `__all__`.
 """
 
+# ruff: noqa: F401 (`lazily` offers what is imported for type checkers)
 from typing import TYPE_CHECKING
 
 from dsd_tutorial.lazy import lazily
@@ -27,39 +28,4 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "components",
-    "customize",
-    "edit",
-    "fit",
-    "fit_inverse",
-    "heat_maps",
-    "image_to_prompt",
-    "load_model",
-    "make_task",
-    "observe",
-    "render",
-    "score",
-    "to_pil",
-    "vary",
-]
-
-__getattr__, __dir__, _ = lazily(
-    __name__,
-    {
-        "components": "dsd_tutorial.matching",
-        "customize": "dsd_tutorial.customization",
-        "edit": "dsd_tutorial.variation",
-        "fit": "dsd_tutorial.prompt_learning",
-        "fit_inverse": "dsd_tutorial.projection",
-        "heat_maps": "dsd_tutorial.attention",
-        "image_to_prompt": "dsd_tutorial.variation",
-        "load_model": "dsd_tutorial.stable_diffusion",
-        "make_task": "dsd_tutorial.shapes",
-        "observe": "dsd_tutorial.attention",
-        "render": "dsd_tutorial.shapes",
-        "score": "dsd_tutorial.matching",
-        "to_pil": "dsd_tutorial.stable_diffusion",
-        "vary": "dsd_tutorial.variation",
-    },
-)
+__getattr__, __dir__, __all__ = lazily(__name__, __file__)
