@@ -44,16 +44,10 @@ if TYPE_CHECKING:
     from dsd_tutorial.course.reporting import Spent, apart, print_table, tolerance, verdict
     from dsd_tutorial.course.widgets import (
         browse,
-        edit_explorer,
-        edit_still,
-        explorer,
         page,
         record_attention,
         record_edits,
         record_variations,
-        still,
-        variation_explorer,
-        variation_still,
     )
 
 __getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -44,13 +44,12 @@ def test_alt_text_is_demanded(alt, shown):
     assert shown == []
 
 
-def test_alt_text_and_caption_reach_the_page(shown):
-    with figures.figure(alt=ALT, caption="1 < 2") as (_, axis):
+def test_alt_text_reaches_the_page(shown):
+    with figures.figure(alt=ALT) as (_, axis):
         draw(axis)
     (data,) = shown
     page = data["text/html"]
     assert html.unescape(re.search(r'alt="([^"]*)"', page)[1]) == ALT
-    assert "<figcaption>1 &lt; 2</figcaption>" in page
     assert ALT in data["text/plain"]
     picture = base64.b64decode(re.search(r"base64,([^\"]+)", page)[1])
     assert picture.startswith(b"\x89PNG")
@@ -88,17 +87,8 @@ def test_nothing_is_shown_or_left_open_after_an_error(shown):
     assert shown == [] and (plt.get_fignums(), dict(matplotlib.rcParams)) == before
 
 
-@pytest.mark.parametrize("name", ["jet", "hsv", "rainbow", "turbo"])
-def test_misleading_colour_maps_are_refused(name, shown):
-    with pytest.raises(ValueError, match="viridis"):
-        figures.colormap(name)
-    with pytest.raises(ValueError, match=name):
-        with figures.figure(alt=ALT) as (_, axis):
-            figures.overlay_heat(axis, torch.rand(3, 8, 8), torch.rand(4, 4), cmap=name)
-
-
-@pytest.mark.parametrize("name", style.COLORMAPS)
-def test_allowed_colour_maps_grow_lighter_steadily(name):
+@pytest.mark.parametrize("name", [style.UNIFORM, style.SIGNED, style.HEAT, "gray"])
+def test_colour_maps_grow_lighter_steadily(name):
     """Perceived lightness (CIE L*) of the map never turns back."""
     rgb = matplotlib.colormaps[name](np.linspace(0, 1, 64))[:, :3]
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

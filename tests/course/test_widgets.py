@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dsd_tutorial.attention.heatmaps import heat_maps
-from dsd_tutorial.course.widgets import explorer, record_attention, still
+from dsd_tutorial.course.widgets import record_attention
 
 TEXT = "a red circle left of a blue square"
 STEPS = [100, 700]
@@ -64,9 +64,9 @@ def test_a_word_outside_the_caption_is_refused(tiny, image):
 
 
 def test_every_menu_changes_the_picture(seen):
-    box = explorer(seen)
+    box = seen.explore()
     row, picture = box.children
-    word, layer, head, step = row.children
+    word, layer, step, head = row.children
     assert re.search(r'alt="Where &#x27;red&#x27; of .* hottest', picture.value)
     values = [picture.value]
     for menu, value in [(word, "circle"), (layer, seen.layers[1]), (head, 1), (step, 700)]:
@@ -80,7 +80,7 @@ def test_every_menu_changes_the_picture(seen):
 def test_still_shows_every_layer_and_step_with_alt_text(seen, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
-    still(seen, "circle", mask=torch.zeros(64, 64, dtype=torch.bool))
+    seen.still("circle", mask=torch.zeros(64, 64, dtype=torch.bool))
     (data,) = shown
     for name in seen.layers:
         for t in seen.steps:
@@ -97,4 +97,4 @@ def test_without_ipywidgets_the_remedy_is_named(seen, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ModuleNotFoundError, match="pip install"):
-        explorer(seen)
+        seen.explore()

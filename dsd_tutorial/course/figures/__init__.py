@@ -28,13 +28,12 @@ from dsd_tutorial.course.figures.images import (
     show_rows,
 )
 from dsd_tutorial.course.figures.matrices import show_costs, show_intervals, show_matrix
-from dsd_tutorial.course.figures.style import colormap, figure
+from dsd_tutorial.course.figures.style import figure
 
 __all__ = [
     "band",
     "bare",
     "bars",
-    "colormap",
     "draw_image",
     "figure",
     "hottest",

@@ -3,10 +3,8 @@
     show_bars({"SD-IPC": {"color": interval, "shape": interval}, ...}, alt="Attributes kept.")
     show_lines({"cosine": {0.1: interval, 0.2: 0.84}}, alt="Cosine by threshold.", xlabel="cut")
 
-A *point* is a number, or an interval: anything with `low`, `high` and `value` (or `accuracy`), such
-as a row of a stored table. A *series* is {x: point}, a pandas Series, a pair (xs, points), or the
-points alone. Where names map to series, titles may map to such mappings: a panel for each. `alt`
-is the lead sentence, to which the values are added. Series differ by marker, line style or hatch.
+Points and series are those of `series`. `alt` is the lead sentence, to which the values are added.
+Series differ by marker, line style or hatch, not by colour alone.
 """
 
 from __future__ import annotations
@@ -17,73 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from dsd_tutorial.course.figures.series import depth, interval, panels_of, say, told
 from dsd_tutorial.course.figures.style import HATCHES, INK, LINES, MARKERS, SERIES, figure
 
-TOLD = 6  # a series with more points is told by its first, highest and last
 CHARACTERS = 12  # in an inch of a legend
-
-
-def _is_point(value: Any) -> bool:
-    return hasattr(value, "low") or (not isinstance(value, Mapping) and np.ndim(value) == 0)
-
-
-def _interval(point: Any) -> tuple[float, float, float]:
-    """Return (value, low, high); low and high are NaN for a mere number, all for None."""
-    if hasattr(point, "low"):
-        value = point.value if hasattr(point, "value") else point.accuracy
-        return float(value), float(point.low), float(point.high)
-    return float("nan") if point is None else float(point), float("nan"), float("nan")
-
-
-def _depth(data: Any) -> int:
-    if _is_point(data):
-        return 0
-    return 1 + _depth(next(iter(data.values()), 0)) if isinstance(data, Mapping) else 1
-
-
-def _series(data: Any, x: Sequence[Any] | None) -> dict[Any, Any]:
-    if hasattr(data, "items"):  # a mapping or a pandas Series
-        return dict(data.items())
-    if isinstance(data, tuple) and len(data) == 2 and not _is_point(data[0]):
-        x, data = data
-    data = data.detach().cpu() if hasattr(data, "detach") else data
-    points = list(data)
-    return dict(zip(range(len(points)) if x is None else x, points, strict=True))
-
-
-def _panels(data: Any, x: Sequence[Any] | None = None) -> dict[str, dict[str, dict[Any, Any]]]:
-    """Return {title: {name: {x: point}}}, without titles and names where there are none."""
-    for _ in range(3 - _depth(data)):
-        data = {"": data}
-    return {
-        title: {name: _series(series, x) for name, series in named.items()}
-        for title, named in data.items()
-    }
-
-
-def say(value: float) -> str:
-    """Return a number as alt text gives it: two decimals, or two digits where it is small."""
-    return f"{value:.2f}" if value == 0 or 0.095 <= abs(value) < 1e4 else f"{value:.2g}"
-
-
-def _told(series: Mapping[Any, Any]) -> str:
-    values = {x: _interval(point)[0] for x, point in series.items() if point is not None}
-    if any(isinstance(x, str) for x in values):
-        return ", ".join(f"{fill(x, 99)} {say(v)}" for x, v in values.items())
-    there = [f"{say(v)} at {float(x):g}" for x, v in values.items()]
-    if len(there) > TOLD:
-        top = int(np.nanargmax(list(values.values())))
-        there = [there[0], f"at most {there[top]}", there[-1]]
-    return ", ".join(there)
-
-
-def told(alt: str, panels: Mapping[str, Mapping[str, Mapping[Any, Any]]]) -> str:
-    """Return the lead sentence followed by the values of {title: {name: {x: point}}}."""
-    parts = []
-    for title, named in panels.items():
-        values = "; ".join(f"{name} {_told(series)}".strip() for name, series in named.items())
-        parts.append(f"{title}: {values}" if title else values)
-    return f"{alt.rstrip('.: ')}: {'. '.join(parts)}."
 
 
 def band(axis: Any, x: Sequence[float], points: Sequence[Any], label: str = "") -> None:
@@ -92,7 +27,7 @@ def band(axis: Any, x: Sequence[float], points: Sequence[Any], label: str = "") 
     Each series on an axis gets its own colour, marker and line style.
     """
     index = len([line for line in axis.lines if line.get_gid() == "series"]) % len(SERIES)
-    values, low, high = np.array([_interval(point) for point in points]).T
+    values, low, high = np.array([interval(point) for point in points]).T
     axis.fill_between(x, low, high, color=SERIES[index], alpha=0.18, linewidth=0)
     axis.plot(
         x, values, color=SERIES[index], marker=MARKERS[index] if len(values) <= 40 else None,
@@ -112,7 +47,7 @@ def bars(
     width = 0.8 / len(groups)
     places = np.arange(len(labels))
     for index, (name, points) in enumerate(groups.items()):
-        values, low, high = np.array([_interval(point) for point in points]).T
+        values, low, high = np.array([interval(point) for point in points]).T
         x = places + (index - (len(groups) - 1) / 2) * width
         axis.bar(
             x, values, 0.92 * width, color=SERIES[index % len(SERIES)], alpha=0.75,
@@ -138,7 +73,7 @@ def bars(
     axis.set_xticks(places, labels)
 
 
-def _legend(fig: Any, axes: Any) -> None:
+def add_legend(fig: Any, axes: Any) -> None:
     """Put one legend above all axes, each name once; nothing where a single series has no name."""
     entries = {}
     for axis in axes.flat:
@@ -171,7 +106,7 @@ def show_bars(
         size: of the figure in inches.
         settings: for `axis.set`, such as ylim.
     """
-    panels = _panels(groups, labels)
+    panels = panels_of(groups, labels)
     count = max(sum(map(len, named.values())) for named in panels.values())
     size = size or (min(max(4.5, 1.2 + 0.42 * count * len(panels)), 9.5), 3.0)
     with figure(
@@ -187,7 +122,7 @@ def show_bars(
             axis.margins(y=0.12)
             axis.set(title=title, **settings)
         axes[0, 0].set_ylabel(ylabel)
-        _legend(fig, axes)
+        add_legend(fig, axes)
 
 
 def show_lines(
@@ -209,7 +144,7 @@ def show_lines(
         sharey: whether the panels have one scale.
         settings: for `axis.set`, such as ylim or yscale.
     """
-    panels = _panels(lines, x)
+    panels = panels_of(lines, x)
     wide = {1: 6.0, 2: 8.5}.get(len(panels), 9.5)
     with figure(
         alt=told(alt, panels), columns=len(panels), size=size or (wide, 2.9), squeeze=False,
@@ -220,12 +155,12 @@ def show_lines(
                 band(axis, list(series), list(series.values()), name)
             styles = iter(LINES[1:])
             for draw, marks in ((axis.axvline, at or {}), (axis.axhline, level or {})):
-                own = marks if _depth(marks) == 1 else marks.get(title, {})
+                own = marks if depth(marks) == 1 else marks.get(title, {})
                 for name, place in own.items():
                     draw(place, color="black", linestyle=next(styles), linewidth=1, label=name)
             axis.set(title=title, xlabel=xlabel, **settings)
         axes[0, 0].set_ylabel(ylabel)
-        _legend(fig, axes)
+        add_legend(fig, axes)
 
 
 def show_shares(
@@ -243,7 +178,7 @@ def show_shares(
         size: of the figure in inches.
         settings: for `axis.set`.
     """
-    (named,) = _panels(parts, labels).values()
+    (named,) = panels_of(parts, labels).values()
     values = {name: np.array(list(series.values()), float) for name, series in named.items()}
     ranges = "; ".join(f"{k} {say(v.min())} to {say(v.max())}" for k, v in values.items())
     names = [str(label) for label in next(iter(named.values()))]
@@ -256,7 +191,7 @@ def show_shares(
         axis.set(xlabel=xlabel, ylabel=ylabel, **settings)
         if len(names) * max(map(len, names)) > 10 * size[0]:
             axis.tick_params(axis="x", rotation=45)
-        _legend(fig, axes)
+        add_legend(fig, axes)
 
 
 def show_histograms(
@@ -286,4 +221,4 @@ def show_histograms(
                 x, edges, density=ylabel == "density", alpha=0.7, hatch=hatch, label=name
             )
         axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, **settings)
-        _legend(fig, axes)
+        add_legend(fig, axes)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dsd_tutorial.course.figures.style import colormap, figure
+from dsd_tutorial.course.figures.style import HEAT, SIGNED, figure
 
 
 def _array(values: Any) -> np.ndarray:
@@ -49,7 +49,7 @@ def _grid(count: int, columns: int | None, side: float) -> dict[str, Any]:
 
 def show_images(
     images: Any, titles: Sequence[str] | None = None, *, alt: str, columns: int | None = None,
-    side: float = 1.5, caption: str = "",
+    side: float = 1.5,
 ) -> None:  # fmt: skip
     """Show images (n, 3, height, width), or masks, in a grid, each under its title.
 
@@ -59,7 +59,6 @@ def show_images(
         alt: what the grid shows, in a sentence.
         columns: images side by side; at most 6 by default.
         side: width of an image in inches.
-        caption: text below the figure.
 
     Raises:
         ValueError: titles and images differ in number, or there is no image.
@@ -67,7 +66,7 @@ def show_images(
     titles = [""] * len(images) if titles is None else list(titles)
     if len(titles) != len(images) or not len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images: give one each")
-    with figure(alt=alt, caption=caption, **_grid(len(images), columns, side)) as (_, axes):
+    with figure(alt=alt, **_grid(len(images), columns, side)) as (_, axes):
         for axis in axes.flat:
             bare(axis)
         for axis, image, title in zip(axes.flat, images, titles, strict=False):
@@ -76,7 +75,7 @@ def show_images(
 
 def show_rows(
     rows: Mapping[str, Any], *, alt: str, titles: Sequence[str] | Mapping[str, Sequence[str]] = (),
-    side: float = 1.4, caption: str = "",
+    side: float = 1.4,
 ) -> None:  # fmt: skip
     """Show one row of images (n, 3, height, width) for each entry, its name at the left.
 
@@ -85,13 +84,12 @@ def show_rows(
         alt: what the images are, in a sentence; the names of the rows are added to it.
         titles: of the columns, or name -> titles of that row's images.
         side: width of an image in inches.
-        caption: text below the figure.
     """
     columns = max(map(len, rows.values()))
     names = [name.strip() for name in rows]
     grid = _grid(len(rows) * columns, columns, side)
     above = titles if isinstance(titles, Mapping) else {next(iter(rows)): titles}
-    with figure(alt=f"{alt} Rows: {', '.join(names)}.", caption=caption, **grid) as (_, axes):
+    with figure(alt=f"{alt} Rows: {', '.join(names)}.", **grid) as (_, axes):
         for axis in axes.flat:
             bare(axis)
         for line, (name, images) in zip(axes, rows.items(), strict=True):
@@ -106,35 +104,30 @@ def show_latents(
     titles: Sequence[str] | None = None,
     *,
     alt: str,
-    limit: float | None = None,
     side: float = 1.5,
-    caption: str = "",
 ) -> None:
     """Show latents (4, h, w) or (n, 4, h, w): a row for each, a map for each channel.
 
-    Zero is gray, below it blue, above it yellow (cividis); the scale, common to all, runs to
-    `limit` (default: the largest value).
+    Zero is gray, below it blue, above it yellow; all have one scale.
     """
     rows = _array(latents)
     rows = rows[None] if rows.ndim == 3 else rows
     titles = [""] * len(rows) if titles is None else list(titles)
     if len(titles) != len(rows):
         raise ValueError(f"{len(titles)} titles for {len(rows)} latents: give one each")
-    limit = limit or float(np.abs(rows).max()) or 1.0
+    limit = float(np.abs(rows).max()) or 1.0
     grid = _grid(rows.shape[0] * rows.shape[1], rows.shape[1], side)
     grid["size"] = (grid["size"][0] + 0.9, grid["size"][1])
-    with figure(alt=alt, caption=caption, **grid) as (fig, axes):
+    with figure(alt=alt, **grid) as (fig, axes):
         for row, title, line in zip(rows, titles, axes, strict=True):
             for channel, (axis, values) in enumerate(zip(line, row, strict=True)):
-                drawn = axis.imshow(values, cmap="cividis", vmin=-limit, vmax=limit)
+                drawn = axis.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit)
                 bare(axis, f"channel {channel}")
             line[0].set_ylabel(title, fontsize=9)
         fig.colorbar(drawn, ax=axes, shrink=0.8, label="value")
 
 
-def overlay_heat(
-    axis: Any, image: Any, heat: Any, title: str = "", *, mask: Any = None, cmap: str = "magma"
-) -> None:
+def overlay_heat(axis: Any, image: Any, heat: Any, title: str = "", *, mask: Any = None) -> None:
     """Draw heat (h, w) over a paled image (3, H, W): colour, a line at half maximum, a cross.
 
     The cross marks the hottest cell; `mask` (H, W) adds the object's outline, dashed.
@@ -143,7 +136,7 @@ def overlay_heat(
     height, width = below.shape[-2:]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axis.imshow(0.5 + 0.5 * below.mean(0), cmap="gray", vmin=0, vmax=1)
-    axis.imshow(values, cmap=colormap(cmap), alpha=0.65, extent=extent, vmin=min(0, values.min()))
+    axis.imshow(values, cmap=HEAT, alpha=0.65, extent=extent, vmin=min(0, values.min()))
     rows, columns = np.indices(values.shape)
     x = (columns + 0.5) * width / values.shape[1] - 0.5
     y = (rows + 0.5) * height / values.shape[0] - 0.5

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dsd_tutorial.course.figures.charts import _interval, _legend, _panels, say
-from dsd_tutorial.course.figures.style import INK, MARKERS, SERIES, figure
+from dsd_tutorial.course.figures.charts import add_legend
+from dsd_tutorial.course.figures.series import interval, panels_of, say
+from dsd_tutorial.course.figures.style import INK, MARKERS, SERIES, SIGNED, UNIFORM, figure
 
 COSTS = ("unet_passes", "labels", "parameters", "seconds")
 NUMBERED = 250  # cells; a larger matrix carries no numbers
@@ -52,7 +53,7 @@ def show_matrix(
     with figure(alt=said, rows=len(tables), size=size, sharex=True, squeeze=False) as (fig, axes):
         for axis, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
             drawn = axis.imshow(table, vmin=low, vmax=high, aspect="auto",
-                                cmap="viridis" if center is None else "cividis")  # fmt: skip
+                                cmap=UNIFORM if center is None else SIGNED)  # fmt: skip
             if table.size <= NUMBERED:
                 _write_numbers(axis, table, form, marks, (low + high) / 2)
                 axis.set_yticks(range(len(rows)), rows)
@@ -100,11 +101,11 @@ def show_intervals(
         size: of the figure in inches.
         settings: for `axis.set`, such as xlim.
     """
-    panels = _panels(methods)[""]
+    panels = panels_of(methods)[""]
     means: dict[str, list[float]] = {}
     for points in panels.values():
         for method, point in points.items():
-            means.setdefault(method, []).append(_interval(point)[0])
+            means.setdefault(method, []).append(interval(point)[0])
     order = sorted(means, key=lambda method: np.mean(means[method]))
     said = "; ".join(f"{t} {_best_and_worst(points)}".strip() for t, points in panels.items())
     size = size or (min(2.6 + 2.0 * len(panels), 9.5), 0.24 * len(order) + 1.1)
@@ -120,17 +121,17 @@ def show_intervals(
                 axis.axvline(level, linestyle="--", color="black", linewidth=1, label="chance")
             axis.set_yticks(range(len(order)), order)
             axis.set(title=title, xlabel=xlabel, **settings)
-        _legend(fig, axes)
+        add_legend(fig, axes)
 
 
 def _best_and_worst(points: Mapping[str, Any]) -> str:
-    values = {method: _interval(point)[0] for method, point in points.items()}
+    values = {method: interval(point)[0] for method, point in points.items()}
     best, worst = (pick(values, key=values.__getitem__) for pick in (max, min))
     return f"best {best} {say(values[best])}, worst {worst} {say(values[worst])}"
 
 
 def _dot(axis: Any, y: float, point: Any, index: int = 0, label: str = "") -> None:
-    value, low, high = _interval(point)
+    value, low, high = interval(point)
     axis.plot([low, high], [y, y], color="0.5")
     axis.plot(value, y, MARKERS[index], color=SERIES[index], label=label or None, linestyle="none")
 

@@ -1,7 +1,6 @@
 """How a figure looks and how it reaches the page: one quiet style, honest colours, alt text.
 
-What is drawn is in `figures.py`. A picture becomes an `<img alt=...>`, in a live notebook and in
-exported HTML alike.
+A figure becomes an `<img alt=...>`, in a live notebook and in exported HTML alike.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-COLORMAPS = ("viridis", "magma", "inferno", "plasma", "cividis", "gray")
+# perceptually uniform colour maps: of what lies between two ends, of what lies around zero, of heat
+UNIFORM, SIGNED, HEAT = "viridis", "cividis", "magma"
 # Okabe and Ito's palette, without its yellow (too pale for lines on white), black last
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -24,7 +24,7 @@ LEAST_ALT = 15  # characters; less cannot say what a figure shows
 DPI = 180  # pixels per inch of the file; shown at half of it, crisp on dense screens
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": 9.5,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -48,18 +48,6 @@ STYLE: dict[str, Any] = {
 }
 
 
-def colormap(name: str) -> str:
-    """Return `name` if it is perceptually uniform and colour-blind safe.
-
-    Raises ValueError for any other map, such as jet.
-    """
-    if name not in COLORMAPS:
-        raise ValueError(
-            f"colour map {name!r} is not perceptually uniform; choose one of {', '.join(COLORMAPS)}"
-        )
-    return name
-
-
 def check_alt(alt: str | None) -> str:
     """Return the alt text on one line. Raises ValueError where it is missing or says nothing."""
     said = " ".join((alt or "").split())
@@ -72,52 +60,51 @@ def check_alt(alt: str | None) -> str:
 
 
 @contextmanager
-def figure(
-    *,
-    alt: str,
-    rows: int = 1,
-    columns: int = 1,
-    size: tuple[float, float] | None = None,
-    caption: str = "",
-    **subplots: Any,
-) -> Iterator[tuple[Any, Any]]:
-    """Yield (figure, axes) in the course's style; at the end of the block it is shown, and closed.
-
-    `alt` describes the figure; `size` is (width, height) in inches; other arguments go to
-    `plt.subplots`. Axes are one object, or an array as matplotlib gives it. Nothing is shown
-    when the block fails.
-    Raises ValueError without alt text, before anything is drawn.
-    """
+def styled(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **subplots: Any
+) -> Iterator[tuple[Any, Any]]:  # fmt: skip
+    """Yield (figure, axes) in the course's style, and close the figure at the end of the block."""
     import matplotlib.pyplot as plt
 
-    said = check_alt(alt)
     size = size or (min(3.6 * columns, 9.0), 2.7 * rows)
     with plt.rc_context(STYLE | {"axes.prop_cycle": plt.cycler(color=SERIES)}):
         fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **subplots)
         try:
             yield fig, axes
-            _show(fig, said, caption)
         finally:
             plt.close(fig)
 
 
-def _show(fig: Any, alt: str, caption: str) -> None:
+@contextmanager
+def figure(*, alt: str, **how: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield (figure, axes) in the course's style; at the end of the block the figure is shown.
+
+    Axes are one object, or an array as matplotlib gives it. Nothing is shown when the block fails.
+
+    Args:
+        alt: what the figure shows, in a sentence.
+        how: rows, columns, size (width, height) in inches; the rest goes to `plt.subplots`.
+
+    Raises:
+        ValueError: there is no alt text, before anything is drawn.
+    """
     from IPython.display import display
 
-    data = {"text/html": to_html(fig, alt, caption), "text/plain": f"[Figure: {alt}]"}
-    display(data, raw=True)
+    said = check_alt(alt)
+    with styled(**how) as (fig, axes):
+        yield fig, axes
+        data = {"text/html": to_html(fig, said), "text/plain": f"[Figure: {said}]"}
+        display(data, raw=True)
 
 
-def to_html(fig: Any, alt: str, caption: str = "") -> str:
-    """Return the figure as HTML: an embedded PNG with alt text, and a caption if there is one."""
+def to_html(fig: Any, alt: str) -> str:
+    """Return the figure as HTML: an embedded PNG with alt text."""
     file = io.BytesIO()
     # without the name of the software the same figure is the same file
     fig.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-    picture = base64.b64encode(file.getvalue()).decode()
+    encoded = base64.b64encode(file.getvalue()).decode()
     width = round(fig.get_figwidth() * DPI / 2)
-    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
         f'<figure style="margin:0.3em 0"><img alt="{html.escape(alt)}" width="{width}" '
-        f'style="max-width:100%;height:auto" src="data:image/png;base64,{picture}">'
-        f"{below}</figure>"
+        f'style="max-width:100%;height:auto" src="data:image/png;base64,{encoded}"></figure>'
     )

@@ -1,13 +1,12 @@
-"""What a learner turns by hand: explorers of attention, variations and edits, beside a still."""
+"""What a learner turns by hand: attention, variations and edits to explore, beside a still."""
 
-from dsd_tutorial.course.widgets.attention import Recording, explorer, record_attention, still
-from dsd_tutorial.course.widgets.edits import Edits, edit_explorer, edit_still, record_edits
-from dsd_tutorial.course.widgets.pages import browse, page
-from dsd_tutorial.course.widgets.variations import (
+from dsd_tutorial.course.widgets.attention import Recording, record_attention
+from dsd_tutorial.course.widgets.browsing import browse, page
+from dsd_tutorial.course.widgets.samples import (
+    Edits,
     Variations,
+    record_edits,
     record_variations,
-    variation_explorer,
-    variation_still,
 )
 
 __all__ = [
@@ -15,14 +14,8 @@ __all__ = [
     "Recording",
     "Variations",
     "browse",
-    "edit_explorer",
-    "edit_still",
-    "explorer",
     "page",
     "record_attention",
     "record_edits",
     "record_variations",
-    "still",
-    "variation_explorer",
-    "variation_still",
 ]
