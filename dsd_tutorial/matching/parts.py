@@ -18,15 +18,15 @@ class Components:
     """The parts of the score of each pair, before they are averaged.
 
     Attributes:
-        by_mask: By token mask, float32 on the CPU, mean over the noises; NaN where a layer has
-            fewer heads than another.
+        by_reading: By token mask (the log-sum-exp over these tokens) or name of a reading, float32
+            on the CPU, mean over the noises; NaN where a layer has fewer heads than another.
         errors: ||e - eps(z_t, empty)|| - ||e - eps(z_t, text)||, or None if not computed.
         layers: The names of the layers.
         steps: The time steps.
         pairs: Image and text index of each pair.
     """
 
-    by_mask: dict[str, Float[Tensor, "pairs steps layers heads"]]
+    by_reading: dict[str, Float[Tensor, "pairs steps layers heads"]]
     errors: Float[Tensor, "pairs steps"] | None
     layers: tuple[str, ...]
     steps: tuple[int, ...]
@@ -34,32 +34,32 @@ class Components:
 
     @property
     def scores(self) -> Float[Tensor, "pairs steps layers heads"]:
-        """The components of the first token mask."""
-        return next(iter(self.by_mask.values()))
+        """The components of the first token mask or reading."""
+        return next(iter(self.by_reading.values()))
 
     def select(
         self,
-        token_mask: str | None = None,
+        reading: str | None = None,
         layers: Sequence[str] | None = None,
         steps: Sequence[int] | None = None,
     ) -> Components:
-        """Return one token mask, some layers and some time steps alone; None keeps them all.
+        """Return one reading, some layers and some time steps alone; None keeps them all.
 
         Raises:
-            ValueError: a token mask, layer or time step that was not computed.
+            ValueError: a reading, layer or time step that was not computed.
         """
-        masks = tuple(self.by_mask) if token_mask is None else (token_mask,)
+        names = tuple(self.by_reading) if reading is None else (reading,)
         layers = self.layers if layers is None else tuple(layers)
         steps = self.steps if steps is None else tuple(steps)
-        for wanted, have in ((masks, self.by_mask), (layers, self.layers), (steps, self.steps)):
+        for wanted, have in ((names, self.by_reading), (layers, self.layers), (steps, self.steps)):
             missing = [x for x in wanted if x not in have]
             if missing:
                 raise ValueError(f"components of {', '.join(map(str, have))}, not {missing[0]!r}")
         columns = [self.layers.index(name) for name in layers]
         rows = [self.steps.index(t) for t in steps]
-        by_mask = {name: self.by_mask[name][:, rows][:, :, columns] for name in masks}
+        by_reading = {name: self.by_reading[name][:, rows][:, :, columns] for name in names}
         errors = None if self.errors is None else self.errors[:, rows]
-        return replace(self, by_mask=by_mask, errors=errors, layers=layers, steps=steps)
+        return replace(self, by_reading=by_reading, errors=errors, layers=layers, steps=steps)
 
     def score(
         self,
@@ -68,7 +68,7 @@ class Components:
         attention_weight: float = 1.0,
         error_weight: float = 0.0,
     ) -> Float[Tensor, " pairs"]:
-        """Return one score per pair, from the first token mask and the error term.
+        """Return one score per pair, from the first reading and the error term.
 
         Args:
             weights: Broadcastable to (steps, layers, heads), multiply the components, which are

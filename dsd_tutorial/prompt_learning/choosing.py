@@ -72,7 +72,7 @@ def choose_scoring(
         )  # fmt: skip
         rows = [parts.steps.index(t) for t in times]
         columns = [parts.layers.index(name) for name in names]
-        table = parts.by_mask[mask][:, rows][:, :, columns]
+        table = parts.by_reading[mask][:, rows][:, :, columns]
         errors = None if parts.errors is None else parts.errors[:, rows]
         scores = Adapter().pool(table, errors, scoring).view(len(items.items), -1)
         accuracy, loss = judge(items, scores)

@@ -117,12 +117,12 @@ def item_components(
 
 def table_of(parts: Components, scoring: Scoring) -> Tensor:
     """Return (pairs, steps, layers, heads) of the scoring's token mask; ValueError if not there."""
-    if scoring.token_mask not in parts.by_mask:
+    if scoring.token_mask not in parts.by_reading:
         raise ValueError(
-            f"the components hold the token masks {', '.join(parts.by_mask)}, not "
+            f"the components hold the token masks {', '.join(parts.by_reading)}, not "
             f"{scoring.token_mask!r}: compute them with token_masks=[{scoring.token_mask!r}]"
         )
-    return parts.by_mask[scoring.token_mask]
+    return parts.by_reading[scoring.token_mask]
 
 
 def pooled(parts: Components, adapter: Adapter | None, scoring: Scoring) -> Tensor:

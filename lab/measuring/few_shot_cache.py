@@ -54,11 +54,11 @@ class Seen:
     @cached_property
     def components(self) -> Components:
         """Return what `matching.components` of these pairs gives, error term included."""
-        by_mask = dict(zip(TOKEN_MASKS, self.table, strict=True))
+        by_reading = dict(zip(TOKEN_MASKS, self.table, strict=True))
         # ||e - eps(empty)|| - ||e - eps(text)||, from means of squares
         errors = (self.size * self.empties).sqrt() - (self.size * self.squares).sqrt()
         pairs = torch.stack([torch.from_numpy(index) for index in self.items.pairs()], 1)
-        return Components(by_mask, errors, self.layers, self.steps, pairs)
+        return Components(by_reading, errors, self.layers, self.steps, pairs)
 
     def evidence(self) -> Tensor:
         """Return the diffusion classifier's scores (items, images * texts), without elimination.

@@ -165,7 +165,7 @@ def test_a_meter_counts_items_and_the_seconds_of_its_own_block(tiny, monkeypatch
 def test_several_masks_keep_every_head_at_any_number_of_pairs(tiny, images, texts):
     how = {"steps": 1, "layers": "mid", "progress": False}
     both = components(tiny, images[:1], TEXTS[:texts], token_mask=["words", "eos"], **how)
-    for name, table in both.by_mask.items():
+    for name, table in both.by_reading.items():
         alone = components(tiny, images[:1], TEXTS[:texts], token_mask=name, **how)
         assert table.shape == (texts, 1, 1, 4)
         torch.testing.assert_close(table, alone.scores, atol=1e-5, rtol=0)
@@ -283,7 +283,7 @@ def test_components_hold_the_score_by_mask_step_layer_and_head(tiny, images):
     one = score(tiny, images[:2], TEXTS[:2], layers="mid.0", **FAST)
     at = parts.layers.index("mid.0")
     torch.testing.assert_close(
-        parts.by_mask["all"][:, :, at].mean((1, 2)).view(2, 2), one, atol=1e-4, rtol=0
+        parts.by_reading["all"][:, :, at].mean((1, 2)).view(2, 2), one, atol=1e-4, rtol=0
     )
 
 

@@ -132,7 +132,7 @@ def test_the_gradient_points_at_the_layer_that_knows(tiny, cached):
 def test_guided_weights_share_out_one_and_none_is_negative(tiny, cached, over, error):
     labelled, _, parts = cached
     scoring = Scoring(time_steps=2, error_weight=0.5)
-    knowing = parts[1.0][0].by_mask["all"][:, :, 2].mean(-1)
+    knowing = parts[1.0][0].by_reading["all"][:, :, 2].mean(-1)
     part = dataclasses.replace(parts[1.0][0], errors=knowing)
     adapter = gradient_guided(tiny, labelled, scoring, over=over, error=error, parts=part)
     shares = [(1 + adapter.theta * adapter.unit) / adapter.unit]
@@ -149,7 +149,7 @@ def test_where_nothing_speaks_for_the_labels_the_plain_average_stays(tiny, cache
     labelled, _, parts = cached
     same = torch.ones_like(parts[1.0][0].scores)
     silent = dataclasses.replace(
-        parts[1.0][0], by_mask={"all": same}, errors=torch.zeros_like(parts[1.0][0].errors)
+        parts[1.0][0], by_reading={"all": same}, errors=torch.zeros_like(parts[1.0][0].errors)
     )
     scoring = Scoring(time_steps=2)
     adapter = gradient_guided(tiny, labelled, scoring, over=("layer",), error=True, parts=silent)
@@ -159,7 +159,7 @@ def test_where_nothing_speaks_for_the_labels_the_plain_average_stays(tiny, cache
 def test_the_error_term_is_weighted_when_it_knows(tiny, cached):
     labelled, rest, parts = cached
     scoring = Scoring(time_steps=2)
-    pair = [dataclasses.replace(p, errors=p.by_mask["all"][:, :, 2].mean(-1)) for p in parts[-1.0]]
+    pair = [dataclasses.replace(p, errors=p.by_reading["all"][:, :, 2].mean(-1)) for p in parts[-1.0]]
     adapter = HeadWeights(tiny, scoring, over=("step",), kind="softmax", error=True)
     found = fit(
         tiny, adapter, labelled, scoring=scoring, validation=rest, parts=tuple(pair),
@@ -520,8 +520,8 @@ def test_zero_shot_choices_find_the_layer_that_knows(tiny, cached, monkeypatch):
 
     _, rest, parts = cached
     whole = parts[1.0][1]
-    best = whole.by_mask["all"]
-    known = dataclasses.replace(whole, by_mask={"all": best})
+    best = whole.by_reading["all"]
+    known = dataclasses.replace(whole, by_reading={"all": best})
     monkeypatch.setattr(choosing, "item_components", lambda *a, **k: known)
     found = choose_scoring(tiny, rest, time_steps=2, token_masks=["all"])
     assert found.layers == (known.layers[2],) and found.error_weight == 0
@@ -627,11 +627,11 @@ def test_zero_shot_choices_try_the_last_layers_and_single_steps_of_several(
     first = choose_scoring(tiny, rest, time_steps=2, token_masks=["all"])
     assert first.layers is None and first.time_steps == whole.steps  # of equals the first
     last = {name.split(".")[0]: i for i, name in enumerate(whole.layers)}
-    want = whole.by_mask["all"][:, :, list(last.values())].mean((1, 2, 3)).view(len(rest.items), -1)
+    want = whole.by_reading["all"][:, :, list(last.values())].mean((1, 2, 3)).view(len(rest.items), -1)
     assert sum(torch.allclose(scores, want, atol=1e-5) for scores in asked) >= 1
     assert len(asked) == (len(whole.layers) + 2) * 3  # both steps, and each alone
     one = dataclasses.replace(
-        whole, by_mask={"all": whole.by_mask["all"][:, :1]}, steps=whole.steps[:1], errors=None
+        whole, by_reading={"all": whole.by_reading["all"][:, :1]}, steps=whole.steps[:1], errors=None
     )
     monkeypatch.setattr(choosing, "item_components", lambda *a, **k: one)
     asked.clear()
@@ -764,7 +764,7 @@ def test_units_do_not_depend_on_what_was_learned_nor_on_the_scores_weight(tiny, 
         scoring = Scoring(time_steps=2, attention_weight=weight, error_weight=weight)
         adapter = HeadWeights(tiny, scoring, over=["layer"], error=True)
         adapter.unit.fill_(7.0), adapter.unit_error.fill_(7.0)
-        adapter.calibrate(known.by_mask["all"], known.errors, labelled, scoring)
+        adapter.calibrate(known.by_reading["all"], known.errors, labelled, scoring)
         found.append((adapter.unit.clone(), adapter.unit_error.clone()))
     torch.testing.assert_close(found[0][0], found[1][0])
     torch.testing.assert_close(4 * found[0][1], found[1][1])
@@ -774,7 +774,7 @@ def test_guided_weights_do_not_depend_on_the_components_size(tiny, cached):
     labelled, _, parts = cached
     known, found = parts[1.0][0], []
     for size in (1.0, 20.0):
-        larger = dataclasses.replace(known, by_mask={"all": size * known.by_mask["all"]})
+        larger = dataclasses.replace(known, by_reading={"all": size * known.by_reading["all"]})
         how = {"over": ("layer", "head"), "parts": larger}
         found.append(gradient_guided(tiny, labelled, Scoring(time_steps=2), **how).weights())
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
