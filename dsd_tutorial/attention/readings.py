@@ -1,13 +1,14 @@
-"""Readings: what cross-attention logits say about a caption, one number per head.
+"""Readings: what the cross-attention logits of one layer say about a caption, as one number.
 
     roles = roles_of(model, ["a red ring left of a blue square"])
-    READINGS["direction"](logits, roles)          # (batch, heads): does the ring lie to the left?
+    READINGS["direction"](logits, roles)          # (batch,): does the ring lie to the left?
 
 The paper's score is the first, the log-sum-exp over tokens (He et al., arXiv 2305.10722): it asks
 whether the image's pixels find anything in the caption. The others ask for structure (*ours*, but
-for `word_log_sum_exp`, which pools as TransAgent does): where a word's logits lie, and whether that
-is where the caption says. A reading has 0 for a caption to which it does not apply. Which word is
-what comes from `sentences.py`.
+for `word_log_sum_exp`, which pools as TransAgent does): where a word's logits are high, and whether
+that is where the caption says. They read the mean of the heads' logits, since one head's map is
+noisy. A reading is 0 for a caption to which it does not apply. Which word is what comes from
+`sentences.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ EDGE = 0.5  # where "left" is: halfway from the centre to the edge
 SHARPNESS = 2.0  # of a word's map when its centre is taken, in its own standard deviations
 
 Logits = Float[Tensor, "batch heads pixels tokens"]
-PerHead = Float[Tensor, "batch heads"]
-Field = Float[Tensor, "batch heads things pixels"]
+PerText = Float[Tensor, " batch"]
+Field = Float[Tensor, "batch things pixels"]
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,16 @@ def _share(places: list[Tensor], words: Sequence[int], length: int) -> Float[Ten
 
 
 def _of(logits: Logits, weights: Float[Tensor, "batch things tokens"]) -> Field:
-    return torch.einsum("bhpt,bkt->bhkp", logits, weights)
+    return torch.einsum("bpt,bkt->bkp", logits.mean(1), weights)
 
 
-def _present(weights: Float[Tensor, "batch things tokens"]) -> Float[Tensor, "batch 1 things"]:
-    return weights.sum(-1).round()[:, None]
+def _present(weights: Float[Tensor, "batch things tokens"]) -> Float[Tensor, "batch things"]:
+    return weights.sum(-1).round()
 
 
-def _mean(values: Float[Tensor, "batch heads things"], present: Tensor) -> PerHead:
+def _mean(
+    values: Float[Tensor, "batch things"], present: Float[Tensor, "batch things"]
+) -> PerText:
     """Mean over the things that are there, 0 for none."""
     return (values * present).sum(-1) / present.sum(-1).clamp(min=1)
 
@@ -134,7 +137,7 @@ def _log_mean_exp(field: Float[Tensor, "*axes"]) -> Tensor:
     return field.logsumexp(-1) - math.log(field.shape[-1])
 
 
-def _centre(field: Field) -> Float[Tensor, "batch heads things 2"]:
+def _centre(field: Field) -> Float[Tensor, "batch things 2"]:
     """Where the word lies, x and y from -1 to 1; the pixels are those of a square."""
     side = math.isqrt(field.shape[-1])
     if side * side != field.shape[-1]:
@@ -150,105 +153,104 @@ def _centre(field: Field) -> Float[Tensor, "batch heads things 2"]:
 # -- readings ------------------------------------------------------------------------------------
 
 
-def log_sum_exp_over_tokens(logits: Logits, roles: Roles) -> PerHead:
+def log_sum_exp_over_tokens(logits: Logits, roles: Roles) -> PerText:
     """Return the paper's score: log-sum-exp over all tokens, mean over pixels."""
-    return logits.logsumexp(-1).mean(-1)
+    return logits.logsumexp(-1).mean((1, 2))
 
 
-def mean_logit(logits: Logits, roles: Roles) -> PerHead:
+def mean_logit(logits: Logits, roles: Roles) -> PerText:
     """Return the attention-weighted mean of the logits, mean over pixels."""
-    return (logits.softmax(-1) * logits).sum(-1).mean(-1)
+    return (logits.softmax(-1) * logits).sum(-1).mean((1, 2))
 
 
-def word_log_sum_exp(logits: Logits, roles: Roles) -> PerHead:
+def word_log_sum_exp(logits: Logits, roles: Roles) -> PerText:
     """Return the log-mean-exp over pixels of each noun and adjective, mean over these words."""
     words = torch.cat([roles.nouns, roles.adjectives], 1)
     return _mean(_log_mean_exp(_of(logits, words)), _present(words))
 
 
-def noun_logit(logits: Logits, roles: Roles) -> PerHead:
+def noun_logit(logits: Logits, roles: Roles) -> PerText:
     """Return the mean logit of the nouns."""
     return _mean(_of(logits, roles.nouns).mean(-1), _present(roles.nouns))
 
 
-def adjective_logit(logits: Logits, roles: Roles) -> PerHead:
+def adjective_logit(logits: Logits, roles: Roles) -> PerText:
     """Return the mean logit of the adjectives."""
     return _mean(_of(logits, roles.adjectives).mean(-1), _present(roles.adjectives))
 
 
-def peak(logits: Logits, roles: Roles) -> PerHead:
+def peak(logits: Logits, roles: Roles) -> PerText:
     """Return how far a noun's highest logit stands above its mean: is there such a thing?"""
     field = _of(logits, roles.nouns)
     return _mean(field.amax(-1) - field.mean(-1), _present(roles.nouns))
 
 
-def spread(logits: Logits, roles: Roles) -> PerHead:
+def spread(logits: Logits, roles: Roles) -> PerText:
     """Return the standard deviation over pixels of the nouns' logits."""
     return _mean(_of(logits, roles.nouns).std(-1), _present(roles.nouns))
 
 
-def apart(logits: Logits, roles: Roles) -> PerHead:
+def apart(logits: Logits, roles: Roles) -> PerText:
     """Return minus the correlation of two nouns' maps: do they fall on different pixels?"""
-    maps = _of(logits.softmax(-1), roles.nouns)
-    both = _present(roles.nouns).prod(-1)
-    return -_correlation(maps[:, :, 0], maps[:, :, 1]) * both
+    maps = _of(logits.mean(1, keepdim=True).softmax(-1), roles.nouns)
+    return -_correlation(maps[:, 0], maps[:, 1]) * _present(roles.nouns).prod(-1)
 
 
-def agreement(logits: Logits, roles: Roles) -> PerHead:
+def agreement(logits: Logits, roles: Roles) -> PerText:
     """Return how much higher noun and adjective reach together than each alone, over pixels."""
     noun, adjective = _of(logits, roles.nouns), _of(logits, roles.adjectives)
     gain = _log_mean_exp(noun + adjective) - _log_mean_exp(noun) - _log_mean_exp(adjective)
     return _mean(gain, _present(roles.nouns) * _present(roles.adjectives))
 
 
-def adjective_at_noun(logits: Logits, roles: Roles) -> PerHead:
+def adjective_at_noun(logits: Logits, roles: Roles) -> PerText:
     """Return an adjective's logit where its noun is, above its mean over the image."""
     where, adjective = _where(_of(logits, roles.nouns)), _of(logits, roles.adjectives)
     there = (where * adjective).sum(-1) - adjective.mean(-1)
     return _mean(there, _present(roles.nouns) * _present(roles.adjectives))
 
 
-def binding(logits: Logits, roles: Roles) -> PerHead:
+def binding(logits: Logits, roles: Roles) -> PerText:
     """Return an adjective's logit at its own noun minus at the other noun, mean over both."""
     where, adjective = _where(_of(logits, roles.nouns)), _of(logits, roles.adjectives)
-    own, other = (where * adjective).sum(-1), (where.flip(2) * adjective).sum(-1)
+    own, other = (where * adjective).sum(-1), (where.flip(1) * adjective).sum(-1)
     both = _present(roles.nouns).prod(-1, keepdim=True)
     return _mean(own - other, _present(roles.adjectives) * both)
 
 
-def direction(logits: Logits, roles: Roles) -> PerHead:
+def direction(logits: Logits, roles: Roles) -> PerText:
     """Return how far the first noun lies from the second in the direction that is said."""
     centres = _centre(_of(logits, roles.nouns))
-    return ((centres[:, :, 0] - centres[:, :, 1]) * roles.direction[:, None]).sum(-1)
+    return ((centres[:, 0] - centres[:, 1]) * roles.direction).sum(-1)
 
 
-def place(logits: Logits, roles: Roles) -> PerHead:
+def place(logits: Logits, roles: Roles) -> PerText:
     """Return minus the squared distance of a noun from the place where it is said to be."""
-    said = roles.place.isfinite().all(-1)[:, None].float()
+    said = roles.place.isfinite().all(-1).float()
     centre = _centre(_of(logits, roles.nouns) + _of(logits, roles.adjectives))
-    far = (centre - roles.place.nan_to_num()[:, None]).square().sum(-1)
+    far = (centre - roles.place.nan_to_num()).square().sum(-1)
     return _mean(-far, said * _present(roles.nouns))
 
 
-def size(logits: Logits, roles: Roles) -> PerHead:
+def size(logits: Logits, roles: Roles) -> PerText:
     """Return the entropy of a noun's map, minus half of the most there can be, signed by the size.
 
     A large thing has a wide map.
     """
     where = _where(_of(logits, roles.nouns))
     entropy = -torch.special.xlogy(where, where).sum(-1) / math.log(where.shape[-1])
-    return _mean((entropy - 0.5) * roles.size[:, None], _present(roles.nouns))
+    return _mean((entropy - 0.5) * roles.size, _present(roles.nouns))
 
 
-def ground(logits: Logits, roles: Roles) -> PerHead:
+def ground(logits: Logits, roles: Roles) -> PerText:
     """Return the mean logit of the background's adjective."""
-    return _of(logits, roles.ground[:, None])[:, :, 0].mean(-1)
+    return _of(logits, roles.ground[:, None])[:, 0].mean(-1)
 
 
-def ground_apart(logits: Logits, roles: Roles) -> PerHead:
+def ground_apart(logits: Logits, roles: Roles) -> PerText:
     """Return minus the correlation of the background's adjective and the first noun."""
-    field, noun = _of(logits, roles.ground[:, None])[:, :, 0], _of(logits, roles.nouns)[:, :, 0]
-    there = _present(roles.ground[:, None])[..., 0] * _present(roles.nouns)[..., 0]
+    field, noun = _of(logits, roles.ground[:, None])[:, 0], _of(logits, roles.nouns)[:, 0]
+    there = _present(roles.ground[:, None])[:, 0] * _present(roles.nouns)[:, 0]
     return -_correlation(field, noun) * there
 
 
@@ -275,7 +277,7 @@ READINGS: dict[str, Reading] = {
 
 def readings_of(
     logits: Logits, roles: Roles, names: Sequence[str]
-) -> Float[Tensor, "readings batch heads"]:
+) -> Float[Tensor, "readings batch"]:
     """Return several readings of the logits of one layer.
 
     Raises:

@@ -1,4 +1,6 @@
-"""The text prior: what a caption scores on images that it has nothing to do with. (*Ours*.)
+"""The text prior: what a caption scores on images that it has nothing to do with.
+
+Ours, not of the papers.
 
 A caption has a high or a low score whatever the image. Its mean over a few unlabelled reference
 images says how much, and is taken off:

@@ -186,7 +186,8 @@ def pass_components(
     masks = list(token_masks) if not single else token_masks[0] if token_masks else None
 
     def read(logits: Tensor) -> Tensor:
-        return readings_of(logits.float(), roles.to(logits.device), readings)
+        read = readings_of(logits.float(), roles.to(logits.device), readings)[..., None]
+        return F.pad(read, (0, logits.shape[1] - 1), value=float("nan"))  # one for all heads
 
     with torch.set_grad_enabled(grad):
         with observe(
