@@ -8,16 +8,19 @@ from dsd_tutorial.matching.metrics import (
     seeds_difference,
 )
 from dsd_tutorial.matching.parts import Components
+from dsd_tutorial.matching.prior import TextPrior, reference_images
 from dsd_tutorial.matching.scoring import components, pass_components, score
 
 __all__ = [
     "Components",
     "Interval",
+    "TextPrior",
     "accuracy",
     "components",
     "paired_difference",
     "pass_components",
     "recall_at_k",
+    "reference_images",
     "score",
     "seeds_difference",
 ]

@@ -1,0 +1,199 @@
+"""Weights over structured readings of attention, from a handful of labelled items, in a second.
+
+    fitted = fit_readings(model, few_shot("winoground", 16), prior="validation")
+    scores = fitted.scores(model, make_task("winoground", 300))       # (items, candidates)
+
+Each pair of an image and a text has a number for each reading and layer (`attention.readings`),
+computed once; the score is their weighted sum. The weights maximise the likelihood of the right
+candidates (conditional logit) less a penalty on their distance from where they start (*ours*): a
+convex problem without a gradient through the U-Net, and with an infinite penalty, or no item, the
+zero-shot score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from dsd_tutorial.matching.cost import Cost, measure
+from dsd_tutorial.matching.parts import Components
+from dsd_tutorial.matching.prior import TextPrior
+from dsd_tutorial.matching.scoring import components
+from dsd_tutorial.prompt_learning.objectives import decisions
+from dsd_tutorial.prompt_learning.scoring import item_pairs
+
+STRUCTURE = (
+    "log_sum_exp", "word_log_sum_exp", "noun_logit", "adjective_logit", "peak", "spread", "apart",
+    "agreement", "adjective_at_noun", "binding", "direction", "place", "size", "ground",
+    "ground_apart",
+)  # fmt: skip
+LAYERS = ("up.1.1", "up.2.0", "up.2.1")  # of the embedded model, by the validation items
+STEPS = (200, 400, 600)
+PENALTY = 10.0
+ERROR = "error"  # the name of the error term among the features
+
+
+@dataclass(frozen=True)
+class ReadingWeights:
+    """A weighted sum of readings, in units of their spread among the candidates of an item.
+
+    Attributes:
+        readings: Names in `attention.READINGS`; with "error" among them the error term, too.
+        layers: Names of layers; each reading is read at each.
+        steps: Time steps; the mean is taken over them.
+        prior: What is taken off, as in `matching.components`.
+        weights: One per reading and layer, reading by reading, and one for the error term.
+        scale: The spread of the same numbers.
+        cost: Of fitting.
+    """
+
+    readings: tuple[str, ...]
+    layers: tuple[str, ...]
+    steps: tuple[int, ...]
+    prior: TextPrior | None
+    weights: Float[Tensor, " features"]
+    scale: Float[Tensor, " features"]
+    cost: Cost = field(default_factory=Cost)
+
+    def components(self, model: Any, items: Any, **how: Any) -> Components:
+        """Return what this sum reads of the pairs of `items`; `how` as in `components`."""
+        return reading_components(
+            model, items, self.readings, self.layers, self.steps, self.prior, **how
+        )
+
+    def score(self, parts: Components) -> Float[Tensor, " pairs"]:
+        """Return the score of each pair."""
+        return features(parts, self.readings, self.layers, self.steps) / self.scale @ self.weights
+
+    def scores(self, model: Any, items: Any, **how: Any) -> Float[Tensor, "items candidates"]:
+        """Return the score of every candidate of a task's items."""
+        return self.score(self.components(model, items, **how)).view(len(items.items), -1)
+
+    def table(self) -> Mapping[tuple[str, str], float]:
+        """Return the weight of each (reading, layer); that of the error term has the layer ""."""
+        return dict(zip(_names(self.readings, self.layers), self.weights.tolist(), strict=True))
+
+
+def reading_components(
+    model: Any,
+    items: Any,
+    readings: Sequence[str] = STRUCTURE,
+    layers: Sequence[str] = LAYERS,
+    steps: Sequence[int] = STEPS,
+    prior: TextPrior | Tensor | str | None = None,
+    **how: Any,
+) -> Components:
+    """Return the readings of all pairs of `items`; `how` as in `matching.components`."""
+    return components(
+        model, items.images(model.resolution), items.texts, item_pairs(items).flatten(0, 1),
+        steps=steps, layers=layers, token_mask=(),
+        readings=[name for name in readings if name != ERROR], prior=prior,
+        errors=ERROR in readings, **how,
+    )  # fmt: skip
+
+
+def features(
+    parts: Components, readings: Sequence[str], layers: Sequence[str], steps: Sequence[int]
+) -> Float[Tensor, "pairs features"]:
+    """Return one number for each reading and layer, the mean over heads and steps."""
+    columns = []
+    for name in readings:
+        if name == ERROR:
+            columns.append(parts.select(steps=steps).errors.mean(-1, keepdim=True))
+        else:
+            columns.append(parts.select(name, layers, steps).scores.nanmean(-1).mean(1))
+    return torch.cat(columns, dim=-1)
+
+
+def _names(readings: Sequence[str], layers: Sequence[str]) -> list[tuple[str, str]]:
+    return [
+        pair
+        for name in readings
+        for pair in ([(name, "")] if name == ERROR else [(name, layer) for layer in layers])
+    ]
+
+
+def fit_readings(
+    model: Any,
+    items: Any,
+    *,
+    readings: Sequence[str] = STRUCTURE,
+    layers: Sequence[str] = LAYERS,
+    steps: Sequence[int] = STEPS,
+    prior: TextPrior | Tensor | str | None = None,
+    start: Mapping[str, float] | None = None,
+    penalty: float = PENALTY,
+    parts: Components | None = None,
+    progress: bool = True,
+) -> ReadingWeights:
+    """Return the `ReadingWeights` of a few labelled items.
+
+    Args:
+        model: A `StableDiffusion`.
+        items: A `Task`, such as `few_shot("winoground", 16)`.
+        readings: Names in `attention.READINGS`; "error" among them adds the error term.
+        layers: Where they are read.
+        steps: Time steps.
+        prior: As in `matching.components`.
+        start: Weights of readings that the sum starts from, shared by their layers; none is 0.
+        penalty: On the squared distance from the start, against the sum of the log likelihoods.
+        parts: What `reading_components` gave for `items`, where it was computed before.
+        progress: Whether a progress bar is shown.
+
+    Raises:
+        ValueError: a penalty that is no number from 0 up, or a start that names another reading.
+    """
+    if not penalty >= 0:
+        raise ValueError(f"penalty={penalty}: must be a number from 0 up")
+    readings, layers, steps = tuple(readings), tuple(layers), tuple(steps)
+    if strange := set(start or {}) - set(readings):
+        raise ValueError(f"start names {sorted(strange)[0]!r}; the readings are {readings}")
+    prior, begun = TextPrior.given(prior), perf_counter()
+    with measure(model) as meter:
+        if parts is None:
+            parts = reading_components(
+                model, items, readings, layers, steps, prior, progress=progress
+            )
+    rows = torch.arange(len(item_pairs(items).flatten(0, 1))).view(len(items.items), -1)
+    rows, right = decisions(rows, items.shape, [item.correct for item in items.items])
+    values = features(parts, readings, layers, steps)[rows].double()  # (decisions, candidates, f)
+    scale = (values - values.mean(1, keepdim=True)).flatten(0, 1).std(0)
+    scale = scale.masked_fill(scale < 1e-9, 1.0)
+    names = _names(readings, layers)
+    first = torch.tensor(
+        [(start or {}).get(name, 0.0) / (len(layers) if layer else 1) for name, layer in names]
+    ).double()
+    weights = _conditional_logit(values / scale, right, first, penalty)
+    spent = replace(meter.cost(len(names), len(items.items)), seconds=perf_counter() - begun)
+    return ReadingWeights(
+        readings, layers, steps, prior, weights.float(), scale.float(), cost=spent
+    )
+
+
+def _conditional_logit(
+    values: Float[Tensor, "decisions candidates features"],
+    right: Tensor,
+    start: Float[Tensor, " features"],
+    penalty: float,
+) -> Float[Tensor, " features"]:
+    """Return the weights with the least -log likelihood + penalty * |weights - start|^2 / 2."""
+    weights = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(values @ weights, right, reduction="sum")
+        loss = loss + penalty / 2 * (weights - start).square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimiser.step(closure)
+    return weights.detach()

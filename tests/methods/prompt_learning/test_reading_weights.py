@@ -1,0 +1,76 @@
+"""Weights over readings: from where they start to what labels say."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dsd_tutorial.prompt_learning.objectives import decisions
+from dsd_tutorial.prompt_learning.reading_weights import (
+    features,
+    fit_readings,
+    reading_components,
+)
+from dsd_tutorial.shapes import few_shot, make_task
+
+READ = ("log_sum_exp", "direction", "error")
+HOW = {"layers": ("mid.0", "up.0.0"), "steps": (400,), "progress": False}
+START = {"direction": 1.0, "error": 0.5}
+
+
+@pytest.fixture(scope="module")
+def items():
+    return few_shot("winoground", 6)
+
+
+@pytest.fixture(scope="module")
+def parts(tiny, items):
+    return reading_components(tiny, items, READ, **HOW)
+
+
+def test_a_large_penalty_or_none_to_learn_from_is_the_start(tiny, items, parts):
+    held = fit_readings(tiny, items, readings=READ, start=START, penalty=1e9, parts=parts, **HOW)
+    want = {("log_sum_exp", "mid.0"): 0, ("direction", "up.0.0"): 0.5, ("error", ""): 0.5}
+    for name, value in want.items():
+        assert held.table()[name] == pytest.approx(value, abs=1e-4)
+    columns = features(parts, READ, HOW["layers"], HOW["steps"]) / held.scale
+    assert torch.allclose(held.score(parts), columns @ held.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["comvg", "vqa", "winoground"])
+def test_fitting_makes_the_labels_likelier(tiny, task):
+    items = few_shot(task, 6)
+    parts = reading_components(tiny, items, READ, **HOW)
+    losses = []
+    for penalty in (1e6, 1.0, 1e-3):
+        fitted = fit_readings(tiny, items, readings=READ, penalty=penalty, parts=parts, **HOW)
+        scores = fitted.score(parts).view(len(items.items), -1)
+        rows, right = decisions(scores, items.shape, [item.correct for item in items.items])
+        losses.append(float(F.cross_entropy(rows, right)))
+    assert losses[0] == pytest.approx(math.log(items.candidates), abs=1e-3)
+    assert losses[0] > losses[1] + 0.01 > losses[2]
+
+
+def test_scores_do_not_depend_on_a_readings_unit(tiny, items, parts):
+    scaled = replace(parts, by_reading={name: 7 * x for name, x in parts.by_reading.items()})
+    one, other = (fit_readings(tiny, items, readings=READ, parts=p, **HOW) for p in (parts, scaled))
+    assert torch.allclose(one.score(parts), other.score(scaled), atol=1e-3)
+
+
+def test_other_items_are_scored_by_what_was_fitted(tiny, items):
+    fitted = fit_readings(tiny, items, readings=READ[:2], prior="validation", **HOW)
+    assert fitted.cost.labels == 6 and fitted.cost.unet_passes > 0
+    test = make_task("winoground", 3)
+    scores = fitted.scores(tiny, test, progress=False)
+    assert scores.shape == (3, 4)
+    again = fitted.scores(tiny, test, progress=False, batch_size=3)
+    assert torch.allclose(scores, again, atol=1e-4)
+
+
+def test_what_cannot_be_fitted_is_refused(tiny, items):
+    with pytest.raises(ValueError, match="penalty=-1"):
+        fit_readings(tiny, items, penalty=-1, **HOW)
+    with pytest.raises(ValueError, match="start names 'peak'"):
+        fit_readings(tiny, items, readings=READ, start={"peak": 1.0}, **HOW)
