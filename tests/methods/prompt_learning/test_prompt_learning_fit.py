@@ -159,7 +159,9 @@ def test_where_nothing_speaks_for_the_labels_the_plain_average_stays(tiny, cache
 def test_the_error_term_is_weighted_when_it_knows(tiny, cached):
     labelled, rest, parts = cached
     scoring = Scoring(time_steps=2)
-    pair = [dataclasses.replace(p, errors=p.by_reading["all"][:, :, 2].mean(-1)) for p in parts[-1.0]]
+    pair = [
+        dataclasses.replace(p, errors=p.by_reading["all"][:, :, 2].mean(-1)) for p in parts[-1.0]
+    ]
     adapter = HeadWeights(tiny, scoring, over=("step",), kind="softmax", error=True)
     found = fit(
         tiny, adapter, labelled, scoring=scoring, validation=rest, parts=tuple(pair),
@@ -627,12 +629,12 @@ def test_zero_shot_choices_try_the_last_layers_and_single_steps_of_several(
     first = choose_scoring(tiny, rest, time_steps=2, token_masks=["all"])
     assert first.layers is None and first.time_steps == whole.steps  # of equals the first
     last = {name.split(".")[0]: i for i, name in enumerate(whole.layers)}
-    want = whole.by_reading["all"][:, :, list(last.values())].mean((1, 2, 3)).view(len(rest.items), -1)
+    want = whole.by_reading["all"][:, :, list(last.values())].mean((1, 2, 3))
+    want = want.view(len(rest.items), -1)
     assert sum(torch.allclose(scores, want, atol=1e-5) for scores in asked) >= 1
     assert len(asked) == (len(whole.layers) + 2) * 3  # both steps, and each alone
-    one = dataclasses.replace(
-        whole, by_reading={"all": whole.by_reading["all"][:, :1]}, steps=whole.steps[:1], errors=None
-    )
+    first_step = {"all": whole.by_reading["all"][:, :1]}
+    one = dataclasses.replace(whole, by_reading=first_step, steps=whole.steps[:1], errors=None)
     monkeypatch.setattr(choosing, "item_components", lambda *a, **k: one)
     asked.clear()
     choose_scoring(tiny, rest, time_steps=1, token_masks=["all"])
