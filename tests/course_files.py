@@ -12,7 +12,7 @@ PARAMETERS = {
         'prompt: str = "a red circle"\n'
         "steps: int = 25  # denoising steps\n"
         "guidance: float = 3.0\n"
-        "n_pictures: int = 8"
+        "n_images: int = 8"
     )
 }
 

@@ -22,7 +22,7 @@ GOOD = {
     "prompt": "a red circle",
     "steps": 25,
     "guidance": 3.0,
-    "n_pictures": 8,
+    "n_images": 8,
 }
 
 

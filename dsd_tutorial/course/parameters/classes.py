@@ -101,7 +101,7 @@ class OrientationParameters(Parameters):
     prompt: Words = Field(min_length=1, description="the caption to draw")
     steps: int = Field(ge=1, le=1000, description="denoising steps")
     guidance: float = Field(ge=0, le=50, description="classifier-free guidance scale; 1 is none")
-    n_pictures: int = Field(
+    n_images: int = Field(
         ge=2, le=64, description="pictures for each caption where they are counted"
     )
 
