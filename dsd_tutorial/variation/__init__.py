@@ -1,4 +1,4 @@
-"""Images as prompts: variations of a picture, edits with words, paths between the two.
+"""Images as prompts: variations of an image, edits with words, and two ways to edit without CLIP.
 
 inverse = fit_inverse(model)
 vary(model, images, 4, inverse)                          # (images x 4, 3, height, width)
@@ -6,28 +6,14 @@ edit(model, images, "a blue object", inverse, alpha=0.7)
 """
 
 from dsd_tutorial.variation.edit_items import KINDS, make_edits
-from dsd_tutorial.variation.edit_prompting import (
-    EDIT_FILLS,
-    edit_prompt,
-    nearest_text,
-    states_to_edit,
-)
-from dsd_tutorial.variation.editing import edit, edit_sweep
+from dsd_tutorial.variation.edit_prompting import edit_prompt, nearest_text, states_to_edit
 from dsd_tutorial.variation.fidelity import fidelity, kept
 from dsd_tutorial.variation.img2img import img2img_pipeline, sdedit
 from dsd_tutorial.variation.prompt_to_prompt import align, prompt_to_prompt
-from dsd_tutorial.variation.prompting import (
-    FILLS,
-    copy_bonus,
-    image_to_prompt,
-    slerp,
-    states_to_prompt,
-)
-from dsd_tutorial.variation.varying import interpolate, prompt_path, vary
+from dsd_tutorial.variation.prompting import copy_bonus, image_to_prompt, slerp, states_to_prompt
+from dsd_tutorial.variation.varying import edit, edit_sweep, vary
 
 __all__ = [
-    "EDIT_FILLS",
-    "FILLS",
     "KINDS",
     "align",
     "copy_bonus",
@@ -37,11 +23,9 @@ __all__ = [
     "fidelity",
     "image_to_prompt",
     "img2img_pipeline",
-    "interpolate",
     "kept",
     "make_edits",
     "nearest_text",
-    "prompt_path",
     "prompt_to_prompt",
     "sdedit",
     "slerp",

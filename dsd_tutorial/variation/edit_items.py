@@ -1,14 +1,14 @@
-"""What is asked of an edit: a reference of one object, four kinds of change, words that say it.
+"""Edits to be tried: a reference of one object, four kinds of change, words that say it.
 
 The words name what is to be changed and nothing else, as far as the captions' grammar allows, so
-that what is kept can only come from the picture:
+that what is kept can only come from the image:
 
     color        "a blue object"                   (the reference's shape is not said)
     shape        "a square"                        (nor its colour)
     background   "the background is pink"          (no object is said)
     object       "a blue square and an object"     (one is added; the old one is not described)
 
-Place and size are not counted: an image prompt does not hold them, and words do not ask for them.
+Place and size are not counted: an image prompt does not hold them, and the words leave them out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from dsd_tutorial.shapes import Scene
+from dsd_tutorial.shapes import Scene, Thing
 from dsd_tutorial.shapes.alternatives import alternatives
 from dsd_tutorial.shapes.captions import Description, Phrase, full_description
 from dsd_tutorial.shapes.judge import Verdict
@@ -36,8 +36,8 @@ class Edit:
     value: str | tuple[str, str]
 
     @property
-    def asked(self) -> Description:
-        """What the words of the edit say."""
+    def description(self) -> Description:
+        """Return what the words of the edit say."""
         if self.kind == "background":
             return Description((), None, self.value)
         if self.kind == "object":
@@ -47,64 +47,63 @@ class Edit:
 
     @property
     def text(self) -> str:
-        """The words, such as "a blue object"."""
-        return self.asked.text()
+        """Return the words, such as "a blue object"."""
+        return self.description.text()
 
     @property
     def values(self) -> list[str]:
-        """The words with every value that the reference could have had, for CLIP to choose from.
+        """Return the words with every value that the reference could have had, for CLIP to choose.
 
-        "a red object", "a blue object", ...; where an object is added, nothing is to go: "".
+        "a red object", "a blue object", ...; where an object is added, nothing is replaced: "".
         Nothing of the reference is told here.
         """
         return alternatives(self.text)
 
     @property
     def source(self) -> str:
-        """A caption of the reference: colour, shape and background."""
+        """Return a caption of the reference: colour, shape and background."""
         return full_description(self.reference, details=False).text()
 
     @cached_property
     def target(self) -> str:
-        """A caption of what is wanted, worded as `source`: it says all that is counted."""
+        """Return a caption of what is wanted, worded as `source`: it says all that is counted."""
         said = full_description(self.reference, details=False)
         if self.kind == "background":
             return replace(said, background=self.value).text()
         if self.kind == "object":
-            color, shape = self.value
-            return replace(said, things=(*said.things, Phrase(shape, color))).text()
+            return replace(said, things=(*said.things, self.description.things[0])).text()
         return replace(said, things=(replace(said.things[0], **{self.kind: self.value}),)).text()
 
     def judged(self, verdict: Verdict) -> tuple[bool, bool]:
-        """Return (changed, kept) of an edited picture as the judge reads it.
+        """Return (changed, kept) of an edited image as the judge reads it.
 
         changed: what the words say is true. kept: the rest of colour, shape, background and number
         of objects is the reference's; with an object added, the old one is there and the background
-        is the same. Both: the edit is right. A picture that cannot be read shows no object, but may
+        is the same. Both: the edit is right. An image that cannot be read shows no object, but may
         show its background.
         """
         scene, old = verdict.scene, self.reference.things[0]
-        seen = scene.things if scene is not None else ()
+        read = scene.things if scene is not None else ()
         same_ground = verdict.background == self.reference.background
         if self.kind == "background":
-            same = len(seen) == 1 and _names(seen[0]) == _names(old)
+            same = len(read) == 1 and _names(read[0]) == _names(old)
             return verdict.background == self.value, same
-        changed = scene is not None and self.asked.true_of(scene)
+        changed = scene is not None and self.description.true_of(scene)
         if self.kind == "object":
-            return changed, same_ground and any(_names(t) == _names(old) for t in seen)
+            return changed, same_ground and any(_names(t) == _names(old) for t in read)
         rest = "shape" if self.kind == "color" else "color"
-        same = len(seen) == 1 and getattr(seen[0], rest) == getattr(old, rest)
+        same = len(read) == 1 and getattr(read[0], rest) == getattr(old, rest)
         return changed, same and same_ground
 
 
-def _names(thing) -> tuple[str, str]:
+def _names(thing: Thing) -> tuple[str, str]:
     return thing.color, thing.shape
 
 
 def make_edits(references: Sequence[Scene], seed: int = 0) -> list[Edit]:
     """Return one edit of every kind for each reference, reference by reference.
 
-    What is wanted is a pair of colour and shape that the model was trained on. An added object has
+    The target is a pair of colour and shape that the model was trained on. An added object has
     another colour and another shape than the old one. Raises ValueError for a reference of two
     objects.
     """

@@ -1,6 +1,6 @@
 """What a variation keeps of its reference, as the judge reads both; and how variations differ.
 
-A picture that the judge cannot read keeps nothing but, perhaps, its background. Another number of
+An image that the judge cannot read keeps nothing but, perhaps, its background. Another number of
 objects than in the reference keeps neither shapes nor colours.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.shapes import Scene
@@ -19,7 +20,7 @@ from dsd_tutorial.shapes.judge import Verdict, judge, matches
 ATTRIBUTES = (
     "count", "shape", "color", "objects", "background", "size", "position", "texture", "relation",
 )  # fmt: skip
-UNASKED = float("nan")  # the reference does not have it: no size of two objects, no relation of one
+ABSENT = float("nan")  # the reference does not have it: no size of two objects, no relation of one
 
 
 def kept(verdict: Verdict, reference: Scene) -> dict[str, float]:
@@ -29,14 +30,14 @@ def kept(verdict: Verdict, reference: Scene) -> dict[str, float]:
     both; size: small, large or between; position: one of the nine named places; texture: plain or
     striped; relation: the objects, and the relation between them.
     """
-    seen = verdict.scene.things if verdict.scene is not None else ()
+    read = verdict.scene.things if verdict.scene is not None else ()
     right = reference.things
-    same = len(seen) == len(right)
+    same = len(read) == len(right)
     alone = len(right) == 1
 
     def equal(*names: str) -> float:
-        read, want = ([tuple(getattr(t, k) for k in names) for t in ts] for ts in (seen, right))
-        return float(same and sorted(map(str, read)) == sorted(map(str, want)))
+        found, want = ([tuple(getattr(t, k) for k in names) for t in ts] for ts in (read, right))
+        return float(same and sorted(map(str, found)) == sorted(map(str, want)))
 
     said = full_description(reference, details=False)
     return {
@@ -45,18 +46,19 @@ def kept(verdict: Verdict, reference: Scene) -> dict[str, float]:
         "color": equal("color"),
         "objects": equal("color", "shape"),
         "background": float(verdict.background == reference.background),
-        "size": equal("size") if alone else UNASKED,
-        "position": equal("position") if alone and right[0].position else UNASKED,
+        "size": equal("size") if alone else ABSENT,
+        "position": equal("position") if alone and right[0].position else ABSENT,
         "texture": equal("texture"),
-        "relation": UNASKED if alone else float(matches(verdict, said).relation),
+        "relation": ABSENT if alone else float(matches(verdict, said).relation),
     }
 
 
-def fidelity(images: Tensor, references: Sequence[Scene]) -> dict[str, Tensor]:
-    """Return attribute -> (references,), the share of each reference's variations that keep it.
+def fidelity(
+    images: Float[Tensor, "references seeds 3 height width"], references: Sequence[Scene]
+) -> dict[str, Float[Tensor, " references"]]:
+    """Return attribute -> the share of each reference's variations that keep it.
 
-    images (references, seeds, 3, height, width). NaN where a reference has nothing to keep. Raises
-    ValueError for other numbers of pictures.
+    NaN where a reference has nothing to keep. Raises ValueError for other numbers of images.
     """
     if images.ndim != 5 or len(images) != len(references):
         raise ValueError(
@@ -71,11 +73,13 @@ def fidelity(images: Tensor, references: Sequence[Scene]) -> dict[str, Tensor]:
     }
 
 
-def diversity(images: Tensor) -> Tensor:
-    """Return how far the variations of each reference lie apart, (references,).
+def diversity(
+    images: Float[Tensor, "references seeds 3 height width"],
+) -> Float[Tensor, " references"]:
+    """Return how far the variations of each reference lie apart.
 
-    Root mean square difference of pixels in [0, 1], mean over pairs of seeds; 0 for equal pictures.
-    images (references, seeds, 3, height, width). Raises ValueError for a single seed.
+    Root mean square difference of pixels in [0, 1], mean over pairs of seeds; 0 for equal images.
+    Raises ValueError for a single seed.
     """
     if images.ndim != 5 or images.shape[1] < 2:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""SDEdit: noise the picture itself part of the way, and let the words take it back.
+"""SDEdit: noise the image itself part of the way, and let the words take it back.
 
 Meng et al., arXiv 2108.01073, as diffusers' image-to-image pipeline has it: what is kept is what
-survives the noise (places, large areas of colour), where SD-IPC keeps what CLIP says of a picture.
+survives the noise (places, large areas of colour), where SD-IPC keeps what CLIP says of an image.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from dsd_tutorial.stable_diffusion import to_tensor
+from dsd_tutorial.stable_diffusion import StableDiffusion, to_tensor
 from dsd_tutorial.stable_diffusion.files import quiet
 from dsd_tutorial.stable_diffusion.sampling import seed_list
 
 
-def img2img_pipeline(model: Any) -> Any:
+def img2img_pipeline(model: StableDiffusion) -> Any:
     """Return a diffusers StableDiffusionImg2ImgPipeline around the parts of `model`.
 
     Nothing is loaded or downloaded. It has no text encoder: give it `prompt_embeds` from
@@ -45,9 +47,9 @@ def img2img_pipeline(model: Any) -> Any:
 
 @torch.no_grad()
 def sdedit(
-    model: Any,
+    model: StableDiffusion,
     images: Tensor | Sequence[Any],
-    text: str | Sequence[str] | Tensor,
+    text: str | Sequence[str] | Float[Tensor, "prompts tokens states"],
     *,
     strength: float = 0.7,
     steps: int = 25,
@@ -55,22 +57,28 @@ def sdedit(
     seed: int | Sequence[int] = 0,
     batch_size: int | None = None,
     progress: bool = True,
-) -> Tensor:
-    """Return the pictures redrawn under `text`, (images, 3, height, width) in [0, 1].
+) -> Float[Tensor, "images 3 height width"]:
+    """Return the images redrawn under `text`, in [0, 1].
 
-    images    tensors in [0, 1], PIL pictures or paths; resized and cropped to the model's
-              resolution
-    text      one for all pictures, one each, or prompts (images or 1, L, d) from anywhere
-    strength  the share of `steps` that is taken, rounded down, above 0: near 0 the picture stays,
-              at 1 hardly anything of it is left. The cost falls with it
-    seed      one per picture, or the first of consecutive ones: the noise of `model.sample`
+    The latents are the autoencoder's means, not samples: equal seeds give equal images.
 
-    The latents are the autoencoder's means, not samples: equal seeds give equal pictures. Raises
-    ValueError for a strength outside (0, 1] or too small for a single step, for a guidance below 1,
-    and for texts that do not pair up with the pictures.
+    Args:
+        model: Its U-Net takes the noise off.
+        images: Tensors in [0, 1], PIL images or paths; resized and cropped to the model's
+            resolution.
+        text: One for all images, one each, or prompts from anywhere.
+        strength: The share of `steps` that is taken, rounded down, above 0: near 0 the image stays,
+            at 1 hardly anything of it is left. The cost falls with it.
+        steps: Denoising steps of the whole way.
+        guidance: None is the model's own.
+        seed: One per image, or the first of consecutive ones: the noise of `model.sample`.
+        batch_size: Images per pass.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError: A strength outside (0, 1] or too small for a single step, a guidance below 1, or
+            texts that do not pair up with the images.
     """
-    from tqdm.auto import tqdm
-
     latents = model.encode_image(to_tensor(images, model.resolution))  # (images, 4, h, w)
     context = text if isinstance(text, Tensor) else model.encode_text(text)
     if guidance is None:
@@ -79,7 +87,7 @@ def sdedit(
     taken = _check(strength, steps, guidance)
     if len(context) not in (1, len(latents)) or context.shape[1] != empty.shape[1]:
         raise ValueError(
-            f"prompts {tuple(context.shape)} for {len(latents)} pictures: need one for all or one "
+            f"prompts {tuple(context.shape)} for {len(latents)} images: need one for all or one "
             f"each, of {empty.shape[1]} positions"
         )
     context = context.to(model.device).expand(len(latents), -1, -1)

@@ -6,7 +6,7 @@ which edits logits: softmax(log p) = p, so the target row is handed the source's
 
 What differs from their code is *ours*: only cross-attention is shared (theirs also shares
 self-attention in some steps), and where new words keep their own maps, the row is normalised
-again. It edits a picture drawn from a *caption*: for a photograph one would need its caption, and
+again. It edits an image drawn from a *caption*: for a photograph one would need its caption, and
 the noise that draws it.
 """
 
@@ -17,21 +17,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsd_tutorial.attention import alter
+from dsd_tutorial.stable_diffusion import StableDiffusion
 from dsd_tutorial.stable_diffusion.sampling import seed_list
 
 NEW = -1  # a word of the target that the source does not have
 Prompts = str | Sequence[str] | Tensor
 
 
-def align(model: Any, source: str, target: str) -> Tensor:
-    """Return the source's position for each position of the target, (L,) int64; `NEW` for none.
+def align(model: StableDiffusion, source: str, target: str) -> Int[Tensor, " tokens"]:
+    """Return the source's position for each position of the target; `NEW` for none.
 
     Equal tokens align in order. Words that are exchanged for as many tokens take their places
-    ("red" -> "blue": the new word looks where the old one looked). End token and padding align by
-    their distance from the end token.
+    ("red" -> "blue": the new word looks where the old one looked). EOS token and padding align by
+    their distance from the EOS token.
     """
     ids = model.tokenize([source, target]).tolist()
     ends = model.eos_positions([source, target]).tolist()
@@ -49,18 +51,20 @@ def align(model: Any, source: str, target: str) -> Tensor:
 class _SharedMaps:
     """The edit for `alter`: gives the last rows of a pass the maps of the rows before them.
 
-    aligned (pairs, L). A pass holds [..., pairs sources, pairs targets]; with guidance the rows
+    A pass holds [..., pairs sources, pairs targets]; with guidance the rows
     without text stand in front and stay as they are. Works while `step` < `until`.
     """
 
-    def __init__(self, aligned: Tensor, until: int):
+    def __init__(self, aligned: Int[Tensor, "pairs tokens"], until: int):
         self.aligned, self.until, self.step = aligned, until, 0
 
-    def __call__(self, logits: Tensor, layer: str) -> Tensor:
+    def __call__(
+        self, logits: Float[Tensor, "batch heads pixels tokens"], layer: str
+    ) -> Float[Tensor, "batch heads pixels tokens"]:
         if self.step >= self.until:
             return logits
         n = len(self.aligned)
-        own = logits[-n:].log_softmax(-1)  # (pairs, heads, pixels, tokens)
+        own = logits[-n:].log_softmax(-1)  # of the targets: (pairs, heads, pixels, tokens)
         source = logits[-2 * n : -n].log_softmax(-1)
         aligned = self.aligned[:, None, None].expand_as(own)
         shared = source.gather(-1, aligned.clamp(min=0))
@@ -72,7 +76,7 @@ class _SharedMaps:
 
 
 def prompt_to_prompt(
-    model: Any,
+    model: StableDiffusion,
     source: Prompts,
     target: Prompts,
     *,
@@ -83,18 +87,26 @@ def prompt_to_prompt(
     layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     progress: bool = True,
-) -> Tensor:
-    """Return the pictures of source and target, (2, 3, height, width) in [0, 1], from one noise.
+) -> Float[Tensor, "*pairs 2 3 height width"]:
+    """Return the images of source and target, in [0, 1], from one noise.
 
-    source, target   texts; or prompts (L, d), such as `image_to_prompt` makes, which are then
-                     aligned position by position. Sequences, or (pairs, L, d), give (pairs, 2, ...)
-    share            of the steps, counted from the noise, in which the target attends as the source
-                     does: 0 is plain sampling, 1 keeps the layout most
-    layers           in which layers, as `attention.choose_layers` names them; None is all
-    seed             one per pair, or the first of consecutive ones
+    Args:
+        model: Draws both, side by side.
+        source: A text, or a prompt (tokens, states) such as `image_to_prompt` makes, which is then
+            aligned position by position. A sequence, or (pairs, tokens, states), gives pairs.
+        target: As source, and as many.
+        share: Of the steps, counted from the noise, in which the target attends as the source does:
+            0 is plain sampling, 1 keeps the layout most.
+        steps: Denoising steps.
+        guidance: None is the model's own.
+        seed: One per pair, or the first of consecutive ones.
+        layers: In which layers, as `attention.choose_layers` names them; None is all.
+        batch_size: Images per pass, two of each pair.
+        progress: Show progress bars.
 
-    Raises ValueError for a share outside [0, 1], unequal numbers, or prompts of another length
-    than the model's.
+    Raises:
+        ValueError: A share outside [0, 1], unequal numbers, or prompts of another length than the
+            model's.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share {share}: need 0 (plain sampling) to 1 (in every step)")
@@ -126,21 +138,26 @@ def prompt_to_prompt(
 
 
 @torch.no_grad()
-def _states(model: Any, prompts: Prompts) -> Tensor:
-    """The prompts as states (pairs, L, d)."""
+def _states(model: StableDiffusion, prompts: Prompts) -> Float[Tensor, "pairs tokens states"]:
+    """The prompts as hidden states."""
     if not isinstance(prompts, Tensor):
         return model.encode_text(prompts)
     states = prompts if prompts.ndim == 3 else prompts[None]
     if states.shape[1] != model.context_length:
         raise ValueError(
             f"prompts of {states.shape[1]} positions: need {model.context_length}, so that the "
-            "empty prompt of guidance has as many; make them with fill='empty'"
+            "empty prompt of guidance has as many"
         )
     return states
 
 
-def _aligned(model: Any, source: Prompts, target: Prompts, states: Tensor) -> Tensor:
-    """The positions (pairs, L) of `align`; one to one where a prompt is not a text."""
+def _aligned(
+    model: StableDiffusion,
+    source: Prompts,
+    target: Prompts,
+    states: Float[Tensor, "pairs tokens states"],
+) -> Int[Tensor, "pairs tokens"]:
+    """The positions of `align`; one to one where a prompt is not a text."""
     if isinstance(source, Tensor) or isinstance(target, Tensor):
         return torch.arange(states.shape[1]).expand(len(states), -1)
     texts = ([x] if isinstance(x, str) else x for x in (source, target))

@@ -80,7 +80,7 @@ class Bench:
 
     references: References
     chosen: Chosen
-    options: dict[str, Any]  # of edit_prompt, for all edits: copies, fill
+    options: dict[str, Any]  # of edit_prompt, for all edits: copies
     steps: int
     guidance: float | None
     seed: int

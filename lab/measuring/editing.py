@@ -192,7 +192,6 @@ def evaluate_editing(
     guidance: float | None = None,
     methods: Sequence[str] | None = None,
     copies: int | str | None = None,
-    fill: str = "text",
     pairs: int = 1500,
     device: str = "auto",
     output: Path | str | None = None,
@@ -211,7 +210,7 @@ def evaluate_editing(
 
     n, seeds        test references, noises of each
     methods         some of `METHODS` (None: all)
-    copies, fill    of `edit_prompt`, for all edits; what differs from the default belongs into a
+    copies          of `edit_prompt`, for all edits; what differs from the default belongs into a
                     file of its own (`output`)
     pairs           training pairs that the alternative inverses are fitted on
 
@@ -233,7 +232,7 @@ def evaluate_editing(
         loaded, known, trained, validation, alternative=recorded_alternative(loaded), seed=seed
     )
     test = reference_sets(loaded, n, "test", seed + 12)["one"]
-    options = {"copies": copies, "fill": fill}
+    options = {"copies": copies}
     half = References(validation.scenes[: max(2, n // 2)], loaded)
     more = reference_sets(loaded, min(2 * n, FINE), "validation", seed + 77)["one"]
     splits = ("validation", half, 5_000), ("fine", more, 5_000), ("test", test, 0)
@@ -243,7 +242,8 @@ def evaluate_editing(
     }
     path = Path(output) if output is not None else results_folder() / "editing.csv"
     said = {"n": n, "seeds": seeds, "steps": steps, "guidance": guidance, "pairs": pairs}
-    settings = ", ".join(f"{k} {v}" for k, v in {**said, **options, "seed": seed}.items())
+    said |= {"copies": copies, "fill": "text", "seed": seed}
+    settings = ", ".join(f"{k} {v}" for k, v in said.items())
     items_path = path.with_name(f"{path.stem}_items.csv")
     items = Table(items_path, ITEMS, ("split", "method", "alpha"), loaded.sha256)
     table = Table(path, COLUMNS, ("method", "kind", "alpha", "metric"), loaded.sha256)

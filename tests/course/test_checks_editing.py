@@ -182,7 +182,7 @@ def test_names_are_those_of_a_real_unet(tiny):
 def test_the_edit_is_the_packages(tiny):
     import inspect
 
-    editing = pytest.importorskip("dsd_tutorial.variation.editing")
+    editing = pytest.importorskip("dsd_tutorial.variation")
     assert "copies" in inspect.signature(editing.edit_prompt).parameters
     from dsd_tutorial.projection import fit_random
 

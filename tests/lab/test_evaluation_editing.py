@@ -76,7 +76,7 @@ def test_words_name_what_changes_and_nothing_else():
         old = e.reference.things[0]
         said = set(e.text.split())
         assert not said & {old.color, old.shape, e.reference.background}
-        assert parse(e.text) == e.asked and not e.asked.true_of(e.reference)
+        assert parse(e.text) == e.description and not e.description.true_of(e.reference)
         assert parse(e.source).true_of(e.reference)
         values = (e.value,) if isinstance(e.value, str) else e.value
         assert set(values) <= said & set(e.target.split())

@@ -177,7 +177,7 @@ def test_the_editing_frame_by_hand(tiny):
 
 
 def test_editing_here_and_in_variation_are_the_same(tiny, pictures):
-    variation = pytest.importorskip("dsd_tutorial.variation.editing")
+    variation = pytest.importorskip("dsd_tutorial.variation")
     inverse = fit_inverse(tiny, progress=False)
     h = inverse(tiny.encode_clip_image(pictures))
     ours = edit_frame(tiny, "a blue object", alpha=0.7, copies=inverse.copies)(h)

@@ -1,4 +1,4 @@
-"""Pictures as prompts: what fills the sequence, how loud it speaks, and paths between prompts."""
+"""Images as prompts: what fills the sequence, and what the number of copies weighs."""
 
 import pytest
 import torch
@@ -11,8 +11,6 @@ from dsd_tutorial.projection import calibrate, fit_inverse
 from dsd_tutorial.variation import (
     copy_bonus,
     image_to_prompt,
-    interpolate,
-    prompt_path,
     slerp,
     states_to_prompt,
     vary,
@@ -45,15 +43,14 @@ def noise_of(model, context, edit=None):
 
 
 @pytest.mark.parametrize("copies", [1, 7, 31, "all", None])
-@pytest.mark.parametrize("fill", ["empty", "none"])
-def test_the_start_token_stays_and_the_copies_follow(tiny, states, copies, fill):
-    prompt = states_to_prompt(tiny, states, copies=copies, fill=fill)
+def test_the_start_token_stays_and_the_copies_follow(tiny, states, copies):
+    prompt = states_to_prompt(tiny, states, copies=copies)
     n = 31 if copies in ("all", None) else copies
     empty = tiny.encode_text("")[0]
-    assert prompt.shape == (2, 32 if fill == "empty" else 1 + n, 32)
+    assert prompt.shape == (2, 32, 32)
     assert torch.equal(prompt[:, 0], empty[:1].expand(2, -1))
     assert torch.equal(prompt[:, 1 : 1 + n], states[:, None].expand(-1, n, -1))
-    assert torch.equal(prompt[:, 1 + n :], empty[1 + n : prompt.shape[1]].expand(2, -1, -1))
+    assert torch.equal(prompt[:, 1 + n :], empty[1 + n :].expand(2, -1, -1))
 
 
 def test_strength_goes_from_the_empty_prompt_to_the_image(tiny, states):
@@ -71,11 +68,10 @@ def test_strength_goes_from_the_empty_prompt_to_the_image(tiny, states):
     assert likeness == sorted(likeness) and likeness[-1] == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("fill", ["empty", "none"])
 @pytest.mark.parametrize("copies", [2, 9, 31])
-def test_n_copies_are_one_copy_with_its_logit_raised_by_ln_n(tiny, states, copies, fill):
+def test_n_copies_are_one_copy_with_its_logit_raised_by_ln_n(tiny, states, copies):
     """METHODS.md B.3, held in the real U-Net's attention; without the bonus it does not hold."""
-    many = states_to_prompt(tiny, states[:1], copies=copies, fill=fill)
+    many = states_to_prompt(tiny, states[:1], copies=copies)
     once = torch.cat([many[:, :2], many[:, 1 + copies :]], dim=1)
     want = noise_of(tiny, many)
     torch.testing.assert_close(noise_of(tiny, once, copy_bonus(copies)), want, atol=1e-5, rtol=1e-4)
@@ -120,21 +116,6 @@ def test_slerp_stays_on_the_sphere(width, share, seed):
     assert torch.equal(slerp(a, b, 0), a) and torch.equal(slerp(a, b, 1), b)
 
 
-def test_paths_have_their_ends_and_no_other_length(tiny, states):
-    first, second = states_to_prompt(tiny, states)
-    path = prompt_path(first, second, 4)
-    assert path.shape == (4, 32, 32)
-    assert torch.equal(path[0], first) and torch.equal(path[-1], second)
-    torch.testing.assert_close(path[1, 1:].norm(dim=-1), torch.full((31,), 5.5), atol=1e-4, rtol=0)
-    for wrong, message in (
-        ((first, second, 1), "2 or more"),
-        ((first, second[:9], 3), "same length"),
-        ((torch.stack([first] * 2), torch.stack([second] * 2), 3), "one each"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            prompt_path(*wrong)
-
-
 def test_variations_come_picture_by_picture(tiny, inverse, pictures):
     found = vary(tiny, pictures, 2, inverse, steps=2, seed=[4, 5, 4, 5], progress=False)
     assert found.shape == (4, 3, 64, 64)
@@ -146,29 +127,12 @@ def test_variations_come_picture_by_picture(tiny, inverse, pictures):
     torch.testing.assert_close(nothing, empty, atol=1e-4, rtol=0)
 
 
-def test_paths_of_pictures_begin_and_end_as_said(tiny, inverse, pictures):
-    from dsd_tutorial.stable_diffusion import to_pil
-
-    options = {"points": 3, "steps": 2, "seed": 7, "progress": False}
-    found = interpolate(tiny, pictures[0], "a red circle", inverse, **options)
-    ends = torch.cat(
-        [image_to_prompt(tiny, pictures[:1], inverse), tiny.encode_text("a red circle")]
-    )
-    want = tiny.sample(embeddings=ends, steps=2, seed=[7, 7], progress=False)
-    torch.testing.assert_close(found[[0, 2]], want, atol=1e-4, rtol=0)
-    again = interpolate(tiny, to_pil(pictures)[0], "a red circle", inverse, **options)
-    torch.testing.assert_close(again, found, atol=0.05, rtol=0)  # a PIL picture has 256 values
-    with pytest.raises(ValueError, match="not 2"):
-        interpolate(tiny, pictures, "a red circle", inverse, **options)
-
-
-def test_what_does_not_fit_is_named(tiny, states):
+def test_what_does_not_fit_is_named(unchecked, tiny, states):
     for options, message in (
         ({"copies": 0}, "1 to 31"),
         ({"copies": 32}, "1 to 31"),
         ({"copies": 2.5}, "1 to 31"),
         ({"copies": "most"}, "1 to 31"),
-        ({"fill": "noise"}, "empty, none"),
         ({"strength": 1.5}, "0 .the empty prompt"),
         ({"strength": -0.1}, "0 .the empty prompt"),
     ):
@@ -188,13 +152,6 @@ def test_between_opposite_states_the_way_is_straight_and_no_number_is_lost():
         want = states if share < 0.5 else -states
         assert float(F.cosine_similarity(way, want).min()) > 0.99
         torch.testing.assert_close(slerp(states, 2 * states, share), (1 + share) * states)
-
-
-def test_one_copy_and_a_path_of_two_points_are_allowed(tiny, states):
-    assert states_to_prompt(tiny, states, copies=1).shape[0] == len(states)
-    prompts = states_to_prompt(tiny, states, fill="empty")
-    found = prompt_path(prompts[0], prompts[1], 2)
-    torch.testing.assert_close(found, prompts[:2])
 
 
 def test_a_prompt_is_a_number_and_keeps_no_graph(tiny, inverse, pictures):

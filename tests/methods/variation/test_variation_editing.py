@@ -10,7 +10,6 @@ from dsd_tutorial.projection import calibrate, fit_inverse
 from dsd_tutorial.stable_diffusion import ClipImage, to_pil
 from dsd_tutorial.stable_diffusion.sampling import initial_noise
 from dsd_tutorial.variation import (
-    EDIT_FILLS,
     align,
     edit,
     edit_prompt,
@@ -25,7 +24,6 @@ from dsd_tutorial.variation import (
     states_to_prompt,
 )
 from dsd_tutorial.variation.prompt_to_prompt import _SharedMaps, _states
-from dsd_tutorial.variation.varying import _end
 
 TEXT = "a blue circle on a white background"
 QUICK = {"steps": 2, "progress": False}
@@ -65,9 +63,8 @@ def test_words_then_the_mixture_then_the_text_again(tiny, inverse, pictures, h, 
 def test_without_words_and_without_alpha_it_is_the_image_prompt(tiny, inverse, pictures):
     for copies in (3, None, "all"):
         want = image_to_prompt(tiny, pictures, inverse, copies=copies)
-        for fill in ("text", "empty"):
-            found = edit_prompt(tiny, pictures, "", inverse, alpha=0, copies=copies, fill=fill)
-            torch.testing.assert_close(found, want)
+        found = edit_prompt(tiny, pictures, "", inverse, alpha=0, copies=copies)
+        torch.testing.assert_close(found, want)
 
 
 def test_a_loud_text_is_its_caption_in_direction(tiny, inverse, pictures):
@@ -80,12 +77,8 @@ def test_a_loud_text_is_its_caption_in_direction(tiny, inverse, pictures):
     assert likeness == sorted(likeness) and likeness[-1] == pytest.approx(1, abs=1e-4)
 
 
-def test_what_stands_behind_and_the_length(tiny, inverse, pictures, h):
+def test_rescaled_states_have_the_length_of_the_images(tiny, inverse, pictures, h):
     p = int(tiny.eos_positions(TEXT)[0])
-    empty = edit_prompt(tiny, pictures, TEXT, inverse, copies=4, fill="empty")
-    assert torch.equal(empty[0, p + 4 :], tiny.encode_text("")[0, p + 4 :])
-    cut = edit_prompt(tiny, pictures, TEXT, inverse, copies=4, fill="none")
-    assert torch.equal(cut, empty[:, : p + 4])
     short = edit_prompt(tiny, pictures, TEXT, inverse, copies=4, rescale=True)
     lengths = short[:, p : p + 4].norm(dim=-1)
     torch.testing.assert_close(lengths, h.norm(dim=-1)[:, None].expand(-1, 4))
@@ -119,8 +112,8 @@ def test_without_words_the_end_state_is_edited_and_fills_an_image_prompt(
     torch.testing.assert_close(found, states_to_prompt(tiny, states, copies=5))
     plain = edit_prompt(tiny, pictures, TEXT, inverse, alpha=0, words=False)
     torch.testing.assert_close(plain, image_to_prompt(tiny, pictures, inverse))
-    one = edit_prompt(tiny, pictures[:1], texts, inverse, words=False, fill="none")
-    assert one.shape == (2, 6, 32)
+    one = edit_prompt(tiny, pictures[:1], texts, inverse, words=False)
+    assert one.shape == (2, 32, 32)
     by_text = edit_prompt(tiny, pictures, TEXT, inverse, words=False, neutral=TEXT, copies="all")
     torch.testing.assert_close(by_text, image_to_prompt(tiny, pictures, inverse, copies="all"))
 
@@ -169,21 +162,11 @@ def test_nothing_that_comes_for_what_goes_is_the_picture(tiny, inverse, pictures
         ({"source_prompt": "a star", "rescale": True}, "leave these out"),
         ({"source_prompt": "a star", "words": False}, "leave these out"),
         ({"source_prompt": "", "neutral": "an object"}, "leave these out"),
-        ({"source_prompt": ["a star", ""], "fill": "none", "copies": 3}, "edit these apart"),
     ],
 )
 def test_what_cannot_go_together_with_gone(tiny, inverse, pictures, options, message):
     with pytest.raises(ValueError, match=message):
         edit_prompt(tiny, pictures, TEXT, inverse, **options)
-
-
-@pytest.mark.parametrize("gone", ["a star", "", ["a star", "a ring"], ["", ""]])
-def test_where_all_go_or_none_the_sequence_may_end_behind(tiny, inverse, pictures, gone):
-    cut = edit_prompt(tiny, pictures, TEXT, inverse, source_prompt=gone, fill="none", copies=3)
-    whole = edit_prompt(tiny, pictures, TEXT, inverse, source_prompt=gone, fill="empty", copies=3)
-    stop = 4 if "".join(gone) else 3 + int(tiny.eos_positions(TEXT)[0])
-    assert cut.shape == (2, stop, 32)
-    torch.testing.assert_close(cut, whole[:, :stop])
 
 
 class Words:
@@ -197,7 +180,7 @@ class Words:
 
 
 @pytest.mark.parametrize("texts", [["abc"], ["a", "abcdef"]])
-def test_a_neutral_text_is_counted_from_its_end(texts):
+def test_a_neutral_text_is_counted_from_its_end(unchecked, texts):
     ends, like = torch.tensor([2, 5]), torch.zeros(2, 9, 3)
     found = edit_prompting._shifted(Words(), texts, ends, like, 2)
     for i, end in enumerate(ends.tolist()):
@@ -236,21 +219,17 @@ def test_texts_and_pictures_pair_up(tiny, inverse, pictures):
 
 def test_what_does_not_fit_an_edit_is_named(tiny, inverse, pictures):
     for options, message in (
-        ({"alpha": -0.1}, "0 .picture alone"),
-        ({"alpha": float("nan")}, "0 .picture alone"),
+        ({"alpha": -0.1}, "0 .image alone"),
+        ({"alpha": float("nan")}, "0 .image alone"),
         ({"copies": 0}, "1 to 31"),
         ({"copies": "most"}, "1 to 31"),
-        ({"fill": "noise"}, "text, empty, none"),
     ):
         with pytest.raises(ValueError, match=message):
             edit_prompt(tiny, pictures, TEXT, inverse, **options)
     with pytest.raises(ValueError, match="do not pair up"):
         edit_prompt(tiny, pictures, [TEXT] * 3, inverse)
-    with pytest.raises(ValueError, match="texts of one length"):
-        edit_prompt(tiny, pictures, [TEXT, "a star"], inverse, fill="none")
     with pytest.raises(ValueError, match="no alphas"):
         edit_sweep(tiny, pictures, TEXT, [], inverse)
-    assert set(EDIT_FILLS) == {"text", "empty", "none"}
 
 
 def test_edits_are_the_pictures_of_their_prompts(tiny, inverse, pictures):
@@ -466,7 +445,6 @@ def test_prompts_carry_no_graph(inverse, pictures, h):
         edit_prompt(model, pictures, TEXT, inverse),
         states_to_edit(model, h, TEXT),
         _states(model, TEXT),
-        _end(model, TEXT, inverse, None),
         sdedit(model, pictures[:1], TEXT, strength=0.5, **QUICK),
     ]
     assert not any(prompt.requires_grad for prompt in found)
