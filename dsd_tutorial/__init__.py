@@ -3,7 +3,9 @@
     import dsd_tutorial as dsd
 
     sd = dsd.load_model("shapes-sd")
-    image = sd.sample(["a red circle left of a blue square"])
+    with dsd.observe(sd, heat=True) as seen:
+        image = sd.sample(["a red circle left of a blue square"])
+    seen.heat_map("circle")                                              # (images, height, width)
     dsd.score(sd, image, ["a red circle", "a green star"])               # (images, texts)
     dsd.vary(sd, image, 4, dsd.fit_inverse(sd))                          # image -> prompt -> images
 

@@ -3,9 +3,14 @@
 with observe(model, layers=["mid.0", "up"]) as seen:
     model.predict_noise(noisy, 500, model.encode_text(["a red circle"]))
 seen.scores["mid.0"]                                     # (batch, heads, pixels)
+
+with observe(model, heat=True) as seen:
+    model.sample(["a red circle"])
+seen.heat_map("circle")                                  # (images, height, width)
 """
 
-from dsd_tutorial.attention.heatmaps import heat_maps, pointing_game, token_heat
+from dsd_tutorial.attention.heat import token_heat
+from dsd_tutorial.attention.heatmaps import heat_maps, pointing_game
 from dsd_tutorial.attention.layers import (
     choose_layers,
     cross_attention_layers,

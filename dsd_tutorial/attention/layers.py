@@ -6,7 +6,7 @@
 
 The first number counts resolutions (blocks), the second the attention within the block. Where an
 attention holds several transformer blocks (SDXL), a third number is added. `attn2` reads the text,
-`attn1` the picture itself.
+`attn1` the image itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def cross_attention_paths(model_or_unet: Any) -> dict[str, str]:
     """Return {printable name: module path} of every cross-attention layer, in forward order.
 
     Takes a U-Net (also one wrapped by peft) or anything that has one as `.unet`.
-    Raises ValueError where there is no cross-attention layer of the known kind.
+
+    Raises:
+        ValueError: Where there is no cross-attention layer of the known kind.
     """
     unet = getattr(model_or_unet, "unet", model_or_unet)
     found = []
@@ -62,9 +64,14 @@ def choose_layers(
 ) -> dict[str, nn.Module]:
     """Return {name: module} of the chosen layers, in forward order.
 
-    `layers`: None for all; a name or the head of names ("up" or "up.2"), or several of them;
-    "last" for the last layer of the down, mid and up path each, as in the code released with
-    He et al., arXiv 2305.10722. Raises ValueError, with the nearest names, for anything else.
+    Args:
+        model_or_unet: As in `cross_attention_paths`.
+        layers: None for all; a name or the head of names ("up" or "up.2"), or several of them;
+            "last" for the last layer of the down, mid and up path each, as in the code released
+            with He et al., arXiv 2305.10722.
+
+    Raises:
+        ValueError: With the nearest names, for anything else.
     """
     unet = getattr(model_or_unet, "unet", model_or_unet)
     paths = cross_attention_paths(unet)

@@ -20,8 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dsd_tutorial.attention.heat import HeatRecorder
 from dsd_tutorial.attention.layers import choose_layers
-from dsd_tutorial.attention.pooling import Normalise
+from dsd_tutorial.attention.pooling import Normalise, check_form
 from dsd_tutorial.attention.processors import AlteredAttnProcessor, Edit, FusedAttnProcessor, Prefix
 from dsd_tutorial.attention.watching import STOCK, Masks, Observation, Request, Watch, check_masks
 
@@ -39,44 +40,64 @@ def observe(
     maps: bool = False,
     grad: bool = False,
     *,
+    heat: bool = False,
     logits: bool = False,
     normalise: Normalise = "auto",
     keep: Literal["last", "mean", "all"] = "last",
-    reduce_maps: Callable[[Tensor], Tensor | None] | None = None,
+    reduce_maps: Callable[[Tensor], Tensor] | None = None,
     reduce_logits: Callable[[Tensor], Tensor] | None = None,
     fused: bool = True,
 ) -> Iterator[Observation]:
-    """Yield an `Observation` that every U-Net pass inside the block fills.
+    """Yield an `Observation` that every U-Net pass inside the block fills; nothing is left behind.
 
-    layers      names or heads of names ("up.2.1", "up"), None for all, "last" (see `layers.py`)
-    token_mask  bool (tokens,) or (batch, tokens): the tokens the score reads; or a sequence of
-                such masks (None = all tokens), scores are then (masks, batch, heads, pixels)
-    lam         lambda of LSE_lambda(x) = (1 / lambda) log mean exp(lambda x)
-    maps        also keep softmax probabilities (batch, heads, pixels, tokens); `reduce_maps` is
-                applied to each as it is captured, so that less has to be kept; where it
-                returns None the pass is left out altogether
-    logits      also keep raw logits, the same shape; `reduce_logits` is applied likewise
-    grad        keep the graph, so that scores can be trained on
-    normalise   "auto": the plain log-partition (sum) for all tokens at lambda = 1, otherwise the
-                mean form, in which a caption gains nothing by its length; or "sum", "mean"
-    keep        what to do with several passes: the last, the running mean, or all of them
-    fused       allow the fused kernel's own log-partition where nothing else is asked for and
-                gradients are off; `seen.path` says which way was taken
+    Args:
+        model_or_unet: A `StableDiffusion`, or a U-Net of diffusers.
+        layers: As in `choose_layers`: names or heads of names ("up.2.1", "up"), None for all.
+        token_mask: Bool (tokens,) or (batch, tokens), the tokens that the score reads; or a
+            sequence of such masks (None = all tokens), each of which gets its scores.
+        lam: lambda of LSE_lambda(x) = (1 / lambda) log mean exp(lambda x).
+        maps: Whether to keep softmax probabilities too.
+        grad: Whether to keep the graph, so that scores can be trained on.
+        heat: Whether to average the maps for `seen.heat_map(word)`. Off by default, since it needs
+            the probabilities of every pass, without which scores are faster.
+        logits: Whether to keep the raw logits too.
+        normalise: The form of `log_sum_exp`.
+        keep: What to keep of several passes: the last, the running mean, or all of them.
+        reduce_maps: Applied to each pass's maps as they are captured, so that less is kept.
+        reduce_logits: The same for the logits, which are then kept.
+        fused: Whether the fused kernel's own log-partition may be used where nothing else is
+            requested and gradients are off; `seen.path` says which way was taken.
 
-    Raises ValueError for an unknown layer or a bad mask, and `NothingCaptured` at the end of the
-    block if a chosen layer was never run. The U-Net is left as it was found, after errors too.
+    Raises:
+        ValueError: For an unknown layer or a bad mask, before anything runs.
+        NothingCaptured: At the end of the block, if a chosen layer was never run.
     """
     if keep not in ("last", "mean", "all"):
         raise ValueError(f"keep must be 'last', 'mean' or 'all', not {keep!r}")
     check_masks(token_mask)
+    check_form(normalise, lam)
     modules = choose_layers(model_or_unet, layers)
-    logits = logits or reduce_logits is not None
     request = Request(
-        token_mask, lam, normalise, maps, logits, grad, keep, reduce_maps, reduce_logits, fused
+        token_mask,
+        lam,
+        normalise,
+        maps,
+        logits or reduce_logits is not None,
+        heat,
+        grad,
+        keep,
+        reduce_maps,
+        reduce_logits,
+        fused,
     )
-    request.check()
-    seen = Observation()
+    seen = Observation(HeatRecorder(model_or_unet))
     with ExitStack() as stack:
+        if heat:
+            if not hasattr(model_or_unet, "texts_of"):
+                raise ValueError("heat=True needs the model, which encodes texts, not a bare U-Net")
+            unet = model_or_unet.unet
+            hook = unet.register_forward_pre_hook(seen.heat.begin_pass, with_kwargs=True)
+            stack.callback(hook.remove)
         for name, attn in modules.items():
             plain = type(attn.processor).__name__ == "AttnProcessor2_0"
             if request.fusable and plain:
@@ -105,26 +126,33 @@ def alter(
 ) -> Iterator[list[str]]:
     """Yield the names of the altered layers; inside the block they attend in another way.
 
-    edit    function of (logits, layer name) that returns logits of the same shape
-            (batch, heads, pixels, tokens), float32: add a learned bias, copy the rows of one prompt
-            to another, weight a word by adding log(weight)
-    prefix  {layer name: Prefix}: learned keys and values beside the text tokens
-
     Blocks nest: outer edits come first. `observe` sees the altered logits, whichever block is
-    outside. Raises ValueError for unknown layers, for nothing to do, and RuntimeError for a layer
-    whose processor is not a stock one. Everything is put back at the end, after errors too.
+    outside. Everything is put back at the end, after errors too.
+
+    Args:
+        model_or_unet: As in `observe`.
+        edit: Function of (logits, layer name) that returns logits of the same shape (batch, heads,
+            pixels, tokens), float32: add a learned bias, copy the rows of one prompt to another,
+            weight a word by adding log(weight).
+        layers: Which layers, as in `choose_layers`; None is all, or those of the prefix.
+        prefix: Learned keys and values beside the text tokens, by layer name.
+
+    Raises:
+        ValueError: For unknown layers, and for nothing to do.
+        RuntimeError: For a layer whose processor is not a stock one.
     """
     if edit is None and not prefix:
         raise ValueError("alter has nothing to do: give edit=, prefix=, or both")
+    prefix = prefix or {}
     if layers is None and edit is None:
         layers = list(prefix)
     modules = choose_layers(model_or_unet, layers)
-    strangers = set(prefix or {}) - set(modules)
+    strangers = set(prefix) - set(modules)
     if strangers:
         raise ValueError(f"prefix for {sorted(strangers)}; the chosen layers are {list(modules)}")
     with ExitStack() as stack:
         for name, attn in modules.items():
-            own = (prefix[name],) if prefix and name in prefix else ()
+            own = (prefix[name],) if name in prefix else ()
             new = _extended(name, attn.processor, (edit,) if edit else (), own)
             stack.enter_context(_processor(attn, new))
         yield list(modules)

@@ -13,6 +13,7 @@ import math
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Normalise = Literal["auto", "sum", "mean"]
@@ -20,23 +21,30 @@ PIXEL_POOLINGS = ("mean", "max", "lse")
 
 
 def log_sum_exp(
-    logits: Tensor,
+    logits: Float[Tensor, "*batch tokens"],
     lam: float = 1.0,
-    mask: Tensor | None = None,
+    mask: Bool[Tensor, "*#batch #tokens"] | None = None,
     *,
     normalise: Normalise = "auto",
-    extra: Tensor | None = None,
-    gate: Tensor | None = None,
-) -> Tensor:
-    """Return the soft maximum over the last dimension, float32: (..., n) -> (...).
+    extra: Float[Tensor, "*#batch m"] | None = None,
+    gate: Float[Tensor, "*#batch #m"] | None = None,
+) -> Float[Tensor, "*batch"]:
+    """Return the soft maximum over the last dimension, float32.
 
-    `mask` (broadcastable to `logits`, bool) keeps positions. `normalise`: "sum", "mean", or "auto":
-    the sum (log-partition) without a mask at lambda = 1, the mean form otherwise. `lam` = 0 is the
-    plain mean and `lam` = infinity the maximum. `extra` (..., m) are further logits that enter as
-    gate * exp(extra); they never count in the mean's denominator, so that a gate of zero changes
-    nothing. Raises ValueError for a negative `lam` or an unknown `normalise`.
+    Args:
+        logits: Raw logits, or any numbers.
+        lam: lambda; 0 is the plain mean, infinity the maximum.
+        mask: The positions that count, broadcastable to `logits`.
+        normalise: "sum", "mean", or "auto": the sum (log-partition) without a mask at lambda = 1,
+            otherwise the mean form, in which a caption gains nothing by its length.
+        extra: Further logits (..., m) that enter as gate * exp(extra). They never count in the
+            mean's denominator, so that a gate of zero changes nothing.
+        gate: Their weights, broadcastable to `extra`.
+
+    Raises:
+        ValueError: For a negative `lam` or an unknown `normalise`.
     """
-    form = _form(normalise, lam, mask)
+    form = check_form(normalise, lam, mask)
     logits = logits.float()
     count = torch.as_tensor(float(logits.shape[-1]), device=logits.device)
     if mask is not None:
@@ -56,14 +64,14 @@ def log_sum_exp(
         value = torch.logsumexp(logits, dim=-1)  # the log-partition, bit for bit as torch has it
     else:
         value = torch.logsumexp(below, dim=-1) / lam + top
-    if extra is not None:
+    if extra is not None and gate is not None:
         total = torch.logsumexp(below, dim=-1) + lam * top
         value = value + gated_gain(total, lam * extra.to(logits.dtype), gate) / lam
     return value
 
 
 def _log_mean(below: Tensor, mask: Tensor | None, count: Tensor) -> Tensor:
-    """Return log mean exp(below) over the last dimension, for numbers up to 0: (..., n) -> (...).
+    """Return log mean exp(below) over the last dimension, for numbers up to 0.
 
     Near 0 this is nearly log n - log n, and it is about to be divided by a small lambda. There the
     mean of exp(y) - 1 is taken, whose rounding error shrinks with y.
@@ -75,7 +83,10 @@ def _log_mean(below: Tensor, mask: Tensor | None, count: Tensor) -> Tensor:
     return torch.where(close, near, torch.logsumexp(below, dim=-1) - count.log())
 
 
-def _form(normalise: Normalise, lam: float, mask: Tensor | None) -> Normalise:
+def check_form(
+    normalise: Normalise, lam: float, mask: Tensor | None = None
+) -> Literal["sum", "mean"]:
+    """Return the form that `normalise` means; raises ValueError as `log_sum_exp` does."""
     if not lam >= 0:
         raise ValueError(f"lam must be >= 0 (0 is the mean, inf the maximum), not {lam!r}")
     if normalise not in ("auto", "sum", "mean"):
@@ -89,19 +100,27 @@ def _form(normalise: Normalise, lam: float, mask: Tensor | None) -> Normalise:
 
 def _hard_maximum(logits: Tensor, extra: Tensor | None, gate: Tensor | None) -> Tensor:
     top = logits.amax(-1)
-    if extra is not None:
+    if extra is not None and gate is not None:
         open_gates = extra.masked_fill(gate <= 0, -math.inf)
         top = torch.maximum(top, open_gates.amax(-1).to(top.dtype))
-    return top.float()
+    return top
 
 
-def add_gated(total: Tensor, extra: Tensor, gate: Tensor) -> Tensor:
-    """Return log(exp(total) + sum gate * exp(extra)): (...), (..., m), gate (m,)-like -> (...)."""
+def add_gated(
+    total: Float[Tensor, "*batch"],
+    extra: Float[Tensor, "*#batch m"],
+    gate: Float[Tensor, "*#batch #m"],
+) -> Float[Tensor, "*batch"]:
+    """Return log(exp(total) + sum gate * exp(extra))."""
     return total + gated_gain(total, extra, gate)
 
 
-def gated_gain(total: Tensor, extra: Tensor, gate: Tensor) -> Tensor:
-    """Return what `add_gated` adds to `total`, log(1 + sum gate * exp(extra - total)): -> (...).
+def gated_gain(
+    total: Float[Tensor, "*batch"],
+    extra: Float[Tensor, "*#batch m"],
+    gate: Float[Tensor, "*#batch #m"],
+) -> Float[Tensor, "*batch"]:
+    """Return what `add_gated` adds to `total`: log(1 + sum gate * exp(extra - total)).
 
     Finite in value and gradient at gate = 0, where log(gate) would not be.
     """
@@ -109,11 +128,18 @@ def gated_gain(total: Tensor, extra: Tensor, gate: Tensor) -> Tensor:
     return torch.log1p(gain)
 
 
-def pool_pixels(scores: Tensor, how: str = "mean", lam: float = 1.0) -> Tensor:
-    """Return one number per head from its pixels: (..., pixels) -> (...).
+def pool_pixels(
+    scores: Float[Tensor, "*batch pixels"], how: str = "mean", lam: float = 1.0
+) -> Float[Tensor, "*batch"]:
+    """Return one number per head from its pixels.
 
-    `how`: "mean" (the released DSD code), "max", or "lse" (mean form with `lam`).
-    Raises ValueError for another word.
+    Args:
+        scores: The scores of pixels.
+        how: "mean" (the released DSD code), "max", or "lse" (mean form with `lam`).
+        lam: lambda of "lse".
+
+    Raises:
+        ValueError: For another word.
     """
     if how == "mean":
         return scores.mean(-1)

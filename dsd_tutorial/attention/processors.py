@@ -1,19 +1,21 @@
 """Attention processors that say which logits they used: one alters them, one is fast.
 
 Both do around the attention what diffusers' stock processor does (norms, mask, residual), and tell
-every function in their `listeners` an `AttentionRecord`. `attention.observe` listens there; for the
-stock processors it reads the outputs of `to_q` and `to_k` instead.
+every function in their `listeners` an `AttentionRecord`, or the log-partition alone where a fused
+kernel computed nothing else. `attention.observe` listens there; for the stock processors it reads
+the outputs of `to_q` and `to_k` instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.attention.pooling import add_gated
@@ -23,64 +25,82 @@ Edit = Callable[[Tensor, str], Tensor]
 
 @dataclass(frozen=True)
 class AttentionRecord:
-    """What one layer used in one pass, as far as it was computed.
+    """The logits of one layer in one pass.
 
-    logits (batch, heads, pixels, tokens): raw, scaled, with every edit and mask; `extra`
-    (batch, heads, pixels, n) the logits of prefix keys that enter with weight `gate` (heads, 1, n);
-    lse (batch, heads, pixels): the fused kernel's log-partition, then `logits` is None.
+    Attributes:
+        logits: Raw and scaled, with every edit and mask.
+        extra: The logits of prefix keys, which enter with the weight `gate`.
+        gate: Those weights, for each head.
     """
 
-    logits: Tensor | None = None
-    extra: Tensor | None = None
-    gate: Tensor | None = None
-    lse: Tensor | None = None
+    logits: Float[Tensor, "batch heads pixels tokens"]
+    extra: Float[Tensor, "batch heads pixels n"] | None = None
+    gate: Float[Tensor, "heads 1 n"] | None = None
 
-    def probabilities(self) -> Tensor:
-        """Return the attention maps (batch, heads, pixels, tokens + n), prefix columns last."""
-        if self.extra is None:
+    def probabilities(self) -> Float[Tensor, "batch heads pixels tokens_and_prefix"]:
+        """Return the attention maps, those of prefix keys last."""
+        if self.extra is None or self.gate is None:
             return self.logits.softmax(-1)
         total = add_gated(self.logits.logsumexp(-1), self.extra, self.gate)[..., None]
         gated = self.gate * torch.exp((self.extra - total).clamp(max=80.0))
         return torch.cat([torch.exp(self.logits - total), gated], dim=-1)
 
 
+Told = AttentionRecord | Float[Tensor, "batch heads pixels"]
+
+
 @dataclass(frozen=True)
 class Prefix:
     """Learned keys and values of one layer that join its text tokens.
 
-    key, value (heads, n, d_head); gate broadcastable to (heads, n), >= 0 (below, it counts as 0):
-    entry j adds gate_j * exp(logit_j) to the partition, so that gate = 0 leaves the layer as it
-    was, with a finite gradient towards the gate.
+    The gate, broadcastable to (heads, n), is >= 0 (below, it counts as 0): entry j adds gate_j *
+    exp(logit_j) to the partition, so that gate = 0 leaves the layer as it was, with a finite
+    gradient towards the gate.
     """
 
-    key: Tensor
-    value: Tensor
+    key: Float[Tensor, "heads n width"]
+    value: Float[Tensor, "heads n width"]
     gate: Tensor
 
-    def record(self, query: Tensor, logits: Tensor, scale: float) -> AttentionRecord:
-        """Return the record of `query` (batch, heads, pixels, d_head) with this prefix."""
+    def record(
+        self,
+        query: Float[Tensor, "batch heads pixels width"],
+        logits: Float[Tensor, "batch heads pixels tokens"],
+        scale: float,
+    ) -> AttentionRecord:
+        """Return what a pass of `query` used with this prefix."""
         extra = scaled_logits(query, self.key, scale)
-        gate = torch.as_tensor(self.gate, device=extra.device).float().clamp(min=0)
+        gate = self.gate.to(extra.device).float().clamp(min=0)
         return AttentionRecord(logits, extra, gate.expand(self.key.shape[:2])[:, None, :])
 
 
-def scaled_logits(query: Tensor, key: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-    """Return Q K^T * scale + bias in float32, (batch, heads, pixels, tokens)."""
+def scaled_logits(
+    query: Float[Tensor, "batch heads pixels width"],
+    key: Float[Tensor, "*some heads tokens width"],
+    scale: float,
+    bias: Float[Tensor, "batch heads rows tokens"] | None = None,
+) -> Float[Tensor, "batch heads pixels tokens"]:
+    """Return Q K^T * scale + bias in float32."""
     with torch.autocast(query.device.type, enabled=False):  # small differences are what we rank by
         logits = scale * (query.float() @ key.float().transpose(-1, -2))
     return logits if bias is None else logits + bias
 
 
-def split_heads(attn: Any, states: Tensor) -> Tensor:
-    """Return (batch, heads, positions, d_head) from (batch, positions, heads * d_head)."""
+def split_heads(
+    attn: Any, states: Float[Tensor, "batch positions channels"]
+) -> Float[Tensor, "batch heads positions width"]:
+    """Return the part of each head; `channels` is heads times width."""
     batch, positions, width = states.shape
     return states.view(batch, positions, attn.heads, width // attn.heads).transpose(1, 2)
 
 
-def head_bias(attn: Any, attention_mask: Tensor | None, tokens: int, batch: int) -> Tensor | None:
-    """Return the additive mask (batch, heads, 1 or pixels, tokens) as the stock processor reads it.
+def head_bias(
+    attn: Any, attention_mask: Tensor | None, tokens: int, batch: int
+) -> Float[Tensor, "batch heads one_or_pixels tokens"] | None:
+    """Return the additive mask as the stock processor reads it.
 
-    Raises ValueError where its length differs from the number of tokens.
+    Raises:
+        ValueError: Where its length differs from the number of tokens.
     """
     if attention_mask is None:
         return None
@@ -91,16 +111,18 @@ def head_bias(attn: Any, attention_mask: Tensor | None, tokens: int, batch: int)
 
 
 class _Surroundings:
-    """Everything of diffusers' AttnProcessor2_0 but the attention itself (`attend`)."""
+    """Everything of diffusers' AttnProcessor2_0 but the attention itself (`_attend`)."""
 
     def __init__(self) -> None:
-        self.listeners: list[Callable[[AttentionRecord], None]] = []
+        self.listeners: list[Callable[[Told], None]] = []
 
-    def tell(self, record: AttentionRecord) -> None:
+    def tell(self, record: Told) -> None:
         for listener in list(self.listeners):
             listener(record)
 
-    def attend(self, attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None):
+    def _attend(
+        self, attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "batch heads pixels width"]:
         raise NotImplementedError
 
     def __call__(
@@ -111,7 +133,7 @@ class _Surroundings:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """Return what the layer adds to the picture, the shape of `hidden_states`."""
+        """Return what the layer adds to its hidden states, in their shape."""
         residual = hidden_states
         if attn.spatial_norm is not None:
             hidden_states = attn.spatial_norm(hidden_states, temb)
@@ -130,7 +152,7 @@ class _Surroundings:
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
         bias = head_bias(attn, attention_mask, key.shape[2], len(key))
-        mixed = self.attend(attn, query, key, value, bias)  # (batch, heads, pixels, d_head)
+        mixed = self._attend(attn, query, key, value, bias)  # (batch, heads, pixels, d_head)
         mixed = mixed.transpose(1, 2).flatten(2).to(query.dtype)
         out = attn.to_out[1](attn.to_out[0](mixed))
         if len(shape) == 4:
@@ -143,15 +165,14 @@ class _Surroundings:
 class AlteredAttnProcessor(_Surroundings):
     """Attention in the open: logits, then every edit(logits, layer name), then softmax, then V.
 
-    Without edits and prefixes its output equals the stock processor's. An edit takes and returns
-    (batch, heads, pixels, tokens) in float32; another shape raises ValueError.
+    Without edits and prefixes its output equals the stock processor's.
     """
 
     def __init__(self, name: str, edits: tuple[Edit, ...] = (), prefixes: tuple[Prefix, ...] = ()):
         super().__init__()
         self.name, self.edits, self.prefixes = name, edits, prefixes
 
-    def attend(self, attn, query, key, value, bias):
+    def _attend(self, attn, query, key, value, bias):
         logits = scaled_logits(query, key, attn.scale, bias)
         for edit in self.edits:
             edited = edit(logits, self.name)
@@ -161,23 +182,23 @@ class AlteredAttnProcessor(_Surroundings):
                     f"keep (batch, heads, pixels, tokens) = {tuple(logits.shape)}"
                 )
             logits = edited
-        record, values = AttentionRecord(logits), value
+        record = AttentionRecord(logits)
         if self.prefixes:
-            joined = Prefix(*map(_join_heads, zip(*map(_parts, self.prefixes), strict=True)))
-            record = joined.record(query, logits, attn.scale)
-            added = joined.value.to(value.dtype).expand(len(value), -1, -1, -1)
-            values = torch.cat([value, added], dim=2)
+            prefix = _joined(self.prefixes)
+            record = prefix.record(query, logits, attn.scale)
+            added = prefix.value.to(value.dtype).expand(len(value), -1, -1, -1)
+            value = torch.cat([value, added], dim=2)
         self.tell(record)
-        return record.probabilities().to(values.dtype) @ values
+        return record.probabilities().to(value.dtype) @ value
 
 
-def _parts(prefix: Prefix) -> tuple[Tensor, Tensor, Tensor]:
-    gate = torch.as_tensor(prefix.gate, device=prefix.key.device)
-    return prefix.key, prefix.value, gate.expand(prefix.key.shape[:2])
-
-
-def _join_heads(tensors: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat(tensors, dim=1)
+def _joined(prefixes: Sequence[Prefix]) -> Prefix:
+    gates = [p.gate.to(p.key.device).expand(p.key.shape[:2]) for p in prefixes]
+    return Prefix(
+        torch.cat([p.key for p in prefixes], dim=1),
+        torch.cat([p.value for p in prefixes], dim=1),
+        torch.cat(gates, dim=1),
+    )
 
 
 class FusedAttnProcessor(_Surroundings):
@@ -189,15 +210,15 @@ class FusedAttnProcessor(_Surroundings):
 
     wants_logits = False
 
-    def attend(self, attn, query, key, value, bias):
+    def _attend(self, attn, query, key, value, bias):
         kernel = None
         if bias is None and not (self.wants_logits or torch.is_grad_enabled()):
             kernel = fused_kernel(query.device.type, query.dtype, query.shape[-1])
         if kernel is None:
             self.tell(AttentionRecord(scaled_logits(query, key, attn.scale, bias)))
             return F.scaled_dot_product_attention(query, key, value, bias, scale=attn.scale)
-        out, lse = kernel(query, key, value, attn.scale)
-        self.tell(AttentionRecord(lse=lse))
+        out, log_partition = kernel(query, key, value, attn.scale)
+        self.tell(log_partition)
         return out
 
 

@@ -1,8 +1,8 @@
-"""Which token positions a score reads: by name, for a list of captions.
+"""Which token positions a score or a heat map reads: by name, or by a word of the caption.
 
-Positions of a caption in Stable Diffusion 1.x: start token (0), words, end token, then padding,
-which repeats the end token. The start token takes much of the attention although its state does not
-depend on the text, and most of the other positions are padding.
+Positions of a caption in Stable Diffusion 1.x: start token (0), words, end token (EOS), then
+padding, which repeats the end token. The start token takes much of the attention although its state
+does not depend on the text, and most of the other positions are padding.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
+
+Word = str | tuple[str, int]  # (word, k) is its k-th occurrence alone, from 0
 
 TOKEN_MASKS = {
     "all": "every position",
@@ -22,18 +25,18 @@ TOKEN_MASKS = {
 }
 
 
-def token_mask(model: Any, texts: Sequence[str], name: str) -> Tensor | None:
-    """Return the positions that `name` keeps, (batch, L) bool, or None for "all".
+def token_mask(model: Any, texts: Sequence[str], name: str) -> Bool[Tensor, "texts tokens"] | None:
+    """Return the positions that `name` (one of `TOKEN_MASKS`) keeps, or None for "all".
 
-    Raises ValueError for an unknown name, and for "words" of a caption without words.
+    Raises:
+        ValueError: For an unknown name, and for "words" of a caption without words.
     """
     if name not in TOKEN_MASKS:
         raise ValueError(f"unknown token_mask {name!r}; choose one of {', '.join(TOKEN_MASKS)}")
     if name == "all":
         return None
-    length = model.context_length
-    place = torch.arange(length)[None, :]  # (1, L)
-    end = model.eos_positions(list(texts)).cpu()[:, None]  # (batch, 1)
+    place = torch.arange(model.context_length)[None, :]  # (1, tokens)
+    end = model.eos_positions(list(texts)).cpu()[:, None]  # (texts, 1)
     if name == "words":
         empty = [text for text, at in zip(texts, end[:, 0].tolist(), strict=True) if at <= 1]
         if empty:
@@ -44,11 +47,13 @@ def token_mask(model: Any, texts: Sequence[str], name: str) -> Tensor | None:
     return place <= end if name == "no_padding" else place == end
 
 
-def word_positions(model: Any, text: str, word: str | tuple[str, int]) -> list[int]:
+def word_positions(model: Any, text: str, word: Word) -> list[int]:
     """Return the token positions of a word, or of several words in a row, in `text`.
 
-    Every occurrence counts; (word, k) takes the k-th alone, from 0. Upper and lower case are one.
-    Raises ValueError, with the words there are, when `text` does not have it.
+    Every occurrence counts, unless `word` is (word, k). Upper and lower case are one.
+
+    Raises:
+        ValueError: With the words there are, when `text` does not have it.
     """
     phrase, which = (word, None) if isinstance(word, str) else word
     words = [(spelled.lower(), places) for spelled, places in model.token_words(text)]

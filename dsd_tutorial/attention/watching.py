@@ -12,10 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
+from dsd_tutorial.attention.heat import HeatRecorder, Size
 from dsd_tutorial.attention.pooling import Normalise, log_sum_exp
-from dsd_tutorial.attention.processors import AttentionRecord, head_bias, scaled_logits, split_heads
+from dsd_tutorial.attention.processors import (
+    AttentionRecord,
+    Told,
+    head_bias,
+    scaled_logits,
+    split_heads,
+)
+from dsd_tutorial.attention.token_masks import Word
 
 Masks = Tensor | Sequence[Tensor | None] | None
 # Processors of diffusers that use to_q and to_k and leave the logits alone.
@@ -27,23 +36,39 @@ CHUNK = 2**25  # logits held at once, in numbers (128 MB): the explicit path goe
 class Observation:
     """What was seen; each dictionary goes by layer name.
 
-    scores (batch, heads, pixels), with several token masks (masks, batch, heads, pixels);
-    maps (batch, heads, pixels, tokens) and logits (same) when asked for; with keep="all" one more
-    dimension in front, the U-Net calls. `path` says "fused" or "explicit", `calls` counts.
+    Attributes:
+        heat: What `heat_map` reads, filled where requested.
+        scores: (batch, heads, pixels); with several token masks (masks, batch, heads, pixels).
+        maps: (batch, heads, pixels, tokens), where requested.
+        logits: The same shape, where requested.
+        path: "fused" or "explicit": how the scores were computed.
+        calls: How many U-Net passes were seen.
+
+    With keep="all" scores, maps and logits have one more dimension in front, the U-Net passes.
     """
 
-    scores: dict[str, Tensor] = field(default_factory=dict)
-    maps: dict[str, Tensor] = field(default_factory=dict)
-    logits: dict[str, Tensor] = field(default_factory=dict)
+    heat: HeatRecorder
+    scores: dict[str, Any] = field(default_factory=dict)
+    maps: dict[str, Any] = field(default_factory=dict)
+    logits: dict[str, Any] = field(default_factory=dict)
     path: dict[str, str] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
 
-    def restart(self) -> dict[str, Tensor]:
-        """Forget everything seen so far, so that a new mean begins; returns the maps."""
-        maps = dict(self.maps)
-        for store in (self.scores, self.maps, self.logits, self.path, self.calls):
-            store.clear()
-        return maps
+    def heat_map(self, word: Word, size: Size = None) -> Float[Tensor, "images height width"]:
+        """Return where a word of the prompt looks, for each image whose prompt has it, in order.
+
+        The mean attention over layers, heads and passes (the sampled steps). The unconditional half
+        of guidance is left out.
+
+        Args:
+            word: A word of the prompt, several in a row, or (word, k) for the k-th alone.
+            size: Height and width in pixels; None is the image's.
+
+        Raises:
+            ValueError: Without heat=True; for a word that no prompt has, with the words there are;
+                and where no text of the passes can be known.
+        """
+        return self.heat.heat_map(word, size)
 
 
 @dataclass(frozen=True)
@@ -55,51 +80,42 @@ class Request:
     normalise: Normalise
     maps: bool
     logits: bool
+    heat: bool
     grad: bool
     keep: Literal["last", "mean", "all"]
-    reduce_maps: Callable[[Tensor], Tensor | None] | None
-    reduce_logits: Callable[[Tensor], Tensor] | None = None
-    fused: bool = True
+    reduce_maps: Callable[[Tensor], Tensor] | None
+    reduce_logits: Callable[[Tensor], Tensor] | None
+    fused: bool
 
     @property
     def fusable(self) -> bool:
-        """Return whether the fused kernel's log-partition is all that is asked for."""
+        """Return whether the fused kernel's log-partition is all that is requested."""
         plain = self.masks is None and self.lam == 1 and self.normalise in ("auto", "sum")
-        return self.fused and plain and not (self.maps or self.logits or self.grad)
+        return self.fused and plain and not (self.maps or self.logits or self.grad or self.heat)
 
-    def check(self) -> None:
-        """Raise ValueError for a lambda or a normalisation that `log_sum_exp` would refuse."""
-        log_sum_exp(torch.zeros(1), self.lam, normalise=self.normalise)
+    def score(self, record: AttentionRecord) -> Float[Tensor, "*masks batch heads pixels"]:
+        """Return the pooled logits; for a sequence of masks one more dimension in front."""
+        if isinstance(self.masks, Sequence):
+            return torch.stack([self._masked(record, mask) for mask in self.masks])
+        return self._masked(record, self.masks)
 
-    def score(self, record: AttentionRecord) -> Tensor:
-        """Return (batch, heads, pixels) or, for a sequence of masks, (masks, batch, ...)."""
-        masks = self.masks if isinstance(self.masks, (list, tuple)) else [self.masks]
-        out = torch.stack([self._masked(record, mask) for mask in masks])
-        return out if isinstance(self.masks, (list, tuple)) else out[0]
-
-    def _masked(self, record: AttentionRecord, mask: Tensor | None) -> Tensor:
+    def _masked(
+        self, record: AttentionRecord, mask: Tensor | None
+    ) -> Float[Tensor, "batch heads pixels"]:
         logits, batch = record.logits, len(record.logits)
         mask = None if mask is None else _fit(mask, batch, logits.shape[-1]).to(logits.device)
-        rows = max(1, CHUNK // logits[0].numel()) if not self.grad else batch
+        rows = batch if self.grad else max(1, CHUNK // logits[0].numel())
         parts = []
         for i in range(0, batch, rows):
             part = slice(i, i + rows)
             extra = None if record.extra is None else record.extra[part]
             own = mask[part] if mask is not None and len(mask) > 1 else mask
-            parts.append(
-                log_sum_exp(
-                    logits[part],
-                    self.lam,
-                    own,
-                    normalise=self.normalise,
-                    extra=extra,
-                    gate=record.gate,
-                )
-            )
+            how = {"normalise": self.normalise, "extra": extra, "gate": record.gate}
+            parts.append(log_sum_exp(logits[part], self.lam, own, **how))
         return torch.cat(parts)
 
 
-def _fit(mask: Tensor, batch: int, tokens: int) -> Tensor:
+def _fit(mask: Tensor, batch: int, tokens: int) -> Bool[Tensor, "batch_or_1 1 1 tokens"]:
     mask = mask[None] if mask.ndim == 1 else mask
     if mask.shape[-1] != tokens or len(mask) not in (1, batch):
         raise ValueError(
@@ -112,7 +128,7 @@ def _fit(mask: Tensor, batch: int, tokens: int) -> Tensor:
 
 def check_masks(masks: Masks) -> None:
     """Raise ValueError for masks that are not bool, misshapen, or empty for some item."""
-    for mask in masks if isinstance(masks, (list, tuple)) else [masks]:
+    for mask in masks if isinstance(masks, Sequence) else [masks]:
         if mask is None:
             continue
         if mask.dtype != torch.bool or mask.ndim not in (1, 2):
@@ -127,8 +143,8 @@ def check_masks(masks: Masks) -> None:
 class Watch:
     """The hooks of one layer: collects Q and K of a pass, or listens to its processor."""
 
-    def __init__(self, name: str, attn: nn.Module, request: Request, seen: Observation):
-        self.name, self.attn, self.request, self.seen = name, attn, request, seen
+    def __init__(self, name: str, attn: Any, request: Request, seen: Observation):
+        self.name, self.request, self.seen = name, request, seen
         self.q = self.k = self.heard = None
         self.projections = (attn.to_q, attn.to_k)
         self.handles = [
@@ -180,30 +196,31 @@ class Watch:
             bias = head_bias(attn, mask, k.shape[2], len(k))
             self._take(AttentionRecord(scaled_logits(q, k, attn.scale, bias)))
 
-    def _take(self, record: AttentionRecord) -> None:
+    def _take(self, record: Told) -> None:
         request, seen = self.request, self.seen
         if request.grad and not torch.is_grad_enabled():
             raise RuntimeError("observe(grad=True) met a pass under no_grad: no gradient to keep")
         with torch.set_grad_enabled(request.grad and torch.is_grad_enabled()):
             found = self._computed(record)
-        if found.get("maps", record) is None:  # `reduce_maps` wants nothing of this pass
-            return
-        seen.path[self.name] = "explicit" if record.lse is None else "fused"
+        seen.path[self.name] = "fused" if isinstance(record, Tensor) else "explicit"
         seen.calls[self.name] = calls = seen.calls.get(self.name, 0) + 1
         for kind, value in found.items():
             self._keep(getattr(seen, kind), value if request.grad else value.detach(), calls)
 
-    def _computed(self, record: AttentionRecord) -> dict[str, Tensor | None]:
+    def _computed(self, record: Told) -> dict[str, Tensor]:
         request = self.request
-        if record.lse is not None:
-            return {"scores": record.lse.float()}
+        if isinstance(record, Tensor):
+            return {"scores": record.float()}
         found = {"scores": request.score(record)}
         if request.logits:
             reduce = request.reduce_logits
             found["logits"] = record.logits if reduce is None else reduce(record.logits)
-        if request.maps:
+        if request.maps or request.heat:
             maps = record.probabilities()
-            found["maps"] = request.reduce_maps(maps) if request.reduce_maps else maps
+            if request.maps:
+                found["maps"] = request.reduce_maps(maps) if request.reduce_maps else maps
+            if request.heat:
+                self.seen.heat.add(self.name, maps)
         return found
 
     def _keep(self, store: dict[str, Any], value: Tensor, calls: int) -> None:

@@ -135,7 +135,7 @@ def training_pass(model: Any, gradient_checkpointing: bool = False) -> Iterator[
 
 
 def _precision(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    from dsd_tutorial.stable_diffusion.devices import pick_dtype
+    from dsd_tutorial.stable_diffusion.loading import pick_dtype
 
     return None if dtype is None else pick_dtype(dtype)
 

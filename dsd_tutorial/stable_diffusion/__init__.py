@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from dsd_tutorial.lazy import lazily
 
 if TYPE_CHECKING:
-    from dsd_tutorial.stable_diffusion.devices import pick_device
     from dsd_tutorial.stable_diffusion.encoders import ClipImage
-    from dsd_tutorial.stable_diffusion.model import StableDiffusion, load_model
+    from dsd_tutorial.stable_diffusion.loading import load_model, pick_device
+    from dsd_tutorial.stable_diffusion.model import StableDiffusion
     from dsd_tutorial.stable_diffusion.noising import shared_noise
     from dsd_tutorial.stable_diffusion.pixels import ImageSettings, to_pil, to_tensor
     from dsd_tutorial.stable_diffusion.registry import END_SHARE, list_models

@@ -1,36 +1,41 @@
-"""What turns texts and pictures into the tensors that a Stable Diffusion works on, and back.
+"""What turns texts and images into the tensors that a Stable Diffusion works on, and back.
 
-Symbols follow Ding et al., arXiv 2305.12716: f_i pooled image state, W_i visual projection, h text
-state at the end token, W_t text projection.
+Symbols follow Ding et al., arXiv 2305.12716: f_i pooled image state, W_i visual projection, h EOS
+state, W_t text projection.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dsd_tutorial.stable_diffusion.pixels import ImageSettings, check_images, to_tensor
 from dsd_tutorial.stable_diffusion.registry import CLIP_BY_TEXT_WIDTH, ModelEntry
 
+Texts = str | Sequence[str]
+Images = Tensor | Sequence[Any]  # (images, 3, height, width) in [0, 1], or PIL images
+
 
 class ClipImage(NamedTuple):
     """What CLIP's image tower says of a batch, neither part normalised."""
 
-    pooled: Tensor  # (batch, d_vision): f_i, the pooled state after the tower's final norm
-    embedding: Tensor  # (batch, d_proj): W_i f_i
+    pooled: Float[Tensor, "images states"]  # f_i, the pooled state after the tower's final norm
+    embedding: Float[Tensor, "images width"]  # W_i f_i
 
 
 class Encoders:
     """The frozen parts around the U-Net: autoencoder, text encoder, CLIP, tokenizer.
 
-    Outside, everything is float32 and in plain units: images (batch, 3, height, width) in [0, 1],
-    latents already multiplied by the autoencoder's scaling factor, text states as the U-Net reads
-    them. Gradients flow to inputs, never to weights.
+    Outside, everything is float32 and in plain units: images in [0, 1], latents already multiplied
+    by the autoencoder's scaling factor, prompt embeddings as the U-Net reads them. Gradients flow
+    to inputs, never to weights.
     """
 
     def __init__(
@@ -48,14 +53,15 @@ class Encoders:
     ):
         self.device, self.dtype = torch.device(device), dtype
         self.vae = self._frozen(vae, dtype)
-        # text states stay float32 whatever `dtype` is: their small differences are ranked later
+        # float32 whatever `dtype` is: small differences of prompt embeddings are ranked later
         self.text_encoder = self._frozen(text_encoder, torch.float32)
         self.clip = self._frozen(clip, torch.float32) if clip is not None else None
         self.tokenizer, self.image_processor = tokenizer, image_processor
         self.name, self.entry = name, entry
         self.folder: Path | None = None
+        self._encoded: deque[tuple[list[str], Tensor]] = deque(maxlen=64)  # newest first
 
-    def _frozen(self, part: nn.Module, dtype: torch.dtype) -> nn.Module:
+    def _frozen(self, part: nn.Module, dtype: torch.dtype) -> Any:
         # nn.Module's own `to`: the one of diffusers warns at any mention of a precision
         return nn.Module.to(part, self.device, dtype).eval().requires_grad_(False)
 
@@ -66,7 +72,7 @@ class Encoders:
 
     @property
     def context_length(self) -> int:
-        """Return the number of token positions L (77 for SD 1.x and 2.x)."""
+        """Return the number of token positions (77 for SD 1.x and 2.x)."""
         return self.text_encoder.config.max_position_embeddings
 
     @property
@@ -84,20 +90,20 @@ class Encoders:
 
     @property
     def resolution(self) -> int:
-        """Return the side, in pixels, of the pictures the model was trained on."""
+        """Return the side, in pixels, of the images the model was trained on."""
         raise NotImplementedError
 
     # -- text ----------------------------------------------------------------------------------
 
-    def tokenize(self, texts: str | Sequence[str]) -> Tensor:
-        """Return token ids (batch, L), int64, cut and padded to L as in training.
+    def tokenize(self, texts: Texts) -> Int64[Tensor, "texts tokens"]:
+        """Return token ids, cut and padded to `context_length` as in training.
 
         SD 1.x and the embedded model pad with the end token. A text that does not fit is cut, with
         a warning: what was cut can make no difference to anything.
         """
         return self._ids(texts).to(self.device)
 
-    def _ids(self, texts: str | Sequence[str]) -> Tensor:
+    def _ids(self, texts: Texts) -> Int64[Tensor, "texts tokens"]:
         texts = [texts] if isinstance(texts, str) else list(texts)
         rows = self.tokenizer(
             texts, padding="max_length", max_length=self.context_length, truncation=True
@@ -110,8 +116,8 @@ class Encoders:
                 warnings.warn(cut, stacklevel=3)
         return ids
 
-    def eos_positions(self, texts: str | Sequence[str]) -> Tensor:
-        """Return the position of the first end token of each text, (batch,), int64."""
+    def eos_positions(self, texts: Texts) -> Int64[Tensor, "*texts"]:
+        """Return the position of the first end token of each text."""
         return (self._ids(texts) == self.tokenizer.eos_token_id).int().argmax(1).to(self.device)
 
     def token_words(self, text: str) -> list[tuple[str, list[int]]]:
@@ -131,33 +137,58 @@ class Encoders:
                 spelling = []
         return words
 
-    def encode_text(self, texts: str | Sequence[str]) -> Tensor:
-        """Return the states (batch, L, d) after the final norm: what the U-Net reads."""
-        return self.text_encoder(self.tokenize(texts)).last_hidden_state
+    def encode_text(self, texts: Texts) -> Float[Tensor, "texts tokens states"]:
+        """Return the prompt embeddings: the states after the final norm, which the U-Net reads."""
+        prompts = self.text_encoder(self.tokenize(texts)).last_hidden_state
+        self._remember([texts] if isinstance(texts, str) else list(texts), prompts)
+        return prompts
 
-    def encode_clip_text(self, texts: str | Sequence[str]) -> Tensor:
-        """Return W_t h, (batch, d_proj), not normalised; h is the state at the end token.
+    def _remember(self, texts: list[str], prompts: Tensor) -> None:
+        self._encoded.appendleft((texts, prompts.detach().mean(1)))  # (texts, states)
+
+    def texts_of(self, prompts: Float[Tensor, "batch tokens states"]) -> list[str | None]:
+        """Return the text that each row was encoded from, None where it cannot be known.
+
+        Known are the last 64 calls of `encode_text`, by the mean state of each text. What `sample`
+        guided away from counts as the empty text.
+        """
+        if not self._encoded:
+            return [None] * len(prompts)
+        texts = [text for call, _ in self._encoded for text in call]
+        known = torch.cat([means for _, means in self._encoded])  # (texts, states)
+        means = prompts.to(known).mean(1)[:, None]  # (batch, 1, states)
+        same = torch.isclose(means, known, rtol=5e-3, atol=2e-3).all(-1)  # as half precision rounds
+        newest = same.int().argmax(1).tolist()
+        return [texts[i] if bool(row[i]) else None for i, row in zip(newest, same, strict=True)]
+
+    def encode_clip_text(self, texts: Texts) -> Float[Tensor, "texts width"]:
+        """Return W_t h, not normalised; h is the EOS state.
 
         Raises:
-            ValueError: the model was loaded without CLIP.
+            ValueError: The model was loaded without CLIP.
         """
         clip = self._clip()
         return clip.text_projection(clip.text_model(self.tokenize(texts)).pooler_output)
 
     # -- images --------------------------------------------------------------------------------
 
-    def encode_image(self, images: Tensor | Sequence[Any], batch_size: int | None = None) -> Tensor:
-        """Return z0 (batch, 4, h, w): the autoencoder's *mean* times its scaling factor.
+    def encode_image(
+        self, images: Images, batch_size: int | None = None
+    ) -> Float[Tensor, "images channels height width"]:
+        """Return z0: the autoencoder's *mean* times its scaling factor.
 
-        Nothing is sampled, so equal images give equal latents (DSD step 1). PIL pictures are
-        resized and cropped to the model's resolution; tensors are taken at their own size.
+        Nothing is sampled, so equal images give equal latents (DSD step 1). PIL images are resized
+        and cropped to the model's resolution; tensors are taken at their own size.
+
+        Raises:
+            ValueError: Values outside [0, 1], or a side that no whole number of latents covers.
         """
         images = self._pixels(images, self.resolution)
         if any(side % self.vae_factor for side in images.shape[-2:]):
             height, width = images.shape[-2:]
             raise ValueError(
                 f"images of {height} x {width} pixels: both sides must be multiples of "
-                f"{self.vae_factor}; to_tensor(pictures, {self.resolution}) fits them"
+                f"{self.vae_factor}; to_tensor(images, {self.resolution}) fits them"
             )
         parts = [
             self.vae.encode(part).latent_dist.mean.float()
@@ -165,8 +196,10 @@ class Encoders:
         ]
         return torch.cat(parts) * self.vae.config.scaling_factor
 
-    def decode_latents(self, latents: Tensor, batch_size: int | None = None) -> Tensor:
-        """Return images (batch, 3, height, width) in [0, 1] from scaled latents."""
+    def decode_latents(
+        self, latents: Float[Tensor, "images channels h w"], batch_size: int | None = None
+    ) -> Float[Tensor, "images 3 height width"]:
+        """Return images in [0, 1] from scaled latents."""
         latents = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
         parts = [
             self.vae.decode(part).sample.float()
@@ -174,13 +207,11 @@ class Encoders:
         ]
         return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
-    def encode_clip_image(
-        self, images: Tensor | Sequence[Any], batch_size: int | None = None
-    ) -> ClipImage:
-        """Return f_i as `.pooled` (batch, d_vision) and W_i f_i as `.embedding` (batch, d_proj).
+    def encode_clip_image(self, images: Images, batch_size: int | None = None) -> ClipImage:
+        """Return f_i as `.pooled` and W_i f_i as `.embedding`.
 
         Raises:
-            ValueError: the model was loaded without CLIP.
+            ValueError: The model was loaded without CLIP.
         """
         clip, settings = self._clip(), self.image_processor or ImageSettings()
         images = self._pixels(images, settings.size)
@@ -192,10 +223,9 @@ class Encoders:
         )
         return ClipImage(pooled, clip.visual_projection(pooled))
 
-    def _pixels(self, images: Tensor | Sequence[Any], side: int) -> Tensor:
-        tensor = isinstance(images, Tensor)
-        images = check_images(images) if tensor else to_tensor(images, side)
-        return images.to(self.device)
+    def _pixels(self, images: Images, side: int) -> Float[Tensor, "images 3 height width"]:
+        fitted = check_images(images) if isinstance(images, Tensor) else to_tensor(images, side)
+        return fitted.to(self.device)
 
     def _clip(self) -> Any:
         if self.clip is None:

@@ -207,7 +207,9 @@ def read_parts(folder: Path, clip: Path | None = None) -> dict[str, Any]:
         clip = folder / "clip"
     stored = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     scheduler = getattr(diffusers, stored["_class_name"])
-    settings = clip is not None and (clip / "preprocessor_config.json").is_file()
+    settings = None
+    if clip is not None and (clip / "preprocessor_config.json").is_file():
+        settings = ImageSettings.read(clip)
     with quiet():
         return {
             "vae": read_part(AutoencoderKL, folder / "vae"),
@@ -216,7 +218,7 @@ def read_parts(folder: Path, clip: Path | None = None) -> dict[str, Any]:
             "tokenizer": CLIPTokenizer.from_pretrained(str(folder / "tokenizer")),
             "scheduler": scheduler.from_pretrained(str(folder / "scheduler")),
             "clip": read_part(CLIPModel, clip) if clip is not None else None,
-            "image_processor": ImageSettings.read(clip) if settings else None,
+            "image_processor": settings,
         }
 
 

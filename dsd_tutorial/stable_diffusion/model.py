@@ -1,4 +1,4 @@
-"""One object that owns the parts of a Stable Diffusion: load, encode, denoise, sample.
+"""One object that owns the parts of a Stable Diffusion: encode, denoise, sample.
 
     model = load_model("shapes-sd")
     images = model.sample(["a red circle left of a blue square"], steps=25)
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from dsd_tutorial.stable_diffusion import files, sampling, writer
 from dsd_tutorial.stable_diffusion.checksums import (
@@ -24,27 +26,33 @@ from dsd_tutorial.stable_diffusion.checksums import (
     combined_sha256,
     folder_checksums,
     state_sha256,
-    verify,
 )
-from dsd_tutorial.stable_diffusion.devices import pick_device, pick_dtype
 from dsd_tutorial.stable_diffusion.encoders import Encoders
-from dsd_tutorial.stable_diffusion.registry import resolve
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "clip", "image_processor")
+Steps = int | Int[Tensor, ""] | Int[Tensor, "batch"]  # noqa: F821
+Latents = Float[Tensor, "batch channels height width"]
 
 
 class StableDiffusion(Encoders):
     """A frozen text-to-image model with its parts by name.
 
-    Attributes: vae, unet, text_encoder, tokenizer, scheduler (diffusers and transformers objects),
-    clip (both towers, or None), image_processor (its `ImageSettings`, or None), name, entry (what
-    the registry knows, or None), folder (where it was loaded from, or None), device, dtype.
+    Attributes:
+        vae, unet, text_encoder, tokenizer, scheduler: Objects of diffusers and transformers.
+        clip: Both towers, or None.
+        image_processor: The `ImageSettings` of CLIP, or None.
+        name: What it is called.
+        entry: What the registry knows of it, or None.
+        folder: Where it was loaded from, or None.
+        device, dtype: Where U-Net and autoencoder run, and in which precision.
+        batches_sampled: How many batches of images `sample` has begun.
     """
 
     def __init__(self, *, unet: Any, scheduler: Any, folder: Path | None = None, **parts: Any):
         super().__init__(**parts)
         self.unet = self._frozen(unet, self.dtype)
         self.scheduler, self.folder = scheduler, folder
+        self.batches_sampled = 0
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.unet.parameters()) / 1e6
@@ -66,13 +74,18 @@ class StableDiffusion(Encoders):
 
     @property
     def resolution(self) -> int:
-        """Return the side, in pixels, of the pictures the U-Net was trained on."""
+        """Return the side, in pixels, of the images the U-Net was trained on."""
         return self.latent_shape[1] * self.vae_factor
 
     @property
     def is_embedded(self) -> bool:
         """Return whether this is the model that ships with the package."""
         return self.entry is not None and self.entry.kind == "embedded"
+
+    @property
+    def guidance(self) -> float:
+        """Return the guidance scale by default: the registry's, 7.5 if it knows none."""
+        return self.entry.guidance if self.entry is not None else 7.5
 
     @property
     def prediction_type(self) -> str:
@@ -94,40 +107,43 @@ class StableDiffusion(Encoders):
 
     # -- diffusion -----------------------------------------------------------------------------
 
-    def _levels(self, timesteps: Tensor | int, batch: int) -> tuple[Tensor, Tensor]:
+    def _noise_levels(self, timesteps: Steps, batch: int) -> tuple[Tensor, Tensor]:
         """Return sqrt(abar_t) and sqrt(1 - abar_t), each (batch, 1, 1, 1)."""
         steps = torch.as_tensor(timesteps, device=self.device).long().expand(batch)
         abar = self.scheduler.alphas_cumprod.to(self.device, torch.float32)[steps]
         return abar.sqrt().view(-1, 1, 1, 1), (1 - abar).sqrt().view(-1, 1, 1, 1)
 
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor | int) -> Tensor:
-        """Return z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) e, (batch, 4, h, w); DSD step 1.
+    def add_noise(self, latents: Latents, noise: Latents, timesteps: Steps) -> Latents:
+        """Return z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) e; DSD step 1.
 
-        `timesteps` is one int in 0..999 or a tensor (batch,).
+        `timesteps` is one for all or one each, in 0..999.
         """
-        signal, spread = self._levels(timesteps, len(latents))
+        signal, spread = self._noise_levels(timesteps, len(latents))
         return signal * latents + spread * noise
 
-    def predict_noise(
-        self, noisy_latents: Tensor, timesteps: Tensor | int, context: Tensor
-    ) -> Tensor:
-        """Return the U-Net's estimate of the noise, (batch, 4, h, w), float32; no guidance.
+    def predict_noise(self, noisy_latents: Tensor, timesteps: Steps, context: Tensor) -> Latents:
+        """Return the U-Net's estimate of the noise, float32; no guidance.
 
-        `context` (batch or 1, any length, d) comes from `encode_text` or from you. Where the U-Net
-        predicts v = sqrt(abar) e - sqrt(1 - abar) z0 (SD 2.1 at 768 pixels), the noise is
-        sqrt(abar) v + sqrt(1 - abar) z_t (Salimans and Ho, arXiv 2202.00512, appendix D).
+        Where the U-Net predicts v = sqrt(abar) e - sqrt(1 - abar) z0 (SD 2.1 at 768 pixels), the
+        noise is sqrt(abar) v + sqrt(1 - abar) z_t (Salimans and Ho, arXiv 2202.00512, appendix D).
+
+        Args:
+            noisy_latents: z_t, (batch, channels, height, width).
+            timesteps: One for all or one each.
+            context: Prompt embeddings (batch or 1, any length, states), from `encode_text` or from
+                you.
 
         Raises:
-            ValueError: the context's width or the latents' channels are not this model's.
+            ValueError: The context's width or the latents' channels are not this model's.
         """
         output = self._unet(noisy_latents, timesteps, context)
         if self.prediction_type == "epsilon":
             return output
-        signal, spread = self._levels(timesteps, len(noisy_latents))
+        signal, spread = self._noise_levels(timesteps, len(noisy_latents))
         return signal * output + spread * noisy_latents.to(self.device)
 
-    def _unet(self, latents: Tensor, timesteps: Tensor | int, context: Tensor) -> Tensor:
-        """Return the raw output, (batch, 4, h, w), float32, after checking the shapes."""
+    def _unet(self, latents: Tensor, timesteps: Steps, context: Tensor) -> Latents:
+        """Return the raw output, float32, after checking the shapes."""
         batch, width = len(latents), self.unet.config.cross_attention_dim
         if context.dim() != 3 or context.shape[-1] != width or len(context) not in (1, batch):
             raise ValueError(
@@ -143,59 +159,88 @@ class StableDiffusion(Encoders):
         context = context.to(self.device, self.dtype).expand(batch, -1, -1)
         return self.unet(latents.to(self.device, self.dtype), steps, context).sample.float()
 
+    @torch.no_grad()
     def sample(
         self,
         prompts: str | Sequence[str] | None = None,
         *,
-        embeddings: Tensor | None = None,
+        embeddings: Float[Tensor, "prompts _ states"] | None = None,
         n: int = 1,
         steps: int = 25,
         guidance: float | None = None,
         seed: int | Sequence[int] = 0,
-        negative: str | Sequence[str] | Tensor | None = None,
-        noise: Tensor | None = None,
+        negative: str | Sequence[str] | Float[Tensor, "_ _ states"] | None = None,
+        noise: Latents | None = None,
         batch_size: int | None = None,
         progress: bool = True,
         callback: sampling.Callback | None = None,
-    ) -> Tensor:
-        """Return images (prompts x n, 3, height, width) in [0, 1], prompt by prompt.
+    ) -> Float[Tensor, "images 3 image_height image_width"]:
+        """Return n images in [0, 1] of each prompt, prompt by prompt.
 
-        Give `prompts` or `embeddings` (batch, any length, d). `guidance` None is the registry's
-        scale for this model (7.5 if unknown), 1 is none. `seed` is one per image, or the first of
-        consecutive ones. `negative` None is the empty prompt. `noise` (images, 4, h, w) replaces
-        the seeded start. `callback(index, timestep, latents, output)` sees every step of every
-        batch.
+        Args:
+            prompts: Texts.
+            embeddings: Prompt embeddings in their place.
+            n: Images per prompt.
+            steps: Time steps of the scheduler.
+            guidance: The guidance scale; None is `self.guidance`, 1 is none.
+            seed: One per image, or the first of consecutive ones.
+            negative: What to be guided away from; None is the empty prompt.
+            noise: Start of each image, in place of the seeded one.
+            batch_size: Images per U-Net pass.
+            progress: Whether to show a progress bar.
+            callback: `callback(index, timestep, latents, output)` sees every step of every batch.
 
         Raises:
-            ValueError: neither or both of prompts and embeddings; wrong counts or steps < 1.
+            ValueError: Neither or both of prompts and embeddings; wrong counts or steps < 1.
         """
-        if (prompts is None) == (embeddings is None):
-            raise ValueError("sample needs either prompts or embeddings, not both and not neither")
         if n < 1 or not 1 <= steps <= self.scheduler.config.num_train_timesteps:
             last = self.scheduler.config.num_train_timesteps
             raise ValueError(f"n={n}, steps={steps}: need n >= 1 and steps in 1..{last}")
-        context = self.encode_text(prompts) if embeddings is None else embeddings
-        context = context.detach().to(self.device).repeat_interleave(n, dim=0)
+        if prompts is not None and embeddings is None:
+            context = self.encode_text(prompts)
+        elif embeddings is not None and prompts is None:
+            context = embeddings
+        else:
+            raise ValueError("sample needs either prompts or embeddings, not both and not neither")
+        context = context.to(self.device).repeat_interleave(n, dim=0)
         seeds = sampling.seed_list(seed, len(context))
-        if noise is None:
-            noise = sampling.initial_noise(self.latent_shape, seeds)
-        if guidance is None:
-            guidance = self.entry.guidance if self.entry is not None else 7.5
-        batch_size = batch_size or self._batch_size
-        plan = sampling.Plan(steps, guidance, seeds, batch_size, progress, callback)
-        with torch.no_grad():
-            without = self._negative(negative, len(context))
-            latents = sampling.denoise(
-                self._unet, self.scheduler, noise.to(self.device), context, without, plan
-            )
-            return self.decode_latents(latents)
+        noise = sampling.initial_noise(self.latent_shape, seeds) if noise is None else noise
+        without = self._negative(negative, len(context))
+        scale = self.guidance if guidance is None else guidance
+        size = batch_size or self._batch_size
+        starts = range(0, len(context), size)
+        latents = []
+        with tqdm(total=steps * len(starts), desc="sampling", disable=not progress) as bar:
 
-    def _negative(self, negative: str | Sequence[str] | Tensor | None, count: int) -> Tensor:
-        """Return the states to be guided away from, (count, length, d)."""
+            def after_step(*step: Any) -> None:
+                if callback is not None:
+                    callback(*step)
+                bar.update()
+
+            for start in starts:
+                self.batches_sampled += 1
+                rows = slice(start, start + size)
+                latents.append(
+                    sampling.denoise(
+                        self._unet,
+                        self.scheduler,
+                        noise[rows].to(self.device),
+                        context[rows],
+                        without[rows],
+                        sampling.Plan(steps, scale, seeds[rows], after_step),
+                    )
+                )
+        return self.decode_latents(torch.cat(latents))
+
+    def _negative(
+        self, negative: str | Sequence[str] | Tensor | None, count: int
+    ) -> Float[Tensor, "{count} _ states"]:
+        """Return the prompt embeddings to be guided away from."""
         if not isinstance(negative, Tensor):
             negative = self.encode_text(negative if negative is not None else "")
         if len(negative) not in (1, count):
             raise ValueError(f"{len(negative)} negatives for {count} images: give 1 or {count}")
+        self._remember([""] * len(negative), negative)  # so that no heat map counts these rows
         return negative.to(self.device).expand(count, -1, -1)
 
     # -- other forms ---------------------------------------------------------------------------
@@ -208,14 +253,9 @@ class StableDiffusion(Encoders):
             )
 
         parts = {name: getattr(self, name) for name in PARTS[:4]}
-        scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        return StableDiffusionPipeline(
-            **parts,
-            scheduler=scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        parts["scheduler"] = type(self.scheduler).from_config(self.scheduler.config)
+        none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        return StableDiffusionPipeline(**parts, **none)
 
     def save(
         self, folder: str | Path, *, dtype_unet: torch.dtype = torch.float16
@@ -227,39 +267,3 @@ class StableDiffusion(Encoders):
         """
         parts = {name: getattr(self, name) for name in PARTS}
         return writer.write_parts(parts, Path(folder), dtype_unet)
-
-
-def load_model(
-    name_or_path: str | Path = "shapes-sd",
-    device: str | torch.device = "auto",
-    dtype: torch.dtype | str | None = None,
-    *,
-    clip: str | Path | None = None,
-    download: bool = False,
-) -> StableDiffusion:
-    """Return the model called `name_or_path`: a registered name, a folder, or a hub id.
-
-    `device` "auto" is CUDA, else MPS, else the CPU. `dtype` None is float32, also where weights are
-    stored in float16. `clip` is a folder or hub id with CLIP's towers; by default those in the
-    model's folder, in a folder `<model>-clip` beside it, or the public CLIP of its text encoder if
-    that is cached. The network is used only with `download=True`.
-
-    Raises:
-        UnknownModelError, MissingModelError, ChecksumError, IncompleteWeightsError, DeviceError:
-            see docs/errors.md for the cure of each.
-    """
-    entry, folder = resolve(name_or_path)
-    target, precision = pick_device(device), pick_dtype(dtype)
-    if folder is None:
-        folder = files.hub_folder(entry, download)
-    else:
-        files.require_complete(folder, entry)
-    found = verify(folder, entry)
-    towers = files.towers_for(entry, folder, clip, download)
-    parts = files.read_parts(folder, towers)
-    model = StableDiffusion(
-        **parts, name=entry.name, entry=entry, folder=folder, device=target, dtype=precision
-    )
-    if found is not None:
-        model.__dict__["checksums"] = found  # just computed: no need to read the files again
-    return model

@@ -1,6 +1,6 @@
-"""From noise to pictures: classifier-free guidance along a scheduler's time steps.
+"""From noise to images: classifier-free guidance along a scheduler's time steps.
 
-One generator per image, on the CPU: picture i depends on its seed and prompt alone, not on what
+One generator per image, on the CPU: image i depends on its seed and prompt alone, not on what
 else is in the batch (up to rounding in batched kernels), nor on the device that draws it.
 """
 
@@ -12,29 +12,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+Latents = Float[Tensor, "batch channels height width"]
+Prompts = Float[Tensor, "batch _ states"]  # the negative ones may be of another length
+Predict = Callable[[Tensor, Any, Tensor], Tensor]
 # what a learner may watch: step index, time step, latents after the step, guided prediction
-Callback = Callable[[int, int, Tensor, Tensor], None]
+Callback = Callable[[int, int, Tensor, Tensor], Any]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to sample: everything but the conditions."""
+    """How to sample one batch: everything but the conditions."""
 
     steps: int
     guidance: float
     seeds: tuple[int, ...]
-    batch_size: int
-    progress: bool = True
-    callback: Callback | None = None
+    callback: Callback
 
 
 def seed_list(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
     """Return one seed per image: the given ones, or seed, seed + 1, ...
 
     Raises:
-        ValueError: a list of another length than `count`.
+        ValueError: For a list of another length than `count`.
     """
     if isinstance(seed, int):
         return tuple(range(seed, seed + count))
@@ -43,22 +45,22 @@ def seed_list(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(int(value) for value in seed)
 
 
-def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
-    """Return standard normal latents (batch, 4, h, w); row i is drawn from seeds[i] alone."""
+def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Latents:
+    """Return standard normal latents; row i is drawn from seeds[i] alone."""
     return torch.cat(
         [torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     )
 
 
 def guided(
-    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
-    latents: Tensor,
-    timestep: Tensor,
-    context: Tensor,
-    negative: Tensor,
+    predict: Predict,
+    latents: Latents,
+    timestep: Any,
+    context: Prompts,
+    negative: Prompts,
     guidance: float,
-) -> Tensor:
-    """Return u + g (c - u), (batch, 4, h, w), from predictions without (u) and with text (c).
+) -> Latents:
+    """Return u + g (c - u) from predictions without (u) and with text (c).
 
     One pass on the stacked batch [negative, context]; two passes where they differ in length; a
     single one at guidance 1, where u cancels. Ho and Salimans, arXiv 2207.12598, eq. 6 with
@@ -77,40 +79,28 @@ def guided(
 
 @torch.no_grad()
 def denoise(
-    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    predict: Predict,
     scheduler: Any,
-    noise: Tensor,
-    context: Tensor,
-    negative: Tensor,
+    noise: Latents,
+    context: Prompts,
+    negative: Prompts,
     plan: Plan,
-) -> Tensor:
-    """Return clean latents (batch, 4, h, w) from `noise` of that shape.
+) -> Latents:
+    """Return clean latents from the noise of one batch.
 
-    `predict(latents, timestep, context)` is the raw U-Net: schedulers know its prediction type.
-    A fresh scheduler serves each batch, since some remember their last steps.
+    `predict` is the raw U-Net: schedulers know its prediction type. A fresh scheduler serves each
+    batch, since some remember their last steps.
     """
-    from tqdm.auto import tqdm
-
-    device, done = noise.device, []
-    starts = range(0, len(noise), plan.batch_size)
-    with tqdm(total=plan.steps * len(starts), desc="sampling", disable=not plan.progress) as bar:
-        for start in starts:
-            rows = slice(start, start + plan.batch_size)
-            own = type(scheduler).from_config(scheduler.config)
-            own.set_timesteps(plan.steps, device=device)
-            latents = noise[rows] * own.init_noise_sigma
-            extra = _own_generators(own, plan.seeds[rows])
-            for index, timestep in enumerate(own.timesteps):
-                scaled = own.scale_model_input(latents, timestep)
-                output = guided(
-                    predict, scaled, timestep, context[rows], negative[rows], plan.guidance
-                )
-                latents = own.step(output, timestep, latents, **extra).prev_sample
-                if plan.callback is not None:
-                    plan.callback(index, int(timestep), latents, output)
-                bar.update()
-            done.append(latents)
-    return torch.cat(done)
+    own = type(scheduler).from_config(scheduler.config)
+    own.set_timesteps(plan.steps, device=noise.device)
+    extra = _own_generators(own, plan.seeds)
+    latents = noise * own.init_noise_sigma
+    for index, timestep in enumerate(own.timesteps):
+        scaled = own.scale_model_input(latents, timestep)
+        output = guided(predict, scaled, timestep, context, negative, plan.guidance)
+        latents = own.step(output, timestep, latents, **extra).prev_sample
+        plan.callback(index, int(timestep), latents, output)
+    return latents
 
 
 def _own_generators(scheduler: Any, seeds: Sequence[int]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def draw() -> str:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from dsd_tutorial.attention.heatmaps import trace
+    from dsd_tutorial.attention import observe
     from dsd_tutorial.course.figures import draw_image, overlay_heat
     from dsd_tutorial.course.figures.style import DPI, STYLE
     from dsd_tutorial.stable_diffusion import load_model
@@ -36,11 +36,11 @@ def draw() -> str:
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(2, len(PROMPTS), figsize=(9.6, 4.5), layout="constrained")
         for (prompt, word), (top, bottom) in zip(PROMPTS, axes.T, strict=True):
-            with trace(model, prompt, [word]) as heat:
+            with observe(model, heat=True) as seen:
                 image = model.sample([prompt], progress=False)[0]
             draw_image(top, image)
             top.set_title("\n".join(textwrap.wrap(prompt, 24)), fontsize=8)
-            overlay_heat(bottom, image, heat[word][0], f"where “{word}” looks")
+            overlay_heat(bottom, image, seen.heat_map(word)[0], f"where “{word}” looks")
         TARGET.parent.mkdir(exist_ok=True)
         fig.savefig(TARGET, dpi=DPI, metadata={"Software": None})
     return (

@@ -77,7 +77,7 @@ class Parameters(BaseModel):
     @classmethod
     def _is_here(cls, name: str) -> str:
         if name not in ("auto", "cpu"):  # only who asks for more waits for torch
-            from dsd_tutorial.stable_diffusion.devices import pick_device
+            from dsd_tutorial.stable_diffusion.loading import pick_device
 
             try:
                 pick_device(name)

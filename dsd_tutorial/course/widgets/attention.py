@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from dsd_tutorial.attention import observe
-from dsd_tutorial.attention.heatmaps import Word, token_heat
-from dsd_tutorial.attention.token_masks import word_positions
+from dsd_tutorial.attention.heat import token_heat
+from dsd_tutorial.attention.token_masks import Word, word_positions
 from dsd_tutorial.course.figures import draw_image, figure, hottest, overlay_heat
 from dsd_tutorial.course.widgets.browsing import browse
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
