@@ -142,3 +142,13 @@ def tiny_model(seed: int = 0, prediction_type: str = "epsilon"):
             image_processor=ImageSettings(size=64, crop=64),
             name="tiny",
         )
+
+
+def pipeline_of(model):
+    """Return a StableDiffusionPipeline of diffusers that shares the parts of `model`."""
+    from diffusers import StableDiffusionPipeline
+
+    parts = {name: getattr(model, name) for name in ("vae", "unet", "text_encoder", "tokenizer")}
+    scheduler = type(model.scheduler).from_config(model.scheduler.config)
+    absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return StableDiffusionPipeline(**parts, scheduler=scheduler, **absent)

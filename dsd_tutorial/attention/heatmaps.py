@@ -27,7 +27,6 @@ def heat_maps(
     words: Sequence[Word] | Sequence[Sequence[Word]] | None = None,
     *,
     steps: int | Sequence[int] = 8,
-    noises: int = 1,
     layers: str | Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 16,
@@ -45,7 +44,6 @@ def heat_maps(
         words: None means every word; a phrase of several words in a row works, every occurrence
             counts, (word, k) means the k-th alone.
         steps: As in `time_grid`.
-        noises: How many noises per time step.
         layers: As in `choose_layers`.
         seed: Of the noises.
         batch_size: Images per U-Net pass.
@@ -65,7 +63,7 @@ def heat_maps(
         )
     places = [_places(model, t, w) for t, w in zip(texts, lists, strict=True)]
     grid = time_grid(steps, model.scheduler.config.num_train_timesteps)
-    passes = len(grid) * noises * -(-len(texts) // batch_size)
+    passes = len(grid) * -(-len(texts) // batch_size)
     found: list[Heat] = []
     with tqdm(total=passes, desc="U-Net passes", disable=not progress, leave=False) as bar:
         for i in range(0, len(texts), batch_size):
@@ -73,11 +71,10 @@ def heat_maps(
             latents, context = model.encode_image(images[part]), model.encode_text(texts[part])
             with observe(model, layers, heat=True) as seen:
                 for s, t in enumerate(grid):
-                    for n in range(noises):
-                        e = shared_noise(latents.shape[1:], seed, s, n).to(latents)
-                        noisy = model.add_noise(latents, e.expand_as(latents), t)
-                        model.predict_noise(noisy, t, context)
-                        bar.update()
+                    e = shared_noise(latents.shape[1:], seed, s).to(latents)
+                    noisy = model.add_noise(latents, e.expand_as(latents), t)
+                    model.predict_noise(noisy, t, context)
+                    bar.update()
             (heat,) = seen.heat.batches
             for row, own in enumerate(places[part]):
                 found.append({word: heat.at(row, at, size) for word, at in own.items()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -28,23 +29,11 @@ WEIGHTS = {
     "clip": r"(?:pytorch_)?model",
 }
 
-PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
-
 
 def part_weights(folder: Path, stem: str) -> list[Path]:
     """Return the weights files of one part that loading would read, sorted: safetensors only."""
     pattern = re.compile(rf"{stem}(-\d+-of-\d+)?\.safetensors")
     return sorted(path for path in folder.glob("*.safetensors") if pattern.fullmatch(path.name))
-
-
-def pickles(folder: Path) -> list[Path]:
-    """Return the files of a part that may hold pickled weights: loading them can run any code."""
-    return sorted(path for path in folder.glob("*") if path.suffix in PICKLED)
-
-
-def weights_files(folder: Path) -> list[Path]:
-    """Return every weights file of a model folder that loading would read."""
-    return [path for part, stem in WEIGHTS.items() for path in part_weights(folder / part, stem)]
 
 
 def file_sha256(path: Path) -> str:
@@ -54,9 +43,9 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_checksums(folder: Path) -> dict[str, str]:
-    """Return relative path -> SHA-256 of every weights file in `folder`."""
-    paths = weights_files(folder)
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
+    """Return relative path -> SHA-256 of every weights file that loading `folder` would read."""
+    parts = [part_weights(folder / part, stem) for part, stem in WEIGHTS.items()]
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in chain(*parts)}
 
 
 def combined_sha256(checksums: dict[str, str]) -> str:
@@ -69,8 +58,8 @@ def verify(folder: Path, entry: ModelEntry) -> dict[str, str] | None:
     """Return the checksums of `folder` after comparing them with its checksums.json; None without.
 
     Raises:
-        MissingModelError: a listed file is absent.
-        ChecksumError: a file differs from the list, or would be loaded without being listed.
+        MissingModelError: A listed file is absent.
+        ChecksumError: A file differs from the list, or would be loaded without being listed.
     """
     listing = folder / "checksums.json"
     if not listing.is_file():

@@ -20,7 +20,7 @@ from dsd_tutorial.stable_diffusion.pixels import ImageSettings, check_images, to
 from dsd_tutorial.stable_diffusion.registry import CLIP_BY_TEXT_WIDTH, ModelEntry
 
 Texts = str | Sequence[str]
-Images = Tensor | Sequence[Any]  # (images, 3, height, width) in [0, 1], or PIL images
+AnyImages = Tensor | Sequence[Any]  # a tensor (images, 3, height, width) in [0, 1], or PIL images
 
 
 class ClipImage(NamedTuple):
@@ -172,9 +172,7 @@ class Encoders:
 
     # -- images --------------------------------------------------------------------------------
 
-    def encode_image(
-        self, images: Images, batch_size: int | None = None
-    ) -> Float[Tensor, "images channels height width"]:
+    def encode_image(self, images: AnyImages) -> Float[Tensor, "images channels height width"]:
         """Return z0: the autoencoder's *mean* times its scaling factor.
 
         Nothing is sampled, so equal images give equal latents (DSD step 1). PIL images are resized
@@ -192,22 +190,19 @@ class Encoders:
             )
         parts = [
             self.vae.encode(part).latent_dist.mean.float()
-            for part in (2 * images - 1).to(self.dtype).split(batch_size or self._batch_size)
+            for part in (2 * images - 1).to(self.dtype).split(self._batch_size)
         ]
         return torch.cat(parts) * self.vae.config.scaling_factor
 
     def decode_latents(
-        self, latents: Float[Tensor, "images channels h w"], batch_size: int | None = None
+        self, latents: Float[Tensor, "images channels h w"]
     ) -> Float[Tensor, "images 3 height width"]:
         """Return images in [0, 1] from scaled latents."""
         latents = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
-        parts = [
-            self.vae.decode(part).sample.float()
-            for part in latents.split(batch_size or self._batch_size)
-        ]
+        parts = [self.vae.decode(part).sample.float() for part in latents.split(self._batch_size)]
         return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
-    def encode_clip_image(self, images: Images, batch_size: int | None = None) -> ClipImage:
+    def encode_clip_image(self, images: AnyImages, batch_size: int | None = None) -> ClipImage:
         """Return f_i as `.pooled` and W_i f_i as `.embedding`.
 
         Raises:
@@ -223,7 +218,7 @@ class Encoders:
         )
         return ClipImage(pooled, clip.visual_projection(pooled))
 
-    def _pixels(self, images: Images, side: int) -> Float[Tensor, "images 3 height width"]:
+    def _pixels(self, images: AnyImages, side: int) -> Float[Tensor, "images 3 height width"]:
         fitted = check_images(images) if isinstance(images, Tensor) else to_tensor(images, side)
         return fitted.to(self.device)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dsd_tutorial.saving import expanded
-from dsd_tutorial.stable_diffusion.checksums import WEIGHTS, part_weights, pickles
+from dsd_tutorial.stable_diffusion.checksums import WEIGHTS, part_weights
 from dsd_tutorial.stable_diffusion.pixels import ImageSettings
 from dsd_tutorial.stable_diffusion.registry import (
     CLIP_BY_TEXT_WIDTH,
@@ -27,26 +27,24 @@ from dsd_tutorial.stable_diffusion.registry import (
 
 _SMALL = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*"]
 _FETCH = [*_SMALL, *(f"{part}/*model.safetensors" for part in ("vae", "unet", "text_encoder"))]
-_FETCH_CLIP = ["config.json", "preprocessor_config.json"]
+_FETCH_CLIP = [
+    "config.json", "preprocessor_config.json", "model*.safetensors", "*.index.json"
+]  # fmt: skip
 
 # what turns pickles into safetensors; both libraries read them as tensors only (weights_only)
 CONVERT = (
-    'python -c "from diffusers import StableDiffusionPipeline as P; '
-    "P.from_pretrained(r'{folder}', use_safetensors=False)"
+    'python -c "from {library} import {kind} as M; '
+    "M.from_pretrained(r'{folder}', use_safetensors=False)"
     ".save_pretrained(r'{folder}-safetensors')\""
 )
-CONVERT_CLIP = (
-    'python -c "from transformers import CLIPModel as C; '
-    "C.from_pretrained(r'{folder}', use_safetensors=False)"
-    ".save_pretrained(r'{folder}-safetensors')\""
-)
+PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 
 
 # -- which files, and are they all there ---------------------------------------------------------
 
 
 def require_complete(folder: Path, entry: ModelEntry) -> None:
-    """Return nothing; raise MissingModelError with the remedy unless `folder` can be loaded."""
+    """Raise MissingModelError with the remedy unless `folder` can be loaded."""
     needed = ["model_index.json", "tokenizer", "scheduler/scheduler_config.json"]
     needed += [f"{part}/config.json" for part in ("vae", "unet", "text_encoder")]
     if entry.kind == "embedded":
@@ -57,14 +55,15 @@ def require_complete(folder: Path, entry: ModelEntry) -> None:
     parts = [part for part in WEIGHTS if part != "clip" or entry.kind == "embedded"]
     for part in parts:
         if not part_weights(folder / part, WEIGHTS[part]):
-            refuse_pickles(folder / part, CONVERT.format(folder=folder))
+            _refuse_pickles(folder / part, folder, "diffusers", "StableDiffusionPipeline")
             raise MissingModelError(missing_message(entry, folder, f"{part} weights"))
 
 
-def refuse_pickles(folder: Path, command: str) -> None:
-    """Raise UnsafeWeightsError, with the command that converts them, if `folder` holds pickles."""
-    found = pickles(folder)
+def _refuse_pickles(part: Path, folder: Path, library: str, kind: str) -> None:
+    """Raise UnsafeWeightsError, with the command that converts `folder`, if `part` has pickles."""
+    found = sorted(path for path in part.glob("*") if path.suffix in PICKLED)
     if found:
+        command = CONVERT.format(library=library, kind=kind, folder=folder)
         raise UnsafeWeightsError(
             f"{found[0]} is a pickle, which can run any code when it is loaded; only safetensors "
             f"are read. If you trust where it came from, convert it once: {command}"
@@ -78,7 +77,7 @@ def hub_folder(entry: ModelEntry, download: bool = False) -> Path:
     """Return the cached folder of a hub model; fetch it only when `download` is true.
 
     Raises:
-        MissingModelError: not in the cache (or not completely), or no source could be fetched.
+        MissingModelError: Not in the cache (or not completely), or no source could be fetched.
     """
     failures = []
     for source in entry.sources:
@@ -97,41 +96,6 @@ def hub_folder(entry: ModelEntry, download: bool = False) -> Path:
     raise MissingModelError(missing_message(entry, tried, "a complete copy"))
 
 
-def clip_folder(source: Source, download: bool = False) -> Path | None:
-    """Return the cached folder of a CLIP repository, or None if it is not there."""
-    stem = WEIGHTS["clip"]
-    patterns = [*_FETCH_CLIP, "model*.safetensors", "*.index.json"]
-    folder = _snapshot(source, patterns, download, [])
-    if folder is not None and part_weights(folder, stem) and (folder / "config.json").is_file():
-        return folder
-    return None
-
-
-def find_clip(name_or_folder: str | Path, download: bool = False) -> Path:
-    """Return the folder of the CLIP towers named by a folder or a hub id.
-
-    Raises:
-        MissingModelError: no such folder, or the hub id is not in the cache.
-    """
-    folder = expanded(name_or_folder)
-    if not folder.is_dir():
-        source = Source(str(name_or_folder))
-        cached = clip_folder(source, download)
-        if cached is not None:
-            return cached
-        raise MissingModelError(
-            f"CLIP {str(name_or_folder)!r} is neither a folder nor in the cache. Fetch it: "
-            f"load_model(..., clip={str(name_or_folder)!r}, download=True), or in a shell: "
-            f"{source.fetch_command}."
-        )
-    if part_weights(folder, WEIGHTS["clip"]) and (folder / "config.json").is_file():
-        return folder
-    refuse_pickles(folder, CONVERT_CLIP.format(folder=folder))
-    raise MissingModelError(
-        f"{folder.absolute()} holds no CLIP: need config.json and model.safetensors there."
-    )
-
-
 def towers_for(
     entry: ModelEntry, folder: Path, clip: str | Path | None, download: bool
 ) -> Path | None:
@@ -140,17 +104,20 @@ def towers_for(
     `clip` is the user's wish (a folder or hub id). Without one, the folder named as the model's
     with "-clip" behind serves; then the registry's repository, for a folder that of the registered
     model whose text encoder has the same size.
+
+    Raises:
+        MissingModelError: `clip` is neither a folder with CLIP in it nor in the cache.
     """
     if clip is not None:
-        return find_clip(clip, download)
+        return _find_clip(clip, download)
     if part_weights(folder / "clip", WEIGHTS["clip"]):
         return None
-    if entry.kind == "folder":
-        beside = clip_beside(folder)
-        if beside.is_dir():
-            return find_clip(beside)
-    repository = entry.clip_repo or known_clip(folder)
-    return clip_folder(repository, download) if repository is not None else None
+    if entry.kind == "folder" and clip_beside(folder).is_dir():
+        return _find_clip(clip_beside(folder), download=False)
+    # a model tuned from Stable Diffusion has the text encoder's size, and mostly its very weights
+    config = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    source = entry.clip_repo or CLIP_BY_TEXT_WIDTH.get(config.get("hidden_size"))
+    return None if source is None else _cached_clip(source, download)
 
 
 def clip_beside(folder: Path) -> Path:
@@ -159,13 +126,33 @@ def clip_beside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-clip")
 
 
-def known_clip(folder: Path) -> Source | None:
-    """Return the public CLIP that text encoders of this width belong to (768: SD 1.x, 1024: 2.x).
+def _find_clip(name_or_folder: str | Path, download: bool) -> Path:
+    folder = expanded(name_or_folder)
+    if not folder.is_dir():
+        source = Source(str(name_or_folder))
+        cached = _cached_clip(source, download)
+        if cached is not None:
+            return cached
+        raise MissingModelError(
+            f"CLIP {source.repo_id!r} is neither a folder nor in the cache. Fetch it: "
+            f"load_model(..., clip={source.repo_id!r}, download=True), or in a shell: "
+            f"{source.fetch_command}."
+        )
+    if _is_clip(folder):
+        return folder
+    _refuse_pickles(folder, folder, "transformers", "CLIPModel")
+    raise MissingModelError(
+        f"{folder.absolute()} holds no CLIP: need config.json and model.safetensors there."
+    )
 
-    A model tuned from Stable Diffusion has the text encoder's size, and mostly its very weights.
-    """
-    config = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
-    return CLIP_BY_TEXT_WIDTH.get(config.get("hidden_size"))
+
+def _cached_clip(source: Source, download: bool) -> Path | None:
+    folder = _snapshot(source, _FETCH_CLIP, download, [])
+    return folder if folder is not None and _is_clip(folder) else None
+
+
+def _is_clip(folder: Path) -> bool:
+    return bool(part_weights(folder, WEIGHTS["clip"])) and (folder / "config.json").is_file()
 
 
 def _snapshot(source: Source, patterns: list[str], download: bool, failures: list) -> Path | None:
@@ -194,8 +181,8 @@ def read_parts(folder: Path, clip: Path | None = None) -> dict[str, Any]:
     None unless `folder`/clip or the folder `clip` holds the towers.
 
     Raises:
-        IncompleteWeightsError: a file lacks tensors, which would have stayed random.
-        OSError: a part has no safetensors; pickles are never opened.
+        IncompleteWeightsError: A file lacks tensors, which would have stayed random.
+        OSError: A part has no safetensors; pickles are never opened.
     """
     import diffusers  # its lazy module loads only what is named below
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -223,9 +210,10 @@ def read_parts(folder: Path, clip: Path | None = None) -> dict[str, Any]:
 
 
 def read_part(kind: Any, folder: Path) -> Any:
-    """Return the model of class `kind` in `folder`; IncompleteWeightsError if tensors are missing.
+    """Return the model of class `kind` in `folder`.
 
-    Without this check a missing tensor would silently stay random.
+    Raises:
+        IncompleteWeightsError: Tensors are missing, which would silently stay random.
     """
     model, info = kind.from_pretrained(
         str(folder), output_loading_info=True, local_files_only=True, use_safetensors=True

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dsd_tutorial.stable_diffusion import files, sampling, writer
+from dsd_tutorial.stable_diffusion import sampling, writer
 from dsd_tutorial.stable_diffusion.checksums import (
     WEIGHTS,
     combined_sha256,
@@ -30,7 +30,7 @@ from dsd_tutorial.stable_diffusion.checksums import (
 from dsd_tutorial.stable_diffusion.encoders import Encoders
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "clip", "image_processor")
-Steps = int | Int[Tensor, ""] | Int[Tensor, "batch"]  # noqa: F821
+Steps = int | Num[Tensor, ""] | Num[Tensor, " batch"]
 Latents = Float[Tensor, "batch channels height width"]
 
 
@@ -242,20 +242,6 @@ class StableDiffusion(Encoders):
             raise ValueError(f"{len(negative)} negatives for {count} images: give 1 or {count}")
         self._remember([""] * len(negative), negative)  # so that no heat map counts these rows
         return negative.to(self.device).expand(count, -1, -1)
-
-    # -- other forms ---------------------------------------------------------------------------
-
-    def pipeline(self) -> Any:
-        """Return a diffusers StableDiffusionPipeline that shares these parts (import: seconds)."""
-        with files.quiet():
-            from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
-                StableDiffusionPipeline,
-            )
-
-        parts = {name: getattr(self, name) for name in PARTS[:4]}
-        parts["scheduler"] = type(self.scheduler).from_config(self.scheduler.config)
-        none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        return StableDiffusionPipeline(**parts, **none)
 
     def save(
         self, folder: str | Path, *, dtype_unet: torch.dtype = torch.float16

@@ -1,4 +1,4 @@
-"""Pictures as tensors: (batch, 3, height, width), float32, in [0, 1]. No torchvision."""
+"""Images as tensors: (images, 3, height, width), float32, in [0, 1]. No torchvision."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from dsd_tutorial.saving import write_json
 
+Images = Float[Tensor, "images 3 height width"]
 
-def resize(images: Tensor, shortest: int) -> Tensor:
+
+def resize(images: Images, shortest: int) -> Images:
     """Return images whose shorter side has `shortest` pixels; bicubic with anti-aliasing, as PIL.
 
     Values are clamped to [0, 1], since a cubic kernel overshoots at edges.
@@ -29,11 +34,11 @@ def resize(images: Tensor, shortest: int) -> Tensor:
     return images.clamp(0, 1)
 
 
-def centre_crop(images: Tensor, side: int) -> Tensor:
-    """Return the central (batch, 3, side, side) part.
+def centre_crop(images: Images, side: int) -> Float[Tensor, "images 3 {side} {side}"]:
+    """Return the central square.
 
     Raises:
-        ValueError: the images are smaller than `side`.
+        ValueError: The images are smaller than `side`.
     """
     height, width = images.shape[-2:]
     if min(height, width) < side:
@@ -42,61 +47,57 @@ def centre_crop(images: Tensor, side: int) -> Tensor:
     return images[..., top : top + side, left : left + side]
 
 
-def to_tensor(pictures: Any, side: int | None = None) -> Tensor:
-    """Return (batch, 3, height, width) in [0, 1] from PIL pictures, a tensor or a path, or a list.
+def to_tensor(images: Any, side: int | None = None) -> Images:
+    """Return images as one tensor in [0, 1].
 
-    With `side`, each is resized to that shorter side and cropped to a centred square, so pictures
-    of different sizes fit in one batch.
+    Args:
+        images: A PIL image, a tensor, a path, or a list of these.
+        side: Resize each to that shorter side and crop it to a centred square, so that images of
+            different sizes fit in one batch.
 
     Raises:
-        TypeError: something in the list is not a picture.
-        ValueError: sizes differ and `side` is not given, or values lie outside [0, 1].
+        TypeError: Something in the list is not an image.
+        ValueError: Sizes differ and `side` is not given, or values lie outside [0, 1].
     """
-    single = not isinstance(pictures, Sequence) or isinstance(pictures, str)
-    if isinstance(pictures, Tensor):
-        images = [check_images(pictures if pictures.dim() == 4 else pictures[None])]
-    else:
-        images = [_one(picture) for picture in ([pictures] if single else pictures)]
+    single = not isinstance(images, Sequence) or isinstance(images, str)
+    found = [_one(image) for image in ([images] if single else images)]
     if side is not None:
-        images = [centre_crop(resize(image, side), side) for image in images]
-    sizes = {tuple(image.shape[-2:]) for image in images}
+        found = [centre_crop(resize(image, side), side) for image in found]
+    sizes = {tuple(image.shape[-2:]) for image in found}
     if len(sizes) != 1:
-        raise ValueError(f"pictures of different sizes {sorted(sizes)}: pass side=... to fit them")
-    return torch.cat(images)
+        raise ValueError(f"images of different sizes {sorted(sizes)}: pass side=... to fit them")
+    return torch.cat(found)
 
 
-def _one(picture: Any) -> Tensor:
-    import numpy as np
-    from PIL import Image
-
-    if isinstance(picture, Tensor):
-        return check_images(picture if picture.dim() == 4 else picture[None])
-    if isinstance(picture, str | Path):
-        picture = Image.open(picture)
-    if not isinstance(picture, Image.Image):
-        kind = type(picture).__name__
-        raise TypeError(f"not a picture: {kind}; give a PIL image, a path or a tensor in [0, 1]")
-    values = torch.from_numpy(np.array(picture.convert("RGB")))  # (height, width, 3) bytes
+def _one(image: Any) -> Images:
+    if isinstance(image, Tensor):
+        return check_images(image if image.dim() == 4 else image[None])
+    if isinstance(image, str | Path):
+        image = Image.open(image)
+    if not isinstance(image, Image.Image):
+        kind = type(image).__name__
+        raise TypeError(f"not an image: {kind}; give a PIL image, a path or a tensor in [0, 1]")
+    values = torch.from_numpy(np.array(image.convert("RGB")))  # (height, width, 3) bytes
     return values.permute(2, 0, 1)[None].float() / 255
 
 
-def to_pil(images: Tensor) -> list[Any]:
-    """Return PIL pictures from (batch, 3, height, width) or (3, height, width) in [0, 1]."""
-    from PIL import Image
-
+def to_pil(images: Images | Float[Tensor, "3 height width"]) -> list[Image.Image]:
+    """Return PIL images from tensors in [0, 1]."""
     images = check_images(images if images.dim() == 4 else images[None])
     rows = (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(row) for row in rows]
 
 
-def check_images(images: Tensor) -> Tensor:
+def check_images(images: Tensor) -> Images:
     """Return `images` as float32 after checking shape and range.
 
     Raises:
-        ValueError: not (batch, 3, height, width), or values outside [0, 1] (bytes, [-1, 1], NaN).
+        ValueError: Not (images, 3, height, width), or values outside [0, 1] (bytes, [-1, 1], NaN).
     """
     if images.dim() != 4 or images.shape[1] != 3:
-        raise ValueError(f"images have shape {tuple(images.shape)}; need (batch, 3, height, width)")
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}; need (images, 3, height, width)"
+        )
     images = images.float()
     if images.is_meta or not images.numel():
         return images
@@ -122,8 +123,8 @@ class ImageSettings:
     mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return pixel values (batch, 3, crop, crop): resized, cropped, normalised."""
+    def __call__(self, images: Images) -> Float[Tensor, "images 3 {self.crop} {self.crop}"]:
+        """Return pixel values: resized, cropped, normalised."""
         images = centre_crop(resize(images, self.size), self.crop)
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (images - mean) / std

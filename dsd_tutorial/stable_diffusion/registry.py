@@ -18,8 +18,7 @@ from pathlib import Path
 from dsd_tutorial.saving import expanded
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "models" / "shapes-sd"
-END_SHARE = 0.15  # captions of which shapes-sd was shown the end state alone while it learned
-HOW_TO_LIST = "dsd_tutorial.stable_diffusion.registry.list_models() lists all"
+END_SHARE = 0.15  # captions of which shapes-sd was shown the EOS state alone while it learned
 
 
 class UnknownModelError(ValueError):
@@ -43,7 +42,7 @@ class IncompleteWeightsError(RuntimeError):
 
 
 class DeviceError(ValueError):
-    """The device asked for does not exist here."""
+    """There is no such device here."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ class ModelEntry:
     `kind` is "embedded", "hub" or "folder". `mirrors` are tried in order after `repo_id`.
     `clip_repo` holds the image tower and both projections that belong to the text encoder.
     `text_layer` is the layer whose states the U-Net reads: "last" (SD 1.x) or "penultimate"
-    (SD 2.x). `guidance` is the default scale of `sample`. Weights are checked file by file against
-    the folder's checksums.json where there is one, as in the embedded model.
+    (SD 2.x). `guidance` is the guidance scale that `sample` takes by default.
     """
 
     name: str
@@ -78,9 +76,7 @@ class ModelEntry:
     licence: str = "unknown"
     mirrors: tuple[Source, ...] = ()
     clip_repo: Source | None = None
-    resolution: int = 512
     text_layer: str = "last"
-    prediction_type: str = "epsilon"
     guidance: float = 7.5
     notes: str = ""
 
@@ -102,7 +98,6 @@ _ENTRIES = (
         name="shapes-sd",
         kind="embedded",
         licence="MIT",
-        resolution=64,
         guidance=4.0,
         notes="trained by this repository on coloured shapes; ships with the package",
     ),
@@ -156,8 +151,7 @@ def find_entry(name: str) -> ModelEntry | None:
     """Return the entry called `name`, or that has `name` among its repositories; else None."""
     wanted = name.strip().lower()
     for entry in REGISTRY.values():
-        names = {entry.name, *(source.repo_id.lower() for source in entry.sources)}
-        if wanted in names:
+        if wanted in (entry.name, *(source.repo_id.lower() for source in entry.sources)):
             return entry
     return None
 
@@ -169,8 +163,8 @@ def resolve(name_or_path: str | Path) -> tuple[ModelEntry, Path | None]:
     is loaded, so this also serves to check a parameter.
 
     Raises:
-        UnknownModelError: the name cannot mean anything; the nearest names are in the message.
-        MissingModelError: it is a path, and there is no such folder.
+        UnknownModelError: The name cannot mean anything; the nearest names are in the message.
+        MissingModelError: It is a path, and there is no such folder.
     """
     text = str(name_or_path)
     entry = find_entry(text) if not isinstance(name_or_path, Path) else None
@@ -189,16 +183,11 @@ def resolve(name_or_path: str | Path) -> tuple[ModelEntry, Path | None]:
             f"there is no model folder at {folder.absolute()}. Give the folder that holds "
             f"model_index.json, or a registered name: {', '.join(REGISTRY)}."
         )
-    raise UnknownModelError(unknown_name_message(text))
-
-
-def unknown_name_message(name: str) -> str:
-    """Return the message for a name nobody knows: the nearest names and how to list all."""
-    near = difflib.get_close_matches(name.lower(), REGISTRY, n=2, cutoff=0.3)
+    near = difflib.get_close_matches(text.lower(), REGISTRY, n=2, cutoff=0.3)
     hint = f"Nearest: {', '.join(near)}." if near else f"Known: {', '.join(REGISTRY)}."
-    return (
-        f"unknown model {name!r}. {hint} {HOW_TO_LIST}; a folder (./my-model) or a hub id "
-        "(owner/name) is accepted as well."
+    raise UnknownModelError(
+        f"unknown model {text!r}. {hint} dsd_tutorial.stable_diffusion.list_models() lists all; a "
+        "folder (./my-model) or a hub id (owner/name) is accepted as well."
     )
 
 

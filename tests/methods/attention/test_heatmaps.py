@@ -3,7 +3,7 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from tiny_model import tiny_model
+from tiny_model import pipeline_of, tiny_model
 
 from dsd_tutorial.attention import alter, heat_maps, observe, pointing_game, token_heat
 from dsd_tutorial.attention.token_masks import word_positions
@@ -184,7 +184,7 @@ def test_heat_in_half_precision_and_through_the_pipeline_of_diffusers():
         model.sample(["a ring", "a star"], steps=2, progress=False)
     assert seen.heat_map("a").shape == (2, 64, 64) and seen.heat_map("star").shape == (1, 64, 64)
     model = tiny_model()
-    pipeline, prompts = model.pipeline(), model.encode_text("a ring")
+    pipeline, prompts = pipeline_of(model), model.encode_text("a ring")
     pipeline.set_progress_bar_config(disable=True)
     with observe(model, heat=True) as seen:
         pipeline(prompt_embeds=prompts, negative_prompt_embeds=model.encode_text(""),

@@ -45,8 +45,8 @@ def test_a_path_is_a_picture(tmp_path):
         (torch.rand(2, 3, 8, 8) * 255, r"need \[0, 1\].*255"),
         (torch.rand(2, 3, 8, 8) * 2 - 1, r"\(x \+ 1\) / 2"),
         (torch.full((1, 3, 8, 8), float("nan")), "nan"),
-        (torch.rand(3, 8, 8), r"need \(batch, 3"),
-        (torch.rand(2, 8, 8, 3), r"need \(batch, 3"),
+        (torch.rand(3, 8, 8), r"need \(images, 3"),
+        (torch.rand(2, 8, 8, 3), r"need \(images, 3"),
     ],
 )
 def test_wrong_images_say_what_is_wrong(images, message):
@@ -55,7 +55,7 @@ def test_wrong_images_say_what_is_wrong(images, message):
 
 
 def test_something_else_is_no_picture():
-    with pytest.raises(TypeError, match="not a picture: int"):
+    with pytest.raises(TypeError, match="not an image: int"):
         to_tensor([3])
 
 

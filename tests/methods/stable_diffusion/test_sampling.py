@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_model import tiny_model
+from tiny_model import pipeline_of, tiny_model
 
 from dsd_tutorial.stable_diffusion.sampling import guided, initial_noise, seed_list
 
@@ -13,7 +13,7 @@ QUICK = {"steps": 3, "progress": False}
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
 def test_equal_to_the_pipeline_of_diffusers(tiny, guidance):
     noise = torch.randn(3, *tiny.latent_shape, generator=torch.Generator().manual_seed(1))
-    pipe = tiny.pipeline()
+    pipe = pipeline_of(tiny)
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(
         PROMPTS,
@@ -114,7 +114,7 @@ def test_other_schedulers(name):
 def test_velocity_models_sample_as_diffusers_does():
     model = tiny_model(prediction_type="v_prediction")
     noise = torch.randn(1, *model.latent_shape)
-    pipe = model.pipeline()
+    pipe = pipeline_of(model)
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe("a", latents=noise.clone(), num_inference_steps=3, output_type="pt").images
     assert torch.allclose(model.sample("a", noise=noise, guidance=7.5, **QUICK), theirs, atol=1e-4)
