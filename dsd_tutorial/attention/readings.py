@@ -112,9 +112,7 @@ def _present(weights: Float[Tensor, "batch things tokens"]) -> Float[Tensor, "ba
     return weights.sum(-1).round()
 
 
-def _mean(
-    values: Float[Tensor, "batch things"], present: Float[Tensor, "batch things"]
-) -> PerText:
+def _mean(values: Float[Tensor, "batch things"], present: Float[Tensor, "batch things"]) -> PerText:
     """Mean over the things that are there, 0 for none."""
     return (values * present).sum(-1) / present.sum(-1).clamp(min=1)
 

@@ -20,7 +20,7 @@ from dsd_tutorial.saving import write_json
 Images = Float[Tensor, "images 3 height width"]
 
 
-def resize(images: Images, shortest: int) -> Images:
+def resize(images: Images, shortest: int) -> Float[Tensor, "images 3 new_height new_width"]:
     """Return images whose shorter side has `shortest` pixels; bicubic with anti-aliasing, as PIL.
 
     Values are clamped to [0, 1], since a cubic kernel overshoots at edges.

@@ -190,7 +190,7 @@ def test_velocity_becomes_noise(monkeypatch):
     steps = torch.tensor([1, 500, 998])
     velocity = model.scheduler.get_velocity(latents, noise, steps)
     monkeypatch.setattr(model, "_unet", lambda *_: velocity)
-    found = model.predict_noise(model.add_noise(latents, noise, steps), steps, None)
+    found = model.predict_noise(model.add_noise(latents, noise, steps), steps, torch.zeros(3, 1, 1))
     assert torch.allclose(found, noise, atol=1e-5)
 
 
