@@ -1,1 +1,36 @@
-"""What `python -m lab measure ...` runs: one module per table in `results/`."""
+"""What `python -m lab measure ...` runs: one runner, and one module per table in `results/`.
+
+A table is added in three steps.
+
+1. A module `lab/measuring/<name>.py`: a `Plan` (pydantic) with all that determines its rows beside
+   weights and code, and a function that measures:
+
+       class ReadingsPlan(Plan):
+           n: PositiveInt
+           seed: int
+
+       def evaluate_readings(model="shapes-sd", n=300, *, seed=0, device="auto", output=None,
+                             cache=CACHE, progress=True):
+           plan = ReadingsPlan(n=n, seed=seed)
+           runner = Runner("readings", model, plan, unit="tasks", device=device, output=output,
+                           cache=cache, progress=progress)
+           table = runner.table(("task", "reading", "accuracy", "low", "high", "n"), KEYS)
+           runner.run([Item({"task": t, "reading": r}, partial(measure, runner.model, t, r), cost)
+                       for t in TASKS for r in READINGS], table)
+           return table.frame()
+
+   `measure` returns a list of rows: dicts of the columns, `model_sha256` excepted. An `Item` is
+   named by a row that it makes; it may make more, which are written together or not at all.
+   `stamped=True` fills a column `settings`, and refuses to go on with rows of others.
+2. A command in `commands.py`.
+3. What follows from measured rows (means, comparisons) is not measured: make it from
+   `table.frame()` and write it with `runner.publish(rows, beside="bars")`; its columns are the keys
+   of the rows.
+
+Change what a row means, and the runner's `version` goes up by one: then the cache is not asked.
+
+A row of the few-shot table is an entry of one of the groups at the end of `few_shot_methods.py`:
+name -> function of (setup, shots, seed) that fits on `setup.few(shots, seed)`, may choose on
+`setup.validation`, and returns `setup.outcome(scores of setup.test, scores of validation, cost)`.
+A column of few_shot.csv is an entry of the dict that `few_shot.summary` makes.
+"""

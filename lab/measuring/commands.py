@@ -29,7 +29,7 @@ def evaluate_model(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Measure how well a model draws what a caption says, judged by programme."""
-    from lab.training.evaluation import evaluate_model as measured
+    from lab.measuring.model import evaluate_model as measured
 
     with explaining():
         if output is not None:
@@ -71,14 +71,14 @@ def evaluate_few_shot(
 @measure.command("projection")
 def evaluate_projection(
     model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
-    n: Annotated[int, typer.Option(min=4, help="Reference pictures.")] = 100,
+    n: Annotated[int, typer.Option(min=4, help="Reference images.")] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="Variations of each.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
     device: Device = "auto",
     output: Results = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Measure what image prompts in closed form keep of a picture, with bounds beside them."""
+    """Measure what image prompts in closed form keep of an image, with bounds beside them."""
     from lab.measuring.projection import evaluate_projection as measured
 
     with explaining():
@@ -92,7 +92,7 @@ def evaluate_projection(
 @measure.command("editing")
 def evaluate_editing(
     model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
-    n: Annotated[int, typer.Option(min=4, help="Reference pictures, four edits of each.")] = 24,
+    n: Annotated[int, typer.Option(min=4, help="Reference images, four edits of each.")] = 24,
     seeds: Annotated[int, typer.Option(min=1, help="Noises of each edit.")] = 3,
     steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 20,
     method: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
@@ -100,7 +100,7 @@ def evaluate_editing(
     output: Results = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Measure edits of pictures by words: what was asked is changed, and the rest is kept."""
+    """Measure edits of images by words: what was requested is changed, and the rest is kept."""
     from lab.measuring.editing import evaluate_editing as measured
 
     with explaining():
@@ -116,12 +116,12 @@ def evaluate_editing(
 @measure.command("customization")
 def evaluate_customization(
     model: Annotated[str, typer.Option(help="Name, hub id or folder.")] = "shapes-sd",
-    n: Annotated[int, typer.Option(min=4, help="Reference pictures.")] = 20,
+    n: Annotated[int, typer.Option(min=4, help="Reference images.")] = 20,
     seeds: Annotated[int, typer.Option(min=1, help="Variations of each.")] = 3,
     parts: Annotated[str, typer.Option(help="ct: a reference; ft: a domain.")] = "ct,ft",
     domain: Annotated[list[str] | None, typer.Option(help="Of ft; repeat for several.")] = None,
     ft_steps: Annotated[int, typer.Option(min=1, help="Steps that a domain is learned for.")] = 300,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of every picture.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of every image.")] = 10,
     device: Device = "auto",
     output: Results = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,

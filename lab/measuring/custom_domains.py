@@ -1,15 +1,17 @@
 """Learning a domain (SD-IPC-FT), measured: what is won on it, and what of the old world is lost.
 
-Domains hold what no training picture of the model holds: stripes, a shape, a colour. A hundred
-pictures are of the train split, those that are measured of the test split; each domain's learning
+Domains hold what no training image of the model holds: stripes, a shape, a colour. A hundred
+images are of the train split, those that are measured of the test split; each domain's learning
 rate is chosen on its validation split. Each has a ceiling: what autoencoder and judge
-leave of its pictures; an autoencoder that never saw stripes hardly keeps them.
+leave of its images; an autoencoder that never saw stripes hardly keeps them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,62 +19,123 @@ from torch import Tensor
 
 from dsd_tutorial.customization import Domain, fit_domain
 from dsd_tutorial.projection import Inverse
-from dsd_tutorial.shapes import (
-    Scene,
-    render,
-)
+from dsd_tutorial.shapes import Scene, render
 from dsd_tutorial.shapes.captions import full_description
 from dsd_tutorial.shapes.domains import DOMAINS, domain_scenes
-from lab.measuring.custom_book import Book, merit, shares
+from dsd_tutorial.shapes.judge import judge
+from dsd_tutorial.variation.fidelity import kept
+from lab.measuring.runner import Item
+from lab.measuring.tables import Row
 
 USUAL = ("diamond", "brown", "striped")  # a shape, a colour, a texture
 RATES = (1e-3, 3e-3, 8e-3)
 TRIED_ON = 24  # validation scenes of the domain, and as many of the old world
 OLD = ("old_by_image", "old_by_caption")
+ATTRIBUTES = ("shape", "color", "texture", "background")
 
 
-@dataclass(frozen=True, eq=False)
-class FT:
-    """Which domains, how many pictures, and how they are learned and drawn."""
+def shares(images: Tensor, scenes: list[Scene]) -> dict[str, list[float]]:
+    """Return metric -> (references,): the share of a reference's images that keep it.
+
+    images (references, seeds, 3, height, width). "fidelity": number of objects, shape, colour,
+    texture and background, all in one image; then each of these attributes alone.
+    """
+    verdicts = iter(judge(images.flatten(0, 1)))
+    rows = [[kept(next(verdicts), scene) for _ in range(images.shape[1])] for scene in scenes]
+    for row in (row for each in rows for row in each):
+        row["fidelity"] = row["objects"] * row["texture"] * row["background"]
+    return {
+        name: torch.tensor([[row[name] for row in each] for each in rows]).mean(1).tolist()
+        for name in ("fidelity", *ATTRIBUTES)
+    }
+
+
+def merit(found: dict[str, list[float]]) -> float:
+    """Return the mean of the single attributes: what choices are made by, finer than fidelity."""
+    means = [float(torch.tensor(found[name]).mean()) for name in ATTRIBUTES]
+    return math.fsum(means) / len(ATTRIBUTES)
+
+
+@dataclass(eq=False)
+class DomainTuning:
+    """How many images, and how domains are learned and drawn."""
 
     model: Any
-    book: Book
+    table: Any  # where what was chosen can be read again
     inverse: Inverse
-    domains: Sequence[str]
     images: int
     steps: int
     n: int
     seeds: int
     sampling: dict[str, Any]
     seed: int
+    _fitted: dict[tuple[str, float], Domain] = field(default_factory=dict)  # the last choice
+
+    def items(self, name: str) -> list[Item]:
+        """Return the choice of the learning rate, the old world before, the domain after."""
+        after = {"method": f"ft_{name}", "steps": self.steps}
+        return [
+            Item(after | {"metric": "lr_chosen"}, partial(self._choose, name), len(RATES)),
+            Item({"method": "before", "metric": OLD[-1], "steps": 0}, self._before, 0),
+            Item(after | {"metric": "best_step"}, partial(self._measure, name)),
+        ]
+
+    def comparisons(self, name: str) -> Iterator[tuple[Row, tuple, tuple]]:
+        """Yield what is won on the domain, and what changes in the old world."""
+        after = f"ft_{name}"
+        pairs = [("gain", "fidelity", f"before_{name}")]
+        pairs += [(f"change_of_{metric}", metric, "before") for metric in OLD]
+        for title, metric, before in pairs:
+            key = {"method": after, "metric": title, "steps": self.steps}
+            yield key, (after, metric, self.steps), (before, metric, 0)
 
     def fit(self, name: str, lr: float) -> Domain:
-        """Return the `Domain` learned from pictures of the train split."""
+        """Return the `Domain` learned from images of the train split."""
         scenes = domain_scenes(name, self.images, self.seed + 30, "train")
         return fit_domain(
             self.model, render(scenes, self.model.resolution)[0], text=DOMAINS[name][1],
             inverse=self.inverse, steps=self.steps, lr=lr, seed=self.seed, progress=False,
         )  # fmt: skip
 
+    def untouched(self) -> Domain:
+        """Return a `Domain` that has learned nothing: no prompts in the tower, zero additions."""
+        image = render(domain_scenes("old", 1, 0, "train"), self.model.resolution)[0]
+        return fit_domain(
+            self.model, image, text="", inverse=self.inverse, tokens=0, steps=0, keep_weight=0.0,
+            progress=False,
+        )  # fmt: skip
+
     @torch.no_grad()
     def draw(self, prompts: Tensor, seeds: int) -> Tensor:
-        """Return pictures (prompts, seeds, 3, height, width), always from the same noise."""
+        """Return images (prompts, seeds, 3, height, width), always from the same noise."""
         images = self.model.sample(
             embeddings=prompts, n=seeds, seed=self.seed + 60_000, progress=False, **self.sampling
         )
         return images.unflatten(0, (len(prompts), seeds))
 
-    def varied(self, domain: Domain, scenes: list[Scene], seeds: int) -> dict[str, Tensor]:
-        """Return what variations of these pictures keep, by image prompt."""
+    def varied(self, domain: Domain, scenes: list[Scene], seeds: int) -> dict[str, list[float]]:
+        """Return what variations of these scenes' images keep, by image prompt."""
         images = render(scenes, self.model.resolution)[0]
         with domain.applied(self.model):
             return shares(self.draw(domain.to_prompt(self.model, images), seeds), scenes)
 
-    def captioned(self, domain: Domain, scenes: list[Scene]) -> dict[str, Tensor]:
-        """Return what pictures show of captions that say shape, colour and background."""
+    def captioned(self, domain: Domain, scenes: list[Scene]) -> dict[str, list[float]]:
+        """Return what images show of captions that say shape, colour and background."""
         texts = [full_description(scene, details=False).text() for scene in scenes]
         with domain.applied(self.model):
             return shares(self.draw(self.model.encode_text(texts), 1), scenes)
+
+    def _choose(self, name: str) -> list[Row]:
+        """Return the scores of all learning rates on validation, and the best one."""
+        self._fitted.clear()
+        found, about = {}, {"method": f"ft_{name}", "steps": self.steps}
+        for lr in RATES:
+            self._fitted[name, lr] = domain = self.fit(name, lr)
+            found[lr] = self.score(domain, name)
+        best = max(found, key=found.get)
+        self._fitted = {(name, best): self._fitted[name, best]}
+        rows = [about | {"metric": f"validation_at_lr_{lr:g}", "value": found[lr]} for lr in RATES]
+        return [*rows, about | {"metric": "lr_chosen", "value": best}]
 
     def score(self, domain: Domain, name: str) -> float:
         """Return what a learning rate is chosen by: the domain and the old world, half each."""
@@ -80,69 +143,39 @@ class FT:
         world = (merit(self.varied(domain, old, 1)) + merit(self.captioned(domain, old))) / 2
         return (merit(self.varied(domain, new, 1)) + world) / 2
 
-    def measure(self, name: str, bar: Any) -> None:
-        """Fit and measure one domain, before and after, unless it is done."""
-        book, after = self.book, f"ft_{name}"
-        if book.number(after, "best_step", self.steps) is not None:  # the last row
-            return
-        bar.set_postfix_str(f"domain {name}")
-        domain = self._fitted(name, bar)
-        cost = (domain.seconds, domain.parameters)
-        new = domain_scenes(name, self.n, self.seed + 50, "test")
-        before = self._untouched()
-        self._ceiling(name, new)
-        for state, at, method in ((before, 0, f"before_{name}"), (domain, self.steps, after)):
-            for metric, values in self.varied(state, new, self.seeds).items():
-                book.note(method, metric, at, values, *(cost if at else ()))
-        self._old_world("before", before, 0)
-        self._old_world(after, domain, self.steps)
-        book.compare("gain", (after, "fidelity", self.steps), (f"before_{name}", "fidelity", 0))
-        for metric in OLD:
-            ours, was = (after, metric, self.steps), ("before", metric, 0)
-            book.compare(f"change_of_{metric}", ours, was)
-        book.add(after, "peak_memory_mib", self.steps, domain.peak_memory / 2**20, *cost)
-        book.add(after, "best_step", self.steps, domain.tuning.best_step, *cost)
+    def _before(self) -> list[Row]:
+        return self._old_world(self.untouched(), {"method": "before", "steps": 0})
 
-    def _ceiling(self, name: str, scenes: list[Scene]) -> None:
-        """Row of what autoencoder and judge leave of the pictures themselves."""
+    def _measure(self, name: str) -> list[Row]:
+        """Return the rows of one domain, before and after, and what it cost."""
+        lr = self.table.number(f"ft_{name}", "lr_chosen", self.steps)
+        domain = self._fitted.get((name, lr)) or self.fit(name, lr)
+        scenes = domain_scenes(name, self.n, self.seed + 50, "test")
+        before = {"method": f"before_{name}", "steps": 0}
+        after = {"method": f"ft_{name}", "steps": self.steps}
+        after |= {"seconds": float(domain.seconds), "parameters": domain.parameters}
+        rows = [self._ceiling(name, scenes)]
+        for state, about in ((self.untouched(), before), (domain, after)):
+            found = self.varied(state, scenes, self.seeds)
+            rows += [about | {"metric": metric, "values": v} for metric, v in found.items()]
+        rows += self._old_world(domain, {"method": f"ft_{name}", "steps": self.steps})
+        peak = domain.peak_memory / 2**20
+        rows.append(after | {"metric": "peak_memory_mib", "value": float(peak)})
+        return [*rows, after | {"metric": "best_step", "value": float(domain.tuning.best_step)}]
+
+    def _ceiling(self, name: str, scenes: list[Scene]) -> Row:
+        """Return what autoencoder and judge leave of the images themselves."""
         images = render(scenes, self.model.resolution)[0]
         with torch.no_grad():
             again = self.model.decode_latents(self.model.encode_image(images))
         found = shares(again[:, None], scenes)["fidelity"]
-        self.book.note(f"ceiling_{name}", "fidelity", 0, found)
+        return {"method": f"ceiling_{name}", "metric": "fidelity", "steps": 0, "values": found}
 
-    def _old_world(self, method: str, domain: Domain, steps: int) -> None:
-        """Rows of the old world, by caption and by image prompt, unless they are there."""
-        if self.book.values(method, OLD[-1], steps) is not None:
-            return
+    def _old_world(self, domain: Domain, about: Row) -> list[Row]:
+        """Return the rows of the old world, by image prompt and by caption."""
         scenes = domain_scenes("old", 2 * self.n, self.seed + 51, "test")
-        for metric, found in (
-            ("old_by_image", self.varied(domain, scenes, 1)),
-            ("old_by_caption", self.captioned(domain, scenes)),
-        ):
-            self.book.note(method, metric, steps, found["fidelity"])
-
-    def _untouched(self) -> Domain:
-        """Return a `Domain` that has learned nothing: no prompts in the tower, zero additions."""
-        picture = render(domain_scenes("old", 1, 0, "train"), self.model.resolution)[0]
-        return fit_domain(
-            self.model, picture, text="", inverse=self.inverse, tokens=0, steps=0, keep_weight=0.0,
-            progress=False,
-        )  # fmt: skip
-
-    def _fitted(self, name: str, bar: Any) -> Domain:
-        """Return the fit at the learning rate that validation prefers."""
-        method = f"ft_{name}"
-        known = self.book.number(method, "lr_chosen", self.steps)
-        if known is not None:
-            bar.update(len(RATES))
-            return self.fit(name, known)
-        tried = []
-        for lr in RATES:
-            domain = self.fit(name, lr)
-            tried.append((self.score(domain, name), lr, domain))
-            self.book.add(method, f"validation_at_lr_{lr:g}", self.steps, tried[-1][0])
-            bar.update()
-        _, lr, domain = max(tried, key=lambda row: row[0])
-        self.book.add(method, "lr_chosen", self.steps, lr)
-        return domain
+        found = self.varied(domain, scenes, 1), self.captioned(domain, scenes)
+        return [
+            about | {"metric": metric, "values": each["fidelity"]}
+            for metric, each in zip(OLD, found, strict=True)
+        ]

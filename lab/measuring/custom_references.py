@@ -1,15 +1,16 @@
 """Customising one reference (SD-IPC-CT), measured: fidelity against steps, from every start.
 
-All ways see the same pictures, time steps and noises, and their variations are drawn from the same
+All ways see the same images, time steps and noises, and their variations are drawn from the same
 noise, so that they are compared reference by reference. Learning rates, and alpha for edits, are
 chosen on references of the validation split. An edit takes off what CLIP says the reference shows,
-and adds what is asked for (`variation.edit_prompt`: gone).
+and adds what is requested (`variation.edit_prompt`: gone).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ from dsd_tutorial.shapes import Scene, render
 from dsd_tutorial.shapes.judge import judge
 from dsd_tutorial.variation import nearest_text
 from dsd_tutorial.variation.edit_items import make_edits
-from lab.measuring.custom_book import Book, merit, shares
+from lab.measuring.custom_domains import merit, shares
+from lab.measuring.runner import Item
+from lab.measuring.tables import Row
 
 STEPS = 30  # "about 30": where ways are compared
 PACES = (1.0, 2.5)  # times the usual learning rate
@@ -57,11 +60,11 @@ WAYS = {
 
 
 @dataclass(frozen=True, eq=False)
-class CT:
+class ReferenceTuning:
     """References of the test split and of the validation split, and how they are drawn."""
 
     model: Any
-    book: Book
+    table: Any  # where what was chosen can be read again
     chosen: Chosen
     test: Sequence[Scene]
     validation: Sequence[Scene]
@@ -69,7 +72,35 @@ class CT:
     sampling: dict[str, Any]
     batch_size: int
     seed: int
-    ways: dict[str, Way] = field(default_factory=lambda: WAYS)
+
+    def items(self, name: str) -> list[Item]:
+        """Return the choices of one way, and its measurement; costs count references."""
+        key = {"method": name, "metric": "lr_chosen", "steps": STEPS}
+        last = {"method": name, "metric": "peak_memory_mib", "steps": max(WAYS[name].at)}
+        return [
+            Item(key, partial(self._choose, name), len(PACES) * len(self.validation)),
+            Item(last, partial(self._measure, name), len(self.test)),
+        ]
+
+    def comparisons(self, name: str) -> Iterator[tuple[Row, tuple, tuple]]:
+        """Yield paired differences, reference by reference; above 0 is better.
+
+        difference_to_start, of fidelity: to the same way before tuning; _to_untuned: to the closed
+        form itself; _to_closed_form, _to_random, _to_text: to these after as many steps.
+        error_below_..., of the error on noises that tuning has not seen: how far below theirs.
+        """
+        start = "closed_form" if name == "closed_form_kv" else name
+        for step in WAYS[name].at:
+            rivals = {rival: (rival, step) for rival in RIVALS}
+            if step > 0:
+                rivals |= {"start": (start, 0), "untuned": ("closed_form", 0)}
+            for word, (rival, at) in rivals.items():
+                if (rival, at) != (name, step):
+                    about = {"method": name, "steps": step}
+                    ours, theirs = (name, "fidelity", step), (rival, "fidelity", at)
+                    yield about | {"metric": f"difference_to_{word}"}, ours, theirs
+                    ours, theirs = (name, "error", step), (rival, "error", at)
+                    yield about | {"metric": f"error_below_{word}"}, theirs, ours
 
     def tune(
         self, way: Way, scenes: Sequence[Scene], lr: float, at: tuple[int, ...]
@@ -95,24 +126,8 @@ class CT:
         return found
 
     @torch.no_grad()
-    def draw(
-        self,
-        tuned: Sequence[Tuned],
-        seeds: int,
-        edits: Sequence[tuple[str, str]] | None = None,
-        alpha: float = 0,
-    ) -> Tensor:
-        """Return variations (references, seeds, 3, height, width), or edits.
-
-        An edit is what to say and what to take off: ("a blue object", "a red object").
-        """
-        if edits is None:
-            prompts = [one.prompt(self.model) for one in tuned]
-        else:
-            prompts = [
-                one.edit_prompt(self.model, text, alpha, gone=gone)
-                for one, (text, gone) in zip(tuned, edits, strict=True)
-            ]
+    def draw(self, tuned: Sequence[Tuned], prompts: Sequence[Tensor], seeds: int) -> Tensor:
+        """Return images (references, seeds, 3, height, width) of one prompt for each reference."""
         first, how = self.seed + 50_000, {**self.sampling, "n": seeds, "progress": False}
         if any("lora" in one.module for one in tuned):  # a U-Net of its own for each reference
             drawn = []
@@ -122,106 +137,85 @@ class CT:
                         self.model.sample(embeddings=prompt, seed=first + i * seeds, **how)
                     )
             return torch.stack(drawn)
-        images = self.model.sample(embeddings=torch.cat(prompts), seed=first, **how)
+        images = self.model.sample(embeddings=torch.cat(list(prompts)), seed=first, **how)
         return images.unflatten(0, (len(tuned), seeds))
 
-    def usual_rate(self, way: Way) -> float:
-        """Return the learning rate that `customize` or `textual_inversion` takes by itself."""
-        if way.is_word:
-            table = self.model.text_encoder.get_input_embeddings().weight
-            return words.PACE * float(table.float().square().mean().sqrt())
-        inverse = getattr(self.chosen, way.inverse)
-        return references.PACE * inverse.length / inverse.matrix.shape[0] ** 0.5
+    def varied(
+        self, tuned: Sequence[Tuned], scenes: Sequence[Scene], seeds: int
+    ) -> dict[str, list[float]]:
+        """Return what variations keep, see `shares`."""
+        with torch.no_grad():
+            prompts = [one.prompt(self.model) for one in tuned]
+        return shares(self.draw(tuned, prompts, seeds), list(scenes))
 
-    def choose(self, name: str, way: Way, bar: Any) -> float:
-        """Return the learning rate that does best on validation, and write it and each alpha."""
-        known = self.book.number(name, "lr_chosen", STEPS)
-        if known is not None:
-            return known
-        tried = []
-        for pace in PACES:
-            lr = pace * self.usual_rate(way)
-            tuned = self.tune(way, self.validation, lr, tuple({0, STEPS}))
-            found = shares(self.draw([t.at(STEPS) for t in tuned], 2), list(self.validation))
-            self.book.add(name, f"validation_at_{pace:g}_of_lr", STEPS, merit(found))
-            tried.append((merit(found), -pace, lr, tuned))
-            bar.update(len(self.validation))
-        _, _, lr, tuned = max(tried, key=lambda row: row[:2])
-        for step in way.edits:
-            self._choose_alpha(name, step, [t.at(step) for t in tuned])
-        self.book.add(name, "lr_chosen", STEPS, lr)
-        return lr
-
-    def _choose_alpha(self, name: str, step: int, tuned: Sequence[Tuned]) -> None:
-        grid = (0.0,) if self.ways[name].is_word else ALPHAS  # a word has no alpha
-        best = max(grid, key=lambda a: float(self._edited(tuned, self.validation, 1, a)[2].mean()))
-        self.book.add(name, "alpha_chosen", step, best)
-
-    def _edited(
+    def edited(
         self, tuned: Sequence[Tuned], scenes: Sequence[Scene], seeds: int, alpha: float
     ) -> Tensor:
-        """Return (3, references): another colour is asked; changed, the rest kept, both."""
+        """Return (3, references): another colour is requested; changed, the rest kept, both."""
         edits = [edit for edit in make_edits(scenes, self.seed) if edit.kind == "color"]
-        pictures = render(list(scenes), self.model.resolution)[0]
-        gone = nearest_text(self.model, pictures, edits[0].values)  # every colour: the same for all
-        texts = [(edit.text, old) for edit, old in zip(edits, gone, strict=True)]
-        images = self.draw(tuned, seeds, texts, alpha)
-        verdicts = iter(judge(images.flatten(0, 1)))
+        images = render(list(scenes), self.model.resolution)[0]
+        old = nearest_text(self.model, images, edits[0].values)  # every colour: the same for all
+        with torch.no_grad():
+            prompts = [
+                one.edit_prompt(self.model, edit.text, alpha, gone=text)
+                for one, edit, text in zip(tuned, edits, old, strict=True)
+            ]
+        verdicts = iter(judge(self.draw(tuned, prompts, seeds).flatten(0, 1)))
         rows = torch.tensor(
             [[edit.judged(next(verdicts)) for _ in range(seeds)] for edit in edits]
         ).double()  # (references, seeds, 2)
         both = rows.prod(-1)
         return torch.stack([rows[..., 0].mean(1), rows[..., 1].mean(1), both.mean(1)])
 
-    def measure(self, name: str, bar: Any) -> None:
-        """Tune and measure one way on all test references, unless it is done."""
-        way = self.ways[name]
-        if self.book.number(name, "peak_memory_mib", max(way.at)) is not None:  # the last row
-            return
-        bar.set_postfix_str(f"{name}, learning rate")
-        lr = self.choose(name, way, bar)
-        bar.set_postfix_str(name)
+    def rates(self, way: Way) -> list[float]:
+        """Return the learning rates that are tried, around the usual one."""
+        if way.is_word:
+            table = self.model.text_encoder.get_input_embeddings().weight
+            usual = words.PACE * float(table.float().square().mean().sqrt())
+        else:
+            inverse = getattr(self.chosen, way.inverse)
+            usual = references.PACE * inverse.length / inverse.matrix.shape[0] ** 0.5
+        return [pace * usual for pace in PACES]
+
+    def _choose(self, name: str) -> list[Row]:
+        """Return the scores of all learning rates on validation, the best one, and each alpha."""
+        way, rows, tried = WAYS[name], [], []
+        about = {"method": name, "steps": STEPS}
+        for pace, lr in zip(PACES, self.rates(way), strict=True):
+            tuned = self.tune(way, self.validation, lr, tuple({0, STEPS}))
+            found = merit(self.varied([t.at(STEPS) for t in tuned], self.validation, 2))
+            rows.append(about | {"metric": f"validation_at_{pace:g}_of_lr", "value": found})
+            tried.append((found, -pace, lr, tuned))
+        _, _, lr, tuned = max(tried, key=lambda row: row[:2])
+        for step in way.edits:
+            states, grid = [t.at(step) for t in tuned], (0.0,) if way.is_word else ALPHAS
+            joint = [float(self.edited(states, self.validation, 1, a)[2].mean()) for a in grid]
+            alpha = grid[joint.index(max(joint))]
+            rows.append({"method": name, "metric": "alpha_chosen", "steps": step, "value": alpha})
+        return [*rows, about | {"metric": "lr_chosen", "value": lr}]
+
+    def _measure(self, name: str) -> list[Row]:
+        """Return the rows of one way on all test references, and what it cost."""
+        way, rows = WAYS[name], []
+        written = self.table.number(name, "lr_chosen", STEPS)  # to six digits
+        lr = min(self.rates(way), key=lambda rate: abs(rate - written))
         tuned = self.tune(way, self.test, lr, tuple({0, *way.at, *way.edits}))
-        bar.update(len(self.test))
         size = tuned[0].parameters
         for step in way.at:
             seconds = sum(_row(one, step)["seconds"] for one in tuned) / len(tuned)
-            found = shares(self.draw([t.at(step) for t in tuned], self.seeds), list(self.test))
-            found["error"] = torch.tensor([_row(one, step)["checked"] for one in tuned])
-            for metric, values in found.items():
-                self.book.note(name, metric, step, values, seconds, size)
+            found = self.varied([t.at(step) for t in tuned], self.test, self.seeds)
+            found["error"] = torch.tensor([_row(one, step)["checked"] for one in tuned]).tolist()
+            about = {"method": name, "steps": step, "seconds": seconds, "parameters": size}
+            rows += [about | {"metric": metric, "values": v} for metric, v in found.items()]
         for step in way.edits:
-            alpha = self.book.number(name, "alpha_chosen", step)
-            parts = self._edited([t.at(step) for t in tuned], self.test, self.seeds, alpha)
+            alpha = self.table.number(name, "alpha_chosen", step)
+            parts = self.edited([t.at(step) for t in tuned], self.test, self.seeds, alpha)
+            about = {"method": name, "steps": step, "parameters": size}
             for metric, values in zip(("changed", "kept", "joint"), parts, strict=True):
-                self.book.note(name, f"edit_{metric}", step, values, 0.0, size)
-        peak = max(one.peak_memory for one in tuned) / 2**20
-        self.book.add(name, "peak_memory_mib", max(way.at), peak, parameters=size)
-
-    def compare(self) -> None:
-        """Write paired differences, reference by reference; above 0 is better.
-
-        difference_to_start, of fidelity: to the same way before tuning; _to_untuned: to the closed
-        form itself; _to_closed_form, _to_random, _to_text: to these after as many steps.
-        error_below_..., of the error on noises that tuning has not seen: how far below theirs.
-        """
-        for name, way in self.ways.items():
-            start = "closed_form" if name == "closed_form_kv" else name
-            for step in way.at:
-                rivals = {rival: (rival, step) for rival in RIVALS}
-                if step > 0:
-                    rivals |= {"start": (start, 0), "untuned": ("closed_form", 0)}
-                for word, (rival, at) in rivals.items():
-                    if (rival, at) != (name, step):
-                        self._pair(word, (name, step), (rival, at))
-
-    def _pair(self, word: str, ours: tuple[str, int], rival: tuple[str, int]) -> None:
-        """Both differences of two measured states; rows carry the name and steps of `ours`."""
-        (name, step), (other, at) = ours, rival
-        fidelity = (name, "fidelity", step), (other, "fidelity", at)
-        self.book.compare(f"difference_to_{word}", *fidelity, name, step)
-        error = (other, "error", at), (name, "error", step)
-        self.book.compare(f"error_below_{word}", *error, name, step)
+                rows.append(about | {"metric": f"edit_{metric}", "values": values.tolist()})
+        peak = float(max(one.peak_memory for one in tuned) / 2**20)
+        about = {"method": name, "steps": max(way.at), "parameters": size}
+        return [*rows, about | {"metric": "peak_memory_mib", "value": peak}]
 
 
 def _row(tuned: Tuned, step: int) -> dict[str, float]:

@@ -1,28 +1,55 @@
-"""Measures customisation: `python -m lab measure customization` -> results/customization.csv.
+"""Measures customisation: `python -m lab measure customization` -> results/customization*.csv.
 
 "ct": one reference, tuned for up to a hundred steps from every start (`custom_references`).
-"ft": a domain of a hundred pictures, before and after (`custom_domains`). A table that was
-interrupted goes on where it stopped; customization_items.csv holds what each reference got.
+"ft": a domain of a hundred images, before and after (`custom_domains`).
+
+customization_items.csv holds what each reference got, a row per measurement, so that states can be
+compared pair by pair; customization.csv holds their means with intervals, these comparisons, and
+what was chosen or counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from dsd_tutorial.course.records import recorded_alternative, results_folder
-from dsd_tutorial.projection import calibrate, collect_pairs
-from dsd_tutorial.projection.references import choose_inverses, reference_sets
-from lab.measuring.custom_book import Book
-from lab.measuring.custom_domains import DOMAINS, FT, RATES, USUAL
-from lab.measuring.custom_references import CT, PACES, WAYS
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from dsd_tutorial.matching.metrics import Interval, accuracy, paired_difference
+from dsd_tutorial.projection.references import reference_sets
+from lab.measuring.custom_domains import DOMAINS, USUAL, DomainTuning
+from lab.measuring.custom_references import WAYS, ReferenceTuning
+from lab.measuring.projection import fit_inverses
+from lab.measuring.runner import CACHE, Plan, Runner
+from lab.measuring.tables import Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
+KEYS = ("method", "metric", "steps")
+COLUMNS = (*KEYS, "value", "low", "high", "n", "seconds", "parameters")
+ITEMS = (*KEYS, "settings", "values", "seconds", "parameters")
 PARTS = ("ct", "ft")
 TRIED_ON = 4  # validation references on which learning rates and alphas are chosen
+
+
+class CustomizationPlan(Plan):
+    """How many references and variations; images, steps and batches of what is tuned."""
+
+    n: Annotated[int, Field(ge=4)]
+    seeds: PositiveInt
+    images: PositiveInt
+    ft: PositiveInt
+    batch: PositiveInt
+    sampling: PositiveInt
+    guidance: float | None
+    seed: int
+    parts: tuple[Literal[PARTS], ...] = Field(exclude=True)
+    ways: tuple[Literal[tuple(WAYS)], ...] = Field(exclude=True)
+    domains: tuple[Literal[tuple(DOMAINS)], ...] = Field(exclude=True)
 
 
 def evaluate_customization(
@@ -40,6 +67,7 @@ def evaluate_customization(
     guidance: float | None = None,
     device: str = "auto",
     output: Path | str | None = None,
+    cache: Path | str = CACHE,
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -50,66 +78,97 @@ def evaluate_customization(
 
     ct   methods `ways` (None: all of `WAYS`). "fidelity" is the share of variations with number of
          objects, shape, colour, texture and background right; "edit_joint" of edits that change the
-         colour as asked and keep the rest; "difference_to_..." are paired (`CT.compare`)
-    ft   methods before_<domain>, ft_<domain>: "fidelity" on held-out pictures of the domain, and
+         colour as requested and keep the rest; "difference_to_..." are paired (`comparisons`)
+    ft   methods before_<domain>, ft_<domain>: "fidelity" on held-out images of the domain, and
          the paired "gain"; before, ft_<domain>: "old_by_image" and "old_by_caption" on 2 n scenes
-         of the old world, and the paired "change_of_..."; ceiling_<domain>: the pictures themselves
+         of the old world, and the paired "change_of_..."; ceiling_<domain>: the images themselves
 
     `domains` None: a shape, a colour and a texture. `images` a domain is learned from, `ft_steps`,
-    `batch_size` of ct, `sampling_steps` per picture.
+    `batch_size` of ct, `sampling_steps` per image.
     Raises ValueError for unknown words or too few, ResultsError for a file with other settings.
     """
-    from dsd_tutorial.stable_diffusion import load_model
-
-    parts = [parts] if isinstance(parts, str) else list(parts)
-    chosen_ways, chosen_domains = list(ways or WAYS), list(domains or USUAL)
-    for asked, allowed in ((parts, PARTS), (chosen_ways, WAYS), (chosen_domains, DOMAINS)):
-        if unknown := [name for name in asked if name not in allowed]:
-            raise ValueError(f"unknown {unknown}; choose among {', '.join(allowed)}")
-    if n < 4 or seeds < 1 or images < 1:
-        raise ValueError(f"n={n}, seeds={seeds}, images={images}: need n >= 4, the others >= 1")
-    loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
-    path = Path(output) if output is not None else results_folder() / "customization.csv"
-    said = {"n": n, "seeds": seeds, "images": images, "ft": ft_steps, "batch": batch_size,
-            "sampling": sampling_steps, "guidance": guidance, "seed": seed}  # fmt: skip
-    book = Book(path, loaded.sha256, ", ".join(f"{k} {v}" for k, v in said.items()))
-    known = calibrate(loaded, seed=seed, progress=progress)
-    pairs = collect_pairs(loaded, n=1500 if n >= 10 else 100, seed=seed + 1, progress=progress)
-    validation = reference_sets(loaded, max(n, TRIED_ON), "validation", seed + 2)["one"]
-    inverses = choose_inverses(
-        loaded, known, pairs, validation, alternative=recorded_alternative(loaded), seed=seed
-    )
+    plan = CustomizationPlan(
+        n=n, seeds=seeds, images=images, ft=ft_steps, batch=batch_size, sampling=sampling_steps,
+        guidance=guidance, seed=seed, parts=(parts,) if isinstance(parts, str) else tuple(parts),
+        ways=tuple(ways or WAYS), domains=tuple(domains or USUAL),
+    )  # fmt: skip
+    runner = Runner(
+        "customization", model, plan, unit="tunings", device=device, output=output, cache=cache,
+        progress=progress,
+    )  # fmt: skip
+    table = Tables(runner)
+    pairs = 1500 if n >= 10 else 100
+    _, inverses, validation = fit_inverses(runner.model, n, pairs, seed, progress)
     sampling = {"steps": sampling_steps, "guidance": guidance}
-    if "ct" in parts:
-        test = reference_sets(loaded, n, "test", seed + 12)["one"].scenes
-        tuning = CT(
-            loaded, book, inverses, test, validation.scenes[:TRIED_ON], seeds, sampling, batch_size,
-            seed, {name: WAYS[name] for name in chosen_ways},
+    if "ct" in plan.parts:
+        test = reference_sets(runner.model, n, "test", seed + 12)["one"].scenes
+        tuning = ReferenceTuning(
+            runner.model, table, inverses, test, validation.scenes[:TRIED_ON], seeds, sampling,
+            batch_size, seed,
         )  # fmt: skip
-        _references(tuning, progress)
-    if "ft" in parts:
-        fitting = FT(
-            loaded, book, inverses.truncated, chosen_domains, images, ft_steps, n, seeds, sampling,
-            seed,
-        )  # fmt: skip
-        _domains(fitting, progress)
-    return book.table.frame()
+        runner.run([item for name in plan.ways for item in tuning.items(name)], table)
+        table.compare(row for name in plan.ways for row in tuning.comparisons(name))
+    if "ft" in plan.parts:
+        fitting = DomainTuning(
+            runner.model, table, inverses.truncated, images, ft_steps, n, seeds, sampling, seed
+        )
+        runner.run([item for name in plan.domains for item in fitting.items(name)], table)
+        table.compare(row for name in plan.domains for row in fitting.comparisons(name))
+    return table.frame()
 
 
-def _references(tuning: CT, progress: bool) -> None:
-    from tqdm.auto import tqdm
+class Tables:
+    """Both tables as one: rows with `values` are kept reference by reference, and reported."""
 
-    each = len(tuning.test) + len(PACES) * len(tuning.validation)
-    with tqdm(total=each * len(tuning.ways), desc="references", disable=not progress) as bar:
-        for name in tuning.ways:
-            tuning.measure(name, bar)
-    tuning.compare()
+    def __init__(self, runner: Runner):
+        """Open both; what the items hold and the other lacks is reported again."""
+        self.items = runner.table(ITEMS, KEYS, "items", stamped=True)
+        self.reported = runner.table(COLUMNS, KEYS)
+        self.has, self.frame = self.reported.has, self.reported.frame
+        self.reported.add(_reported(row) for row in self.items.frame().to_dict("records"))
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Write rows of measurements, which have `values` or a single `value`."""
+        rows = [{"seconds": 0.0, "parameters": 0, **row} for row in rows]
+        self.items.add(row | {"values": _text(row["values"])} for row in rows if "values" in row)
+        self.reported.add(_reported(row) for row in rows)
+
+    def number(self, method: str, metric: str, steps: int) -> float:
+        """Return the value of a reported row, such as a chosen learning rate."""
+        frame = self.frame().set_index(list(KEYS))
+        return float(frame.value[method, metric, steps])
+
+    def compare(self, wanted: Iterable[tuple[Row, tuple, tuple]]) -> None:
+        """Write paired differences a - b of measurements on the same references.
+
+        `wanted` are (key of the row, key of a, key of b); those that were not measured are left
+        out.
+        """
+        frame = self.items.frame()
+        values = {
+            (row.method, row.metric, row.steps): _numbers(row.values)
+            for row in frame.itertuples(index=False)
+        }
+        for key, a, b in wanted:
+            if a in values and b in values and len(values[a]) == len(values[b]):
+                gap = paired_difference(values[a], values[b])
+                self.reported.add([{"seconds": 0.0, "parameters": 0, **key, **gap.as_dict()}])
 
 
-def _domains(fitting: FT, progress: bool) -> None:
-    from tqdm.auto import tqdm
+def _reported(row: Row) -> Row:
+    """Return a row of customization.csv; a single value is its own interval."""
+    if "values" in row:
+        text = row["values"] if isinstance(row["values"], str) else _text(row["values"])
+        how = "bootstrap" if row["metric"] == "error" else "wilson"  # errors are no shares
+        found = accuracy(_numbers(text), how)
+    else:
+        found = Interval(row["value"], row["value"], row["value"], 1)
+    return {name: row[name] for name in (*KEYS, "seconds", "parameters")} | found.as_dict()
 
-    total = len(fitting.domains) * len(RATES)
-    with tqdm(total=total, desc="domains", disable=not progress) as bar:
-        for name in fitting.domains:
-            fitting.measure(name, bar)
+
+def _text(values: Sequence[float]) -> str:
+    return f"[{' '.join(f'{value:.6g}' for value in values)}]"
+
+
+def _numbers(text: str) -> Tensor:
+    return torch.tensor([float(v) for v in text.strip("[]").split()], dtype=torch.float64)

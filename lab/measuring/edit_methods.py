@@ -31,24 +31,25 @@ DIFFERENCES = (1.0, 1.5, 2.0, 2.5, 3.0)  # alpha where only the difference to a 
 REPLACING = (0.5, 0.75, 1.0, 1.5, 2.0)  # alpha where the old value is taken off
 STRENGTHS = (0.5, 0.7, 0.9)
 SHARES = (0.3, 0.6, 0.9)
-METHODS = {
-    "edit_truncated": "SD-IPC's edit, with the paper's truncated inverse",
-    "edit_alternative": "the same with the best other inverse",
-    "edit_difference": "that inverse; only the difference to a neutral text is added, and the "
-    "length restored (ours)",
-    "edit_state": "the same in the end state alone, without the words' own states (ours)",
-    "edit_replace": "the same, but what is taken off is what CLIP says of the picture, a red "
-    "object for a blue object (ours)",
-    "edit_both": "the same where something is to go; where an object is only added, the words "
-    "stand in front, the picture alone behind them: the paper's formula at alpha 0 (ours)",
-    "sdedit": "SDEdit with the words of the edit",
-    "image_truncated": "the picture alone, truncated inverse: how often `changed` comes by itself",
-    "image_alternative": "the same with the best other inverse",
-    "words": "the words of the edit alone: how often `kept` comes by itself",
-    "caption": "a caption of what is wanted, without the picture: an upper bound",
-    "sdedit_caption": "SDEdit with that caption: it is told what to keep",
-    "prompt_to_prompt": "from the reference's true caption to that caption, without the picture",
-}
+METHODS = (
+    "edit_truncated",  # SD-IPC's edit, with the paper's truncated inverse
+    "edit_alternative",  # the same with the best other inverse
+    # that inverse; only the difference to a neutral text is added, and the length restored (ours)
+    "edit_difference",
+    "edit_state",  # the same in the EOS state alone, without the words' own states (ours)
+    # the same, but what is taken off is what CLIP says of the image: a red object for a blue object
+    "edit_replace",
+    # the same where something is to go; where an object is only added, the words stand in front,
+    # the image alone behind them: the paper's formula at alpha 0 (ours)
+    "edit_both",
+    "sdedit",  # SDEdit with the words of the edit
+    "image_truncated",  # the image alone, truncated inverse: how often `changed` comes by itself
+    "image_alternative",  # the same with the best other inverse
+    "words",  # the words of the edit alone: how often `kept` comes by itself
+    "caption",  # a caption of what is wanted, without the image: an upper bound
+    "sdedit_caption",  # SDEdit with that caption: it is told what to keep
+    "prompt_to_prompt",  # from the reference's true caption to that caption, without the image
+)
 NEAREST = "nearest"  # of the edit's values, by CLIP
 _OURS = {"neutral": "an object", "rescale": True}
 EDITS = {  # method -> inverse, options of edit_prompt
@@ -75,8 +76,8 @@ PART = 8 * len(KINDS)  # edits drawn at once: whole references
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
-    """References of one split, their edits, and everything with which pictures are drawn."""
+class EditSet:
+    """References of one split, their edits, and everything with which images are drawn."""
 
     references: References
     chosen: Chosen
@@ -108,10 +109,10 @@ class Bench:
 
     @torch.no_grad()
     def draw(self, method: str, setting: float, rows: slice, number: int) -> Tensor:
-        """Return pictures (edits, 3, height, width) of the edits in `rows`, whole references.
+        """Return images (edits, 3, height, width) of the edits in `rows`, whole references.
 
         `number` counts the noises. All edits of a reference start from one noise, in all methods:
-        what differs between two pictures of it is what was asked, or the method.
+        what differs between two images of it is what was requested, or the method.
         """
         model, edits = self.references.model, self.edits[rows]
         which = range(len(self.edits))[rows]
@@ -120,7 +121,7 @@ class Bench:
         shared = {"steps": self.steps, "guidance": self.guidance, "progress": False}
         words, targets = [e.text for e in edits], [e.target for e in edits]
         if method.startswith("image_"):
-            return self._pictures_alone(method, places, seeds, shared)
+            return self._images_alone(method, places, seeds, shared)
         if method == "prompt_to_prompt":
             pairs = ([e.source for e in edits], targets)
             return prompt_to_prompt(model, *pairs, share=setting, seed=seeds, **shared)[:, 1]
@@ -140,7 +141,7 @@ class Bench:
             prompts = edit_prompt(model, images, words, inverse, alpha=setting, **options)
         return model.sample(embeddings=prompts, seed=seeds, **shared)
 
-    def _pictures_alone(
+    def _images_alone(
         self, method: str, places: Sequence[int], seeds: Sequence[int], shared: dict[str, Any]
     ) -> Tensor:
         """One variation of each reference, the same for all its edits."""
@@ -151,9 +152,7 @@ class Bench:
         drawn = self.references.model.sample(embeddings=prompts, seed=seeds[::each], **shared)
         return drawn.repeat_interleave(each, 0)
 
-    def measure(
-        self, method: str, setting: float, seeds: int, bar: Any
-    ) -> tuple[list[bool], list[bool]]:
+    def measure(self, method: str, setting: float, seeds: int) -> tuple[list[bool], list[bool]]:
         """Return what is changed and what is kept, noise by noise, edit by edit."""
         changed, kept = [], []
         for number in range(seeds):
@@ -164,5 +163,4 @@ class Bench:
                     answer = edit.judged(verdict)
                     changed.append(answer[0])
                     kept.append(answer[1])
-                bar.update(len(images))
         return changed, kept

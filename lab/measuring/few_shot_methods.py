@@ -1,8 +1,9 @@
-"""Every method of the few-shot table behind one call: what it hits, and what it would cost alone.
+"""Every method of the few-shot table: (setup, shots, seed) -> what it hits, what it costs alone.
 
-Methods that leave the U-Net as it is read what was computed once for all of them (`Seen`); their
-cost is what they would have spent without the others. What a method chooses (layers, time steps,
-token positions, form, when to stop) it chooses on the validation items.
+Methods that leave the U-Net as it is read what was computed once for all of them (`PairData`);
+their cost is what they would have spent without the others. What a method chooses (layers, time
+steps, token positions, form, when to stop) it chooses on the validation items. A new row is an
+entry in one of the four groups at the end.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from dsd_tutorial.prompt_learning.adapters import Adapter
 from dsd_tutorial.prompt_learning.methods import make_method
 from dsd_tutorial.prompt_learning.scoring import pooled
 from dsd_tutorial.shapes.tasks import few_shot
-from lab.measuring.few_shot_bench import Bench, Outcome
-from lab.measuring.few_shot_cache import Seen
+from lab.measuring.few_shot_task import Outcome, TaskSetup
+from lab.measuring.pairs import PairData
 
 # forms of the weights over components; which one, the validation items decide
 FORMS = (
@@ -41,66 +42,71 @@ FORMS = (
 PASS_CHECKS = 3  # how often validation is asked where every look costs U-Net passes
 
 
-def _baseline(bench: Bench, shots: int, seed: int, *, name: str) -> Outcome:
+def _baseline(setup: TaskSetup, shots: int, seed: int, *, name: str) -> Outcome:
     """CLIP, what is learned on CLIP, and random: `baselines` as they are."""
-    method, known = make_method(name), bench.validation_items
-    items = few_shot(bench.task, shots, seed) if shots else None
-    cost = method.fit(bench.model, items, known, seed=seed, progress=False)
-    scores, spent = method.score(bench.model, bench.test_items, seed=seed, progress=False)
-    checked, _ = method.score(bench.model, known, seed=seed, progress=False)
-    return bench.outcome(scores, checked, cost + spent)
+    method, known = make_method(name), setup.validation_items
+    items = few_shot(setup.task, shots, seed) if shots else None
+    cost = method.fit(setup.model, items, known, seed=seed, progress=False)
+    scores, spent = method.score(setup.model, setup.test_items, seed=seed, progress=False)
+    checked, _ = method.score(setup.model, known, seed=seed, progress=False)
+    return setup.outcome(scores, checked, cost + spent)
 
 
-def _attention(bench: Bench, shots: int, seed: int, *, error: bool) -> Outcome:
+def _attention(setup: TaskSetup, shots: int, seed: int, *, error: bool) -> Outcome:
     """Zero-shot DSD, whose reading is chosen on the validation items."""
-    choice, test = bench.choices[error], bench.test
-    cost = bench.validation.cost(error=error) + test.cost(len(choice.steps), error)
-    cost = cost + Cost(labels=len(bench.validation_items.items))
-    known = choice.score(bench.validation.components)
-    return bench.outcome(choice.score(test.components), known, cost)
+    choice, test = setup.choices[error], setup.test
+    cost = setup.validation.cost(error=error) + test.cost(len(choice.steps), error)
+    cost = cost + Cost(labels=len(setup.validation_items.items))
+    known = choice.score(setup.validation.components)
+    return setup.outcome(choice.score(test.components), known, cost)
 
 
-def _error(bench: Bench, shots: int, seed: int) -> Outcome:
+def _error(setup: TaskSetup, shots: int, seed: int) -> Outcome:
     """The error term of the released code, without the attention score; nothing is chosen."""
-    scores, known = (s.components.errors.mean(1) for s in (bench.test, bench.validation))
-    return bench.outcome(scores, known, bench.test.cost(error=True))
+    scores, known = (s.components.errors.mean(1) for s in (setup.test, setup.validation))
+    return setup.outcome(scores, known, setup.test.cost(error=True))
 
 
-def _diffusion_classifier(bench: Bench, shots: int, seed: int) -> Outcome:
+def _diffusion_classifier(setup: TaskSetup, shots: int, seed: int) -> Outcome:
     """The diffusion classifier on all time steps, without elimination."""
-    cost = bench.test.cost(error=bench.test_items.shape[0] > 1)
-    return bench.outcome(bench.test.evidence(), bench.validation.evidence(), cost)
+    cost = setup.test.cost(error=setup.test_items.shape[0] > 1)
+    return setup.outcome(setup.test.evidence(), setup.validation.evidence(), cost)
 
 
 def _weights(
-    bench: Bench, shots: int, seed: int, *, error: bool, learn: Callable[..., Iterator[HeadWeights]]
+    setup: TaskSetup,
+    shots: int,
+    seed: int,
+    *,
+    error: bool,
+    learn: Callable[..., Iterator[HeadWeights]],
 ) -> Outcome:
     """Weights over components, from the labelled items; validation decides among what is learned.
 
     They begin at zero-shot DSD, at the chosen reading and at the one of all layers and time steps:
     where 16 items say little about weights, the narrow one is the better start.
     """
-    few, started, tried = bench.few(shots, seed), perf_counter(), []
-    for choice in dict.fromkeys((bench.plain_choices[error], bench.choices[error])):
+    few, started, tried = setup.few(shots, seed), perf_counter(), []
+    for choice in dict.fromkeys((setup.plain_choices[error], setup.choices[error])):
         scoring = _scoring(choice)
-        parts = [seen.part(choice.layers, choice.steps) for seen in (few, bench.validation)]
-        for adapter in learn(bench.model, *parts, scoring, error, seed):
+        parts = [data.part(choice.layers, choice.steps) for data in (few, setup.validation)]
+        for adapter in learn(setup.model, *parts, scoring, error, seed):
             known = pooled(parts[1].components, adapter, scoring).detach()
-            tried.append((merit(known, bench.validation_items), known, choice, adapter))
+            tried.append((merit(known, setup.validation_items), known, choice, adapter))
     _, known, choice, adapter = max(tried, key=lambda row: row[0])
     cost = Cost(parameters=adapter.size, seconds=perf_counter() - started)
     # choosing read all time steps of the labelled items, testing reads those of the choice
-    cost = cost + few.cost(error=error) + bench.validation.cost(error=error)
+    cost = cost + few.cost(error=error) + setup.validation.cost(error=error)
     reads_error = adapter.reads_error or choice.error_weight != 0
-    cost = cost + bench.test.cost(len(choice.steps), reads_error)
-    cost = cost + Cost(labels=len(few.items.items) + len(bench.validation_items.items))
-    test = bench.test.part(choice.layers, choice.steps)
+    cost = cost + setup.test.cost(len(choice.steps), reads_error)
+    cost = cost + Cost(labels=len(few.items.items) + len(setup.validation_items.items))
+    test = setup.test.part(choice.layers, choice.steps)
     scores = pooled(test.components, adapter, _scoring(choice)).detach()
-    return bench.outcome(scores, known, cost)
+    return setup.outcome(scores, known, cost)
 
 
 def _by_gradient(
-    model: Any, few: Seen, known: Seen, scoring: Scoring, error: bool, seed: int
+    model: Any, few: PairData, known: PairData, scoring: Scoring, error: bool, seed: int
 ) -> Iterator[HeadWeights]:
     """Yield the weights that one gradient gives, without training."""
     yield gradient_guided(
@@ -109,65 +115,64 @@ def _by_gradient(
 
 
 def _by_fitting(
-    model: Any, few: Seen, known: Seen, scoring: Scoring, error: bool, seed: int
+    model: Any, few: PairData, known: PairData, scoring: Scoring, error: bool, seed: int
 ) -> Iterator[HeadWeights]:
     """Yield weights of every form, fitted."""
     for form, over in FORMS:
         adapter = HeadWeights(model, scoring, over=over, kind=form, error=error)
-        fitted = fit(
+        fit(
             model, adapter, few.items, scoring=scoring, validation=known.items, seed=seed,
             parts=(few.components, known.components), progress=False,
         )  # fmt: skip
-        _whole(fitted)
         yield adapter
 
 
-def _step_weights(bench: Bench, shots: int, seed: int) -> Outcome:
+def _step_weights(setup: TaskSetup, shots: int, seed: int) -> Outcome:
     """One learned weight per time step for the error term; attention is not read.
 
     It starts at the plain error (`_error`) and has one number for each time step: of all that is
     learned here the least, and nothing else is chosen on the validation items.
     """
-    few, known, started = bench.few(shots, seed), bench.validation, perf_counter()
+    few, known, started = setup.few(shots, seed), setup.validation, perf_counter()
     scoring = Scoring(
         time_steps=known.steps, layers=known.layers, attention_weight=0.0, error_weight=1.0
     )
-    adapter = HeadWeights(bench.model, scoring, over=("step",), error=True)
-    fitted = fit(
-        bench.model, adapter, few.items, scoring=scoring, validation=known.items, seed=seed,
+    adapter = HeadWeights(setup.model, scoring, over=("step",), error=True)
+    fit(
+        setup.model, adapter, few.items, scoring=scoring, validation=known.items, seed=seed,
         parts=(few.components, known.components), loss="infonce", progress=False,
     )  # fmt: skip
-    _whole(fitted)
     cost = Cost(parameters=len(known.steps), seconds=perf_counter() - started)
-    for seen in (few, known, bench.test):
-        cost = cost + seen.cost(error=True)
+    for data in (few, known, setup.test):
+        cost = cost + data.cost(error=True)
     cost = cost + Cost(labels=len(few.items.items) + len(known.items.items))
     scores, checked = (
-        pooled(seen.components, adapter, scoring).detach() for seen in (bench.test, known)
+        pooled(data.components, adapter, scoring).detach() for data in (setup.test, known)
     )
-    return bench.outcome(scores, checked, cost)
+    return setup.outcome(scores, checked, cost)
 
 
-def _prompt(bench: Bench, shots: int, seed: int, *, make: Callable[[Any, int], Adapter]) -> Outcome:
+def _prompt(
+    setup: TaskSetup, shots: int, seed: int, *, make: Callable[[Any, int], Adapter]
+) -> Outcome:
     """What changes the pass itself: fitted and scored by passes of its own, on few time steps."""
-    choice, batch = bench.short_choice, bench.store.batch_size
+    choice, batch = setup.short_choice, setup.pairs.batch_size
     scoring = _scoring(choice)
     started = perf_counter()
-    with measure(bench.model) as meter:
+    with measure(setup.model) as meter:
         fitted = fit(
-            bench.model, make(bench.model, seed), few_shot(bench.task, shots, seed),
-            scoring=scoring, validation=bench.validation_items, steps=bench.updates, seed=seed,
-            check_every=max(1, bench.updates // PASS_CHECKS), progress=False,
+            setup.model, make(setup.model, seed), few_shot(setup.task, shots, seed),
+            scoring=scoring, validation=setup.validation_items, steps=setup.updates, seed=seed,
+            check_every=max(1, setup.updates // PASS_CHECKS), progress=False,
         )  # fmt: skip
-        _whole(fitted)
-        how = {"batch_size": batch, "progress": bench.progress}
-        scores = fitted.scores(bench.model, bench.test_items, **how)
+        how = {"batch_size": batch, "progress": setup.pairs.progress}
+        scores = fitted.scores(setup.model, setup.test_items, **how)
     spent = Cost(meter.unet_passes, fitted.cost.parameters, fitted.cost.labels)
     spent = spent + Cost(seconds=perf_counter() - started)
     # the choice of the reading read all components of the validation items
-    spent = spent + bench.validation.cost(error=True)
-    known = fitted.scores(bench.model, bench.validation_items, **how)  # only to compare adapters
-    return bench.outcome(scores, known, spent)
+    spent = spent + setup.validation.cost(error=True)
+    known = fitted.scores(setup.model, setup.validation_items, **how)  # only to compare adapters
+    return setup.outcome(scores, known, spent)
 
 
 def _scoring(choice: Choice) -> Scoring:
@@ -177,14 +182,8 @@ def _scoring(choice: Choice) -> Scoring:
     )  # fmt: skip
 
 
-def _whole(fitted: Any) -> None:
-    """Raise KeyboardInterrupt where a fit was cut short: half a fit is no measurement."""
-    if fitted.stopped == "interrupted":
-        raise KeyboardInterrupt
-
-
-Runner = Callable[[Bench, int, int], Outcome]
-ZERO_SHOT: dict[str, Runner] = {
+Method = Callable[[TaskSetup, int, int], Outcome]
+ZERO_SHOT: dict[str, Method] = {
     "random": partial(_baseline, name="random"),
     "clip": partial(_baseline, name="clip"),
     "attention": partial(_attention, error=False),
@@ -192,21 +191,21 @@ ZERO_SHOT: dict[str, Runner] = {
     "attention_error": partial(_attention, error=True),
     "diffusion_classifier": _diffusion_classifier,
 }
-ON_CLIP: dict[str, Runner] = {
+ON_CLIP: dict[str, Method] = {
     name: partial(_baseline, name=name) for name in ("coop", "tip", "tip_tuned", "probe")
 }
-CACHED: dict[str, Runner] = {
+CACHED: dict[str, Method] = {
     "guided": partial(_weights, error=False, learn=_by_gradient),
     "guided_error": partial(_weights, error=True, learn=_by_gradient),
     "head_weights": partial(_weights, error=False, learn=_by_fitting),
     "head_weights_error": partial(_weights, error=True, learn=_by_fitting),
     "step_weights": _step_weights,
 }
-BY_PASSES: dict[str, Runner] = {
+BY_PASSES: dict[str, Method] = {
     "soft_prompt": partial(_prompt, make=lambda model, seed: SoftPrompt(model)),
     "attention_prompt": partial(
         _prompt, make=lambda model, seed: AttentionPrompt(model, seed=seed)
     ),
     "lora": partial(_prompt, make=lambda model, seed: LoRA(model, seed=seed)),
 }
-RUNNERS = {**ZERO_SHOT, **ON_CLIP, **CACHED, **BY_PASSES}
+METHODS = {**ZERO_SHOT, **ON_CLIP, **CACHED, **BY_PASSES}

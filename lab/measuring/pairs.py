@@ -1,9 +1,9 @@
-"""Everything a frozen U-Net says about the pairs of a task, computed once and kept on disk.
+"""What a frozen U-Net says about the pairs of a task, computed once and kept on disk.
 
 The attention score by token mask, time step, layer and head, and the noise error with and without
 the text, come out of the same passes. Whatever does not change the U-Net (zero-shot scores, learned
 weights over heads, a diffusion classifier) reads them; which method needs how much of them is
-counted all the same (`Seen.cost`).
+counted all the same (`PairData.cost`).
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from dsd_tutorial.attention import choose_layers
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask
 from dsd_tutorial.matching import Components, pass_components
 from dsd_tutorial.matching.cost import Cost
-from dsd_tutorial.saving import save_tensors
 from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
+from lab.measuring.runner import CACHE, Cache
 
-BLOCK = 20  # items computed and saved at a time: the most that Ctrl-C can lose
-PARTS = ("table", "squares", "empties", "seconds")
+BLOCK = 20  # items computed and saved at a time: the most that kill -9 can lose
+VERSION = 1  # one more when the tensors of a block change
 
 
 @dataclass(frozen=True)
-class Seen:
+class PairData:
     """Items, and what the U-Net said about their pairs, row by row as `items.pairs()` has them.
 
     table    (masks, pairs, steps, layers, heads), the masks in the order of `TOKEN_MASKS`
@@ -70,22 +71,18 @@ class Seen:
         gains = -self.squares if one_image else self.empties - self.squares
         return gains.mean(1).view(len(self.items.items), -1)
 
-    def first(self, n: int) -> Seen:
-        """Return the first `n` items alone."""
-        return self.pick(range(n))
-
-    def pick(self, which: Sequence[int]) -> Seen:
+    def pick(self, which: Sequence[int]) -> PairData:
         """Return the items of these numbers alone."""
         size = self.items.shape[0] * self.items.shape[1]
         rows = torch.tensor([i * size + j for i in which for j in range(size)])
         return replace(
-            self, items=replace(self.items, items=tuple(self.items.items[i] for i in which)),
-            table=self.table[:, rows], squares=self.squares[rows], empties=self.empties[rows],
+            self, items=_part(self.items, which), table=self.table[:, rows],
+            squares=self.squares[rows], empties=self.empties[rows],
             seconds=self.seconds[list(which)],
         )  # fmt: skip
 
-    def part(self, layers: Sequence[str], steps: Sequence[int]) -> Seen:
-        """Return the same items, seen in these layers and at these time steps alone."""
+    def part(self, layers: Sequence[str], steps: Sequence[int]) -> PairData:
+        """Return the same items in these layers and at these time steps alone."""
         columns = [self.layers.index(name) for name in layers]
         rows = [self.steps.index(t) for t in steps]
         return replace(
@@ -107,66 +104,67 @@ class Seen:
 
 
 @dataclass
-class Store:
-    """Computes and keeps `Seen` in `folder`/<weights>/, in blocks of `BLOCK` items.
+class PairCache:
+    """Computes and keeps `PairData`, in blocks of `BLOCK` items.
 
     steps  the number of time steps, on the grid of `time_grid`; `seed` draws the shared noise
-    A block is read again only if it holds these very items, for these weights and settings.
     """
 
     model: Any
-    folder: Path
+    folder: Path = CACHE
     steps: int = 6
     seed: int = 0
-    batch_size: int = 32
     progress: bool = True
 
-    def get(self, items: Task, label: str) -> Seen:
-        """Return what the U-Net says about `items`; `label` names their files, such as "test"."""
-        from tqdm.auto import tqdm
-
-        count = len(items.items)
-        starts = tqdm(
-            range(0, count, BLOCK), f"U-Net on {items.name}, {label}", leave=False,
-            disable=not self.progress,
+    def __post_init__(self) -> None:
+        """Open the cache of these weights and settings."""
+        self.cache = Cache(
+            self.folder, "pairs", weights=self.model.sha256, version=VERSION, steps=self.steps,
+            seed=self.seed,
         )  # fmt: skip
-        found = [
-            self._block(replace(items, items=items.items[i : i + BLOCK]), label, i) for i in starts
-        ]
-        table = torch.cat([block["table"] for block in found], 1)
-        rows = [torch.cat([block[part] for block in found]) for part in PARTS[1:]]
-        channels, height, width = self.model.latent_shape
-        layers = tuple(choose_layers(self.model, None))
-        return Seen(items, table, *rows, layers, self.grid, channels * height * width)
 
     @property
     def grid(self) -> tuple[int, ...]:
         """Return the time steps."""
         return time_grid(self.steps, self.model.scheduler.config.num_train_timesteps)
 
-    def _block(self, items: Task, label: str, start: int) -> dict[str, Tensor]:
-        """Return the tensors of a few items, from the disk if they are there."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    @property
+    def batch_size(self) -> int:
+        """Return how many pairs go through the U-Net at once."""
+        return 32 if self.model.device.type == "cpu" else 256
 
-        name = f"{items.name}-{label}-{start:04d}-{_digest(items)}.safetensors"
-        settings = f"steps-{self.steps}-seed-{self.seed}"
-        path = self.folder / self.model.sha256[:16] / settings / name
-        if path.is_file():
-            try:
-                return load_file(path)
-            except SafetensorError:  # half-written
-                path.unlink()
-        found = measure_pairs(self.model, items, self.grid, self.seed, self.batch_size)
-        save_tensors(found, path)
-        return found
+    def get(self, items: Task, label: str) -> PairData:
+        """Return what the U-Net says about `items`; `label` names their files, such as "test"."""
+        starts = tqdm(
+            range(0, len(items.items), BLOCK), f"U-Net on {items.name}, {label}", leave=False,
+            disable=not self.progress,
+        )  # fmt: skip
+        found = [self._block(items, label, start) for start in starts]
+        rows = {name: torch.cat([b[name] for b in found], name == "table") for name in found[0]}
+        channels, height, width = self.model.latent_shape
+        layers = tuple(choose_layers(self.model, None))
+        return PairData(
+            items, **rows, layers=layers, steps=self.grid, size=channels * height * width
+        )
+
+    def _block(self, items: Task, label: str, start: int) -> dict[str, Tensor]:
+        part = _part(items, range(start, min(start + BLOCK, len(items.items))))
+        digest = hashlib.sha256(repr(part.items).encode()).hexdigest()
+        key = {"task": items.name, "label": label, "start": start, "items": digest}
+        return self.cache.tensors(
+            key, lambda: measure_pairs(self.model, part, self.grid, self.seed, self.batch_size)
+        )
+
+
+def _part(items: Task, which: Sequence[int]) -> Task:
+    return replace(items, items=tuple(items.items[i] for i in which))
 
 
 @torch.no_grad()
 def measure_pairs(
     model: Any, items: Task, grid: Sequence[int], seed: int = 0, batch_size: int = 32
 ) -> dict[str, Tensor]:
-    """Return {"table", "squares", "empties", "seconds"} of all pairs of `items`, as in `Seen`.
+    """Return {"table", "squares", "empties", "seconds"} of all pairs of `items`, as in `PairData`.
 
     The passes of `matching.components` with `errors=True` and all token masks (a test holds both
     equal), of which the errors are kept as squares: a diffusion classifier averages those.
@@ -207,8 +205,3 @@ def measure_pairs(
 def _square(e: Tensor, eps: Tensor) -> Tensor:
     """Return the mean squared error of each item, (batch,), float32 on the CPU."""
     return (e - eps).square().flatten(1).mean(1).cpu()
-
-
-def _digest(items: Task) -> str:
-    """Return a few letters that change with the items."""
-    return hashlib.sha256(repr(items.items).encode()).hexdigest()[:12]

@@ -1,6 +1,6 @@
-"""The bench on which few-shot methods are compared: one task, its items, its choices.
+"""What all few-shot methods need for one task: its items, and the zero-shot readings chosen on them.
 
-Everything is made when it is first asked for, and once for all methods.
+Everything is made when it is first needed, and once for all methods.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dsd_tutorial.matching.baselines.attention_score import (
 from dsd_tutorial.matching.cost import Cost
 from dsd_tutorial.matching.items import merit
 from dsd_tutorial.shapes.tasks import Task, few_shot, make_task, validation_set
-from lab.measuring.few_shot_cache import Seen, Store
+from lab.measuring.pairs import PairCache, PairData
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,24 @@ class Outcome:
 
 
 @dataclass
-class Bench:
-    """What all methods need for one task; everything is made when it is first asked for.
+class TaskSetup:
+    """One task: `n` test items, the validation items, and labelled items by seed.
 
-    n items are tested, `most` labelled ones are looked at in one piece, so that fewer shots are
-    the first of them. `updates` steps on `fit_steps` time steps fit what needs own U-Net passes.
+    `most` labelled ones are looked at in one piece, so that fewer shots are the first of them.
+    `updates` steps on `fit_steps` time steps fit what needs U-Net passes of its own.
     """
 
     task: str
-    store: Store
+    pairs: PairCache
     n: int = 300
     most: int = 16
     updates: int = 40
     fit_steps: int = 2
-    progress: bool = True
-    _few: dict[int, Seen] = field(default_factory=dict)
+    _few: dict[int, PairData] = field(default_factory=dict)
 
     @property
     def model(self) -> Any:
-        return self.store.model
+        return self.pairs.model
 
     @cached_property
     def test_items(self) -> Task:
@@ -69,58 +68,47 @@ class Bench:
         return validation_set(self.task)
 
     @cached_property
-    def test(self) -> Seen:
-        return self.store.get(self.test_items, "test")
+    def test(self) -> PairData:
+        return self.pairs.get(self.test_items, "test")
 
     @cached_property
-    def validation(self) -> Seen:
-        return self.store.get(self.validation_items, "validation")
+    def validation(self) -> PairData:
+        return self.pairs.get(self.validation_items, "validation")
 
-    def few(self, shots: int, seed: int) -> Seen:
+    def few(self, shots: int, seed: int) -> PairData:
         """Return what the U-Net says about the first `shots` labelled items of `seed`."""
         if seed not in self._few:
             items = few_shot(self.task, max(self.most, shots), seed)
-            self._few[seed] = self.store.get(items, f"train-{seed}")
-        return self._few[seed].first(shots)
+            self._few[seed] = self.pairs.get(items, f"train-{seed}")
+        return self._few[seed].pick(range(shots))
 
-    def halves(self) -> list[Bench]:
-        """Return two benches that choose on half of the validation items, and test on the rest.
+    @cached_property
+    def halves(self) -> list[TaskSetup]:
+        """Return two setups that choose on half of the validation items, and test on the rest.
 
         What was chosen on items is flattered by them, and the more so the more was chosen from.
         """
         n, found = len(self.validation_items.items), []
         parts = [self.validation.pick(range(start, n, 2)) for start in (0, 1)]
         for chosen_on, tested_on in (parts, parts[::-1]):
-            bench = replace(self, n=len(tested_on.items.items))
-            bench.__dict__.update(  # in place of what the cached properties would compute
+            half = replace(self, n=len(tested_on.items.items))
+            half.__dict__.update(  # in place of what the cached properties would compute
                 validation=chosen_on, validation_items=chosen_on.items,
                 test=tested_on, test_items=tested_on.items,
             )  # fmt: skip
-            found.append(bench)
+            found.append(half)
         return found
 
     @cached_property
     def options(self) -> tuple[list[Choice], list[Choice]]:
         """Return all zero-shot readings: of attention alone, and with the error term."""
         kinds = ZeroShotAttention, AttentionPlusError
-        return tuple(kind(self.store.steps).options(self.model) for kind in kinds)
+        return tuple(kind(self.pairs.steps).options(self.model) for kind in kinds)
 
     def best(self, options: list[Choice]) -> Choice:
         """Return the choice with the most merit on the validation items; the first among equals."""
         parts = self.validation.components
         return max(options, key=lambda choice: merit(choice.score(parts), self.validation_items))
-
-    @cached_property
-    def short_choice(self) -> Choice:
-        """Return the best reading of at most `fit_steps` neighbouring time steps.
-
-        There begins what is fitted by U-Net passes of its own, with or without the error term.
-        """
-        grid, width = self.store.grid, min(self.fit_steps, len(self.store.grid))
-        windows = [grid[i : i + width] for i in range(len(grid) - width + 1)]
-        every = [c for options in self.options for c in options]
-        subsets = dict.fromkeys((c.token_mask, c.layers, c.error_weight) for c in every)
-        return self.best([Choice(m, names, w, e) for m, names, e in subsets for w in windows])
 
     @cached_property
     def choices(self) -> tuple[Choice, Choice]:
@@ -130,11 +118,23 @@ class Bench:
     @cached_property
     def plain_choices(self) -> tuple[Choice, Choice]:
         """Return the same where all layers and steps count alike: token mask, error weight."""
-        seen = self.validation
+        layers, steps = self.validation.layers, self.validation.steps
         return tuple(
-            self.best([Choice(m, seen.layers, seen.steps, w) for m in TOKEN_MASKS for w in weights])
+            self.best([Choice(m, layers, steps, w) for m in TOKEN_MASKS for w in weights])
             for weights in ((0.0,), (0.0, *ERROR_WEIGHTS))
         )
+
+    @cached_property
+    def short_choice(self) -> Choice:
+        """Return the best reading of at most `fit_steps` neighbouring time steps.
+
+        There begins what is fitted by U-Net passes of its own, with or without the error term.
+        """
+        grid, width = self.pairs.grid, min(self.fit_steps, len(self.pairs.grid))
+        windows = [grid[i : i + width] for i in range(len(grid) - width + 1)]
+        every = [c for options in self.options for c in options]
+        subsets = dict.fromkeys((c.token_mask, c.layers, c.error_weight) for c in every)
+        return self.best([Choice(m, names, w, e) for m, names, e in subsets for w in windows])
 
     def outcome(self, scores: Tensor, known: Tensor, cost: Cost) -> Outcome:
         """Return the `Outcome` of scores of the test items and of the validation items."""
