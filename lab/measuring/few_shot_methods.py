@@ -165,6 +165,8 @@ def _prompt(
             scoring=scoring, validation=setup.validation_items, steps=setup.updates, seed=seed,
             check_every=max(1, setup.updates // PASS_CHECKS), progress=False,
         )  # fmt: skip
+        if fitted.stopped == "interrupted":
+            raise KeyboardInterrupt  # half a fit is no measurement: it is not scored
         how = {"batch_size": batch, "progress": setup.pairs.progress}
         scores = fitted.scores(setup.model, setup.test_items, **how)
     spent = Cost(meter.unet_passes, fitted.cost.parameters, fitted.cost.labels)

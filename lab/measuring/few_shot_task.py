@@ -1,4 +1,4 @@
-"""What all few-shot methods need for one task: its items, and the zero-shot readings chosen on them.
+"""What few-shot methods need for one task: its items, and the zero-shot readings chosen on them.
 
 Everything is made when it is first needed, and once for all methods.
 """

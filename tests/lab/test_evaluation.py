@@ -13,9 +13,9 @@ import torch
 from dsd_tutorial.shapes.captions import parse
 from dsd_tutorial.shapes.render import render
 from dsd_tutorial.shapes.scene import INVERSE, Scene, Thing, place_pair
-from lab.training import evaluation
-from lab.training.card import FIGURES, write_card
-from lab.training.probes import probe
+from lab.measuring import model as evaluation
+from lab.measuring.card import FIGURES, write_card
+from lab.measuring.probes import probe
 
 
 def draw(text: str, rng: random.Random, lie: bool = False) -> Scene:
@@ -57,9 +57,9 @@ CHOSEN = {"guidance": 2.0, "steps": 5}
 
 
 def test_an_oracle_gets_everything_and_a_liar_no_relation():
-    figures = evaluation.text_to_image(Oracle(), 40, 0, CHOSEN, progress=False)
+    figures = evaluation.text_to_image(Oracle(), 40, 0, CHOSEN)
     assert all(f.value >= 0.97 for f in figures.values()), figures
-    lies = evaluation.text_to_image(Oracle(lie=True), 40, 0, CHOSEN, progress=False)
+    lies = evaluation.text_to_image(Oracle(lie=True), 40, 0, CHOSEN)
     assert lies["t2i_objects"].value >= 0.95 and lies["t2i_relation"].value == 0
     assert lies["t2i_exact"].value < 0.7
 
@@ -83,7 +83,7 @@ def test_sampling_is_chosen_by_exact_pictures(monkeypatch):
                 texts, steps=steps, guidance=guidance, seed=seed, progress=progress
             )
 
-    chosen = evaluation.choose_sampling(Picky(), 20, 0, progress=False)
+    chosen = evaluation.choose_sampling(Picky(), 20, 0)
     assert (chosen["guidance"], chosen["steps"]) == (3.0, 20)
     assert len(chosen["tried"]) == len(evaluation.GUIDANCES) + len(evaluation.STEPS) - 1
 

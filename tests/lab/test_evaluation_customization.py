@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from dsd_tutorial.course.records import ResultsError
 from dsd_tutorial.customization import fit_domain
@@ -17,10 +16,10 @@ from dsd_tutorial.shapes import (
     render,
 )
 from lab.measuring import custom_domains, custom_references, customization
-from lab.measuring.custom_book import ATTRIBUTES, Book, merit, shares
-from lab.measuring.custom_domains import DOMAINS, domain_scenes
+from lab.measuring.custom_domains import ATTRIBUTES, DOMAINS, domain_scenes, merit, shares
 from lab.measuring.custom_references import WAYS, Way
-from lab.measuring.customization import evaluate_customization
+from lab.measuring.customization import CustomizationPlan, Tables, evaluate_customization
+from lab.measuring.runner import Runner
 
 
 def test_fidelity_asks_for_everything_in_one_picture():
@@ -32,7 +31,7 @@ def test_fidelity_asks_for_everything_in_one_picture():
         replace(scene, things=(replace(scene.things[0], texture="striped"),)),
     ]
     found = shares(render(others)[0][None], [scene])
-    assert {k: v.tolist() for k, v in found.items()} == {
+    assert found == {
         "fidelity": [0.25], "shape": [1.0], "color": [0.75], "texture": [0.75],
         "background": [0.75],
     }  # fmt: skip
@@ -56,26 +55,38 @@ def test_domains_hold_what_no_training_picture_holds():
     assert all(t.texture == "plain" and t.color not in HELD_OUT_COLORS for t in old)
 
 
-def test_a_book_keeps_items_and_compares_them_in_pairs(tmp_path):
-    path, a, b = tmp_path / "x.csv", torch.tensor([1.0, 0.5, 1.0]), torch.tensor([0.0, 0.5, 0.25])
-    book = Book(path, "sha", "n 3")
-    book.note("ours", "fidelity", 30, a, 2.5, 7)
-    book.note("theirs", "fidelity", 30, b)
-    again = Book(path, "sha", "n 3")
-    again.note("ours", "fidelity", 30, torch.zeros(3))  # there already: not measured twice
-    assert torch.equal(again.values("ours", "fidelity", 30), a.double())
-    assert again.values("ours", "fidelity", 10) is None
-    again.compare("gap", ("ours", "fidelity", 30), ("theirs", "fidelity", 30))
-    again.compare("nothing", ("ours", "fidelity", 30), ("nobody", "fidelity", 30))
-    row = again.table.frame().set_index(["method", "metric"]).loc[("ours", "gap")]
+def tables_of(tiny, folder, n=4):
+    plan = CustomizationPlan(
+        n=n, seeds=1, images=1, ft=1, batch=1, sampling=1, guidance=None, seed=0, parts=(), ways=(),
+        domains=(),
+    )  # fmt: skip
+    return Tables(Runner("customization", tiny, plan, output=folder / "x.csv", cache=folder))
+
+
+def test_tables_keep_items_and_compare_them_in_pairs(tiny, tmp_path):
+    a, b = [1.0, 0.5, 1.0], [0.0, 0.5, 0.25]
+    about, ours, theirs = {"metric": "fidelity", "steps": 30}, {"method": "ours"}, "theirs"
+    table = tables_of(tiny, tmp_path)
+    table.add([about | ours | {"values": a, "seconds": 2.5, "parameters": 7}])
+    table.add(
+        [about | {"method": theirs, "values": b}, about | {"metric": "lr", "value": 3.0} | ours]
+    )
+    again = tables_of(tiny, tmp_path)
+    again.add([about | ours | {"values": [0.0] * 3}])  # there already: stays as it is
+    keys = [(name, "fidelity", 30) for name in ("ours", "theirs", "nobody")]
+    again.compare([
+        (ours | {"metric": "gap", "steps": 30}, keys[0], keys[1]),
+        (ours | {"metric": "nothing", "steps": 30}, keys[0], keys[2]),
+    ])  # fmt: skip
+    row = again.frame().set_index(["method", "metric"]).loc[("ours", "gap")]
     want = paired_difference(a, b)
     assert [row.value, row.low, row.high] == pytest.approx([want.value, want.low, want.high], 1e-5)
     assert again.number("ours", "fidelity", 30) == pytest.approx(2.5 / 3, 1e-5)
-    assert len(again.table.frame()) == 3 and row.steps == 30
-    path.unlink()
-    assert len(Book(path, "sha", "n 3").table.frame()) == 2  # what is measured is reported anew
+    assert again.number("ours", "lr", 30) == 3 and len(again.frame()) == 4 and row.steps == 30
+    (tmp_path / "x.csv").unlink()
+    assert len(tables_of(tiny, tmp_path).frame()) == 2  # what is measured is reported anew
     with pytest.raises(ResultsError, match="other"):
-        Book(path, "sha", "n 4")
+        tables_of(tiny, tmp_path, n=5)
 
 
 @pytest.fixture
@@ -100,7 +111,7 @@ def short(monkeypatch):
 
 def test_ct_is_measured_once_and_goes_on(tiny, tmp_path, short, monkeypatch):
     path, ways = tmp_path / "customization.csv", ["closed_form", "closed_form_kv", "word"]
-    options = {**short, "parts": "ct", "output": path}
+    options = {**short, "parts": "ct", "output": path, "cache": tmp_path}
     first = evaluate_customization(tiny, ways=ways[:1], **options)
     calls, real = [], custom_references.customize
     monkeypatch.setattr(
@@ -133,6 +144,7 @@ def test_ct_is_measured_once_and_goes_on(tiny, tmp_path, short, monkeypatch):
 def test_ft_is_measured_before_and_after(tiny, tmp_path, short):
     path = tmp_path / "customization.csv"
     options = {**short, "parts": "ft", "output": path, "domains": ["striped"]}
+    options["cache"] = tmp_path
     table = evaluate_customization(tiny, **options)
     rows = table.set_index(["method", "metric", "steps"])
     for key in (
@@ -153,5 +165,5 @@ def test_ft_is_measured_before_and_after(tiny, tmp_path, short):
 
 @pytest.mark.parametrize("wrong", [{"parts": "xt"}, {"ways": ["far"]}, {"n": 3}, {"images": 0}])
 def test_what_cannot_be_measured_is_refused(tiny, tmp_path, wrong):
-    with pytest.raises(ValueError, match=r"choose among|need n >= 4"):
+    with pytest.raises(ValueError, match=r"=('xt'|'far'|3|0): Input should be"):
         evaluate_customization(tiny, output=tmp_path / "x.csv", progress=False, **wrong)

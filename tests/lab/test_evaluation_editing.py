@@ -16,7 +16,7 @@ from dsd_tutorial.shapes.judge import Verdict, judge
 from dsd_tutorial.variation.edit_items import KINDS, Edit, make_edits
 from lab.measuring import edit_methods
 from lab.measuring.commands import measure as evaluate
-from lab.measuring.edit_methods import EDITS, GRIDS, METHODS, ONE_SEED, Bench
+from lab.measuring.edit_methods import EDITS, GRIDS, METHODS, ONE_SEED, EditSet
 from lab.measuring.editing import evaluate_editing
 
 CIRCLE = Thing("circle", "red", 0.3, 0.5, 0.15)
@@ -97,41 +97,41 @@ def test_a_drawing_of_the_target_is_right_by_the_judge():
 
 
 @pytest.fixture(scope="module")
-def bench(tiny):
+def edits(tiny):
     known = calibrate(tiny, n=30, progress=False)
     pairs = collect_pairs(tiny, n=60, progress=False)
     references = reference_sets(tiny, 4, "validation", 1)["one"]
     chosen = choose_inverses(tiny, known, pairs, references)
-    return Bench(references, chosen, {"copies": None, "fill": "text"}, 2, 1.0, 0)
+    return EditSet(references, chosen, {"copies": None, "fill": "text"}, 2, 1.0, 0)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_draws_from_the_noise_of_the_reference(bench, method):
+def test_every_method_draws_from_the_noise_of_the_reference(edits, method):
     """A second draw is equal, another noise is not; parts are as the whole."""
     setting = GRIDS.get(method, (float("nan"),))[-1]
     rows = slice(4, 12)
-    images = bench.draw(method, setting, rows, 0)
+    images = edits.draw(method, setting, rows, 0)
     assert images.shape == (8, 3, 64, 64)
-    part = bench.draw(method, setting, slice(4, 8), 0)
+    part = edits.draw(method, setting, slice(4, 8), 0)
     torch.testing.assert_close(part, images[:4], atol=1e-4, rtol=0)
-    other = bench.draw(method, setting, slice(4, 8), 1)
+    other = edits.draw(method, setting, slice(4, 8), 1)
     assert float((other - part).abs().max()) > 1e-3
     if method.startswith("image_"):
         assert torch.equal(images[0], images[3])
 
 
 def test_a_run_writes_every_row_once_and_goes_on_after_an_interruption(tiny, tmp_path, monkeypatch):
-    path, calls, draw = tmp_path / "editing.csv", [], Bench.draw
+    path, calls, draw = tmp_path / "editing.csv", [], EditSet.draw
     monkeypatch.setitem(edit_methods.GRIDS, "edit_truncated", (0.0, 1.0))
 
-    def interrupted(bench, *args):
+    def interrupted(edits, *args):
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return draw(bench, *args)
+        return draw(edits, *args)
 
-    options = {**QUICK, "methods": FEW, "output": path}
-    monkeypatch.setattr(Bench, "draw", interrupted)
+    options = {**QUICK, "methods": FEW, "output": path, "cache": tmp_path / "cache"}
+    monkeypatch.setattr(EditSet, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate_editing(tiny, **options)
     items = path.with_name("editing_items.csv").read_text().splitlines()
@@ -160,12 +160,13 @@ def test_the_setting_is_chosen_on_validation_by_both(tiny, tmp_path, monkeypatch
     monkeypatch.setitem(edit_methods.GRIDS, "edit_truncated", (0.0, 0.5, 1.0))
     shares = {0.0: (0.25, 1.0), 0.5: (0.75, 0.75), 1.0: (1.0, 0.25)}
 
-    def measured(bench, method, setting, seeds, bar):
-        count = len(bench.edits) * seeds
+    def measured(edits, method, setting, seeds):
+        count = len(edits.edits) * seeds
         return [list(np.arange(count) % 4 < 4 * share) for share in shares.get(setting, (1, 1))]
 
-    monkeypatch.setattr(Bench, "measure", measured)
+    monkeypatch.setattr(EditSet, "measure", measured)
     options = {**QUICK, "methods": ("edit_truncated", "caption"), "output": tmp_path / "e.csv"}
+    options["cache"] = tmp_path / "cache"
     table = evaluate_editing(tiny, **options)
 
     def rows(metric, kind="all"):
@@ -184,12 +185,12 @@ def test_the_setting_is_chosen_on_validation_by_both(tiny, tmp_path, monkeypatch
 
 def test_what_cannot_be_measured_is_refused(tiny, tmp_path):
     for options, message in (
-        ({"n": 3}, "n >= 4 and seeds >= 1"),
-        ({"seeds": 0}, "n >= 4 and seeds >= 1"),
-        ({"methods": ["magic"]}, "edit_truncated, edit_alternative"),
+        ({"n": 3}, "n=3: Input should be greater than or equal to 4"),
+        ({"seeds": 0}, "seeds=0: Input should be greater than 0"),
+        ({"methods": ["magic"]}, "methods='magic': .*'edit_truncated', 'edit_alternative'"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluate_editing(tiny, **{**QUICK, **options}, output=tmp_path / "x.csv")
     result = CliRunner().invoke(evaluate, ["editing", "--method", "magic"])
-    assert result.exit_code == 2 and "unknown methods ['magic']" in result.output
+    assert result.exit_code == 2 and "methods='magic'" in result.output
     assert set(GRIDS) | set(ONE_SEED) | set(EDITS) <= set(METHODS) and not list(tmp_path.iterdir())

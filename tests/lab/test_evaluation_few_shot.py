@@ -22,16 +22,16 @@ from dsd_tutorial.prompt_learning.methods import (
 )
 from dsd_tutorial.shapes.tasks import few_shot as labelled
 from dsd_tutorial.shapes.tasks import make_task, validation_set
-from lab.measuring import few_shot, few_shot_cache, few_shot_tables
-from lab.measuring.few_shot import Plan, evaluate_few_shot, interrupts, measure_one
-from lab.measuring.few_shot_bench import Bench
-from lab.measuring.few_shot_cache import Store, measure_pairs
-from lab.measuring.few_shot_methods import BY_PASSES, CACHED, ON_CLIP, RUNNERS, ZERO_SHOT
+from lab.measuring import few_shot, pairs
+from lab.measuring.few_shot import FewShotPlan, evaluate_few_shot, measure_one, summary
+from lab.measuring.few_shot_methods import BY_PASSES, CACHED, METHODS, ON_CLIP, ZERO_SHOT
+from lab.measuring.few_shot_task import TaskSetup
+from lab.measuring.pairs import PairCache, measure_pairs
 
 
 @pytest.fixture(scope="module")
-def store(tiny, tmp_path_factory):
-    return Store(tiny, tmp_path_factory.mktemp("seen"), steps=2, progress=False)
+def pair_cache(tiny, tmp_path_factory):
+    return PairCache(tiny, tmp_path_factory.mktemp("seen"), steps=2, progress=False)
 
 
 def known(task):
@@ -40,26 +40,26 @@ def known(task):
 
 
 @pytest.fixture(scope="module")
-def bench(store):
-    bench = Bench("comvg", store, n=6, most=4, updates=2, fit_steps=1, progress=False)
-    bench.validation_items = known("comvg")
-    return bench
+def setup(pair_cache):
+    setup = TaskSetup("comvg", pair_cache, n=6, most=4, updates=2, fit_steps=1)
+    setup.validation_items = known("comvg")
+    return setup
 
 
 # -- what is computed once ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", ["comvg", "refcoco", "winoground"])
-def test_parts_are_those_of_matching_and_of_the_diffusion_classifier(tiny, store, task):
+def test_parts_are_those_of_matching_and_of_the_diffusion_classifier(tiny, pair_cache, task):
     items = make_task(task, 2)
-    seen = store.get(items, "test")
-    pairs = torch.stack([torch.from_numpy(index) for index in items.pairs()], 1)
-    masks = tuple(seen.components.by_reading)
+    seen = pair_cache.get(items, "test")
+    rows = torch.stack([torch.from_numpy(index) for index in items.pairs()], 1)
+    masks = tuple(seen.components.by_mask)
     how = {"steps": 2, "token_mask": masks, "errors": True, "progress": False}
-    want = components(tiny, items.images(64), items.texts, pairs, **how)
+    want = components(tiny, items.images(64), items.texts, rows, **how)
     assert (want.layers, want.steps) == (seen.layers, seen.steps)
     for mask in masks:
-        torch.testing.assert_close(seen.components.by_reading[mask], want.by_reading[mask])
+        torch.testing.assert_close(seen.components.by_mask[mask], want.by_mask[mask])
     torch.testing.assert_close(seen.components.errors, want.errors, atol=1e-4, rtol=0)
     scores, cost = DiffusionClassifier(steps=2).score(tiny, items, progress=False)
     torch.testing.assert_close(seen.evidence(), scores, atol=1e-6, rtol=1e-4)
@@ -67,19 +67,22 @@ def test_parts_are_those_of_matching_and_of_the_diffusion_classifier(tiny, store
 
 
 def test_blocks_are_read_again_and_shared_with_longer_tasks(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(few_shot_cache, "BLOCK", 2)
-    store = Store(tiny, tmp_path, steps=1, progress=False)
-    short = store.get(make_task("comvg", 4), "test")
+    monkeypatch.setattr(pairs, "BLOCK", 2)
+    pair_cache = PairCache(tiny, tmp_path, steps=1, progress=False)
+    short = pair_cache.get(make_task("comvg", 4), "test")
     with measure(tiny) as meter:
-        again = store.get(make_task("comvg", 4), "test")
+        again = pair_cache.get(make_task("comvg", 4), "test")
     assert meter.unet_passes == 0 and torch.equal(again.table, short.table)
     with measure(tiny) as meter:
-        long = store.get(make_task("comvg", 6), "test")
+        long = pair_cache.get(make_task("comvg", 6), "test")
     assert meter.unet_passes == 2 * (2 + 2)  # two items: two pairs and two empty prompts each
-    assert torch.equal(long.first(4).table, short.table)
-    assert torch.equal(long.first(4).squares, short.squares)
-    assert long.first(4).cost(error=True).unet_passes == 4 * 4
-    for other in (Store(tiny, tmp_path, steps=2, progress=False), Store(tiny, tmp_path, 1, seed=1)):
+    assert torch.equal(long.pick(range(4)).table, short.table)
+    assert torch.equal(long.pick(range(4)).squares, short.squares)
+    assert long.pick(range(4)).cost(error=True).unet_passes == 4 * 4
+    for other in (
+        PairCache(tiny, tmp_path, steps=2, progress=False),
+        PairCache(tiny, tmp_path, 1, seed=1),
+    ):
         other.progress = False
         with measure(tiny) as meter:
             found = other.get(make_task("comvg", 2), "test")
@@ -87,13 +90,13 @@ def test_blocks_are_read_again_and_shared_with_longer_tasks(tiny, tmp_path, monk
 
 
 def test_other_items_under_the_same_name_and_half_files_are_computed_anew(tiny, tmp_path):
-    store = Store(tiny, tmp_path, steps=1, progress=False)
-    first = store.get(make_task("comvg", 2), "test")
-    other = store.get(make_task("comvg", 2, seed=5), "test")
+    pair_cache = PairCache(tiny, tmp_path, steps=1, progress=False)
+    first = pair_cache.get(make_task("comvg", 2), "test")
+    other = pair_cache.get(make_task("comvg", 2, seed=5), "test")
     assert not torch.equal(first.table, other.table)
     for path in tmp_path.rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
-    assert torch.equal(store.get(make_task("comvg", 2), "test").table, first.table)
+    assert torch.equal(pair_cache.get(make_task("comvg", 2), "test").table, first.table)
 
 
 # -- what a method would cost alone ------------------------------------------------------------
@@ -102,27 +105,27 @@ def test_other_items_under_the_same_name_and_half_files_are_computed_anew(tiny, 
 @pytest.mark.parametrize(("name", "kind"), [
     ("attention", ZeroShotAttention), ("attention_error", AttentionPlusError),
 ])  # fmt: skip
-def test_zero_shot_chooses_and_costs_what_the_method_alone_does(tiny, bench, name, kind):
+def test_zero_shot_chooses_and_costs_what_the_method_alone_does(tiny, setup, name, kind):
     alone = kind(steps=2)
     fitting = alone.fit(tiny, None, known("comvg"), progress=False)
     scores, scoring = alone.score(tiny, make_task("comvg", 6), progress=False)
-    outcome = measure_one(bench, name)
-    best = bench.choices[name == "attention_error"]
+    outcome = measure_one(setup, name)
+    best = setup.choices[name == "attention_error"]
     assert best == alone.choice
     assert outcome.cost.unet_passes == fitting.unet_passes + scoring.unet_passes
     assert (outcome.cost.labels, outcome.cost.parameters) == (6, 0) and outcome.cost.seconds > 0
     assert outcome.hits.shape == (6,) and set(outcome.hits) <= {0, 1}
-    if best.steps == bench.test.steps:  # else the noise of a time step is another
+    if best.steps == setup.test.steps:  # else the noise of a time step is another
         reached = make_task("comvg", 6).accuracy(scores.flatten())["accuracy"]
         assert outcome.hits.tolist() == reached.astype(int).tolist()
 
 
-def test_weights_read_from_the_cache_are_those_fitted_without(tiny, bench, monkeypatch):
+def test_weights_read_from_the_cache_are_those_fitted_without(tiny, setup, monkeypatch):
     form = ("signed", ("layer", "head"))
     monkeypatch.setattr("lab.measuring.few_shot_methods.FORMS", (form,))
-    choice = bench.plain_choices[False]
-    monkeypatch.setattr(bench, "choices", bench.plain_choices)  # one start
-    outcome = measure_one(bench, "head_weights", 4, 1)
+    choice = setup.plain_choices[False]
+    monkeypatch.setattr(setup, "choices", setup.plain_choices)  # one start
+    outcome = measure_one(setup, "head_weights", 4, 1)
     scoring = Scoring(choice.steps, token_mask=choice.token_mask)
     adapter = HeadWeights(tiny, scoring, over=form[1], kind=form[0])
     few, items = labelled("comvg", 4, 1), make_task("comvg", 6)
@@ -135,45 +138,45 @@ def test_weights_read_from_the_cache_are_those_fitted_without(tiny, bench, monke
     assert outcome.cost.labels == 4 + 6 and outcome.cost.parameters == adapter.size
 
 
-def test_weights_begin_at_the_chosen_reading_and_only_get_better_on_validation(bench, monkeypatch):
+def test_weights_begin_at_the_chosen_reading_and_only_get_better_on_validation(setup, monkeypatch):
     method = "lab.measuring.few_shot_methods.{}"
     for error, name in enumerate(("attention", "attention_error")):
-        start = measure_one(bench, name).validation
-        learned = measure_one(bench, ("head_weights", "head_weights_error")[error], 4, 0)
+        start = measure_one(setup, name).validation
+        learned = measure_one(setup, ("head_weights", "head_weights_error")[error], 4, 0)
         # fitting keeps the start unless accuracy rises, or the loss falls at equal accuracy
         assert learned.validation[0] >= start[0]
-        whole = bench.few(4, 0).cost(error=bool(error)) + bench.validation.cost(error=bool(error))
+        whole = setup.few(4, 0).cost(error=bool(error)) + setup.validation.cost(error=bool(error))
         assert learned.cost.unet_passes > whole.unet_passes
     monkeypatch.setattr(method.format("FORMS"), (("signed", ("step", "layer", "head")),))
-    monkeypatch.setattr(bench, "plain_choices", bench.choices)
-    choice = bench.choices[0]
-    seen = bench.test.part(choice.layers, choice.steps)
-    learned = measure_one(bench, "head_weights", 4, 0)
+    monkeypatch.setattr(setup, "plain_choices", setup.choices)
+    choice = setup.choices[0]
+    seen = setup.test.part(choice.layers, choice.steps)
+    learned = measure_one(setup, "head_weights", 4, 0)
     assert learned.cost.parameters == seen.table[0, 0].numel()
     torch.testing.assert_close(
-        choice.score(seen.components), choice.score(bench.test.components), atol=0, rtol=0
+        choice.score(seen.components), choice.score(setup.test.components), atol=0, rtol=0
     )
 
 
-def test_prompts_count_their_own_passes_and_the_choice(tiny, bench):
-    bench.short_choice, bench.test  # noqa: B018 - computed before, so that only fitting is counted
-    assert len(bench.short_choice.steps) == 1
+def test_prompts_count_their_own_passes_and_the_choice(tiny, setup):
+    setup.short_choice, setup.test  # noqa: B018 - computed before, so that only fitting is counted
+    assert len(setup.short_choice.steps) == 1
     with measure(tiny) as meter:
-        outcome = measure_one(bench, "soft_prompt", 2, 0)
-    error = bench.short_choice.error_weight != 0
+        outcome = measure_one(setup, "soft_prompt", 2, 0)
+    error = setup.short_choice.error_weight != 0
     only_to_compare = 2 * 6 * (1 + error)
-    choosing = bench.validation.cost(error=True).unet_passes
+    choosing = setup.validation.cost(error=True).unet_passes
     assert outcome.cost.unet_passes == meter.unet_passes - only_to_compare + choosing
     assert outcome.cost.labels == 2 + 6 and outcome.cost.parameters > 0
 
 
-def test_choices_are_made_on_the_fixed_validation_set(store):
-    assert Bench("vqa", store).validation_items.items == validation_set("vqa").items
+def test_choices_are_made_on_the_fixed_validation_set(pair_cache):
+    assert TaskSetup("vqa", pair_cache).validation_items.items == validation_set("vqa").items
 
 
-def test_clip_methods_need_no_pass(tiny, bench):
+def test_clip_methods_need_no_pass(tiny, setup):
     with measure(tiny) as meter:
-        found = {name: measure_one(bench, name, 2, 0) for name in ("clip", "tip", "random")}
+        found = {name: measure_one(setup, name, 2, 0) for name in ("clip", "tip", "random")}
     assert meter.unet_passes == 0 == found["tip"].cost.unet_passes
     assert (found["clip"].cost.labels, found["tip"].cost.labels) == (0, 2 + 6)
 
@@ -187,21 +190,21 @@ SMALL = {
 }  # fmt: skip
 
 
-def test_a_run_goes_on_after_ctrl_c_and_repeats_nothing(tiny, tmp_path, monkeypatch, store):
-    options = {**SMALL, "output": tmp_path / "few_shot.csv", "cache": store.folder}
-    monkeypatch.setattr("lab.measuring.few_shot_bench.validation_set", known)
-    real, calls = RUNNERS["tip_tuned"], []
+def test_a_run_goes_on_after_ctrl_c_and_repeats_nothing(tiny, tmp_path, monkeypatch):
+    options = {**SMALL, "output": tmp_path / "few_shot.csv", "cache": tmp_path / "cache"}
+    monkeypatch.setattr("lab.measuring.few_shot_task.validation_set", known)
+    real, calls = METHODS["tip_tuned"], []
 
-    def swallowed(bench, shots, seed):
+    def swallowed(setup, shots, seed):
         calls.append((shots, seed))
         if len(calls) == 2:
             try:  # as a training loop does that keeps the best so far
                 os.kill(os.getpid(), signal.SIGINT)
             except KeyboardInterrupt:
                 pass
-        return real(bench, shots, seed)
+        return real(setup, shots, seed)
 
-    monkeypatch.setitem(RUNNERS, "tip_tuned", swallowed)
+    monkeypatch.setitem(METHODS, "tip_tuned", swallowed)
     with pytest.raises(KeyboardInterrupt):
         evaluate_few_shot(tiny, **options)
     items = pd.read_csv(tmp_path / "few_shot_items.csv")
@@ -232,28 +235,16 @@ def test_a_run_goes_on_after_ctrl_c_and_repeats_nothing(tiny, tmp_path, monkeypa
         ("winoground", "attention"), ("winoground", "clip"),
     }  # fmt: skip
     assert set(marks.adapter) == {"guided_error"}
-    with pytest.raises(ResultsError, match="rows of 4 items with 2 time steps.* asked are 5 items"):
+    with pytest.raises(ResultsError, match="rows of 4 test items; requested are 5"):
         evaluate_few_shot(tiny, **{**options, "n_items": 5})
 
 
-def test_ctrl_c_that_a_method_swallowed_is_heard():
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interrupts() as check:
-        check()
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            pass
-        check()
-    assert signal.getsignal(signal.SIGINT) is before
-
-
 @pytest.mark.parametrize(("options", "match"), [
-    ({"methods": ("clip", "magic")}, "unknown methods magic; choose from random, clip"),
-    ({"tasks": ("chess",)}, "unknown tasks chess; choose from comvg"),
-    ({"seeds": ()}, "need one item, shot and seed"),
+    ({"methods": ("clip", "magic")}, "methods='magic': Input should be 'random', 'clip'"),
+    ({"tasks": ("chess",)}, "tasks='chess': Input should be 'comvg'"),
+    ({"seeds": ()}, "seeds=.*at least 1 item"),
     ({"seeds": (1, 1)}, "twice"),
-    ({"curve_shots": (0, 2)}, "curve_shots=\\(0, 2\\)"),
+    ({"curve_shots": (0, 2)}, "curve_shots=0: .*greater than 0"),
 ])  # fmt: skip
 def test_bad_plans_are_refused_before_anything_is_loaded(options, match):
     with pytest.raises(ValueError, match=match):
@@ -261,13 +252,16 @@ def test_bad_plans_are_refused_before_anything_is_loaded(options, match):
 
 
 def test_slow_methods_come_last_and_every_group_once():
-    plan = Plan(("comvg", "vqa"), tuple(RUNNERS), 16, (0, 1, 2), "comvg", (1, 16, 32))
+    plan = FewShotPlan(
+        n_items=1, steps=1, updates=1, fit_steps=1, tasks=("comvg", "vqa"), methods=tuple(METHODS),
+        shots=16, seeds=(0, 1, 2), curve_task="comvg", curve_shots=(1, 16, 32),
+    )  # fmt: skip
     groups = list(plan.groups())
     slow = [method in BY_PASSES for _, method, _ in groups]
     assert slow == sorted(slow) and len(set(groups)) == len(groups)
-    per_task = len(RUNNERS) * 2 + 2 * (len(ON_CLIP) + len(CACHED))
+    per_task = len(METHODS) * 2 + 2 * (len(ON_CLIP) + len(CACHED))
     assert len(groups) == per_task and plan.most("comvg") == 32 and plan.most("vqa") == 16
-    jobs = [tuple(job.values()) for job in plan.jobs()]
+    jobs = [tuple(job.values()) for job in plan.keys()]
     assert len(set(jobs)) == len(jobs) == 3 * len(groups) - 2 * 2 * len(ZERO_SHOT)
 
 
@@ -334,18 +328,18 @@ def test_bars_say_what_is_passed():
 
 
 def test_halves_choose_on_one_half_and_test_on_the_other(tiny, tmp_path):
-    bench = Bench("comvg", Store(tiny, tmp_path, 2, progress=False), 4, 2, progress=False)
-    whole = bench.validation_items.items
-    first, second = bench.halves()
+    setup = TaskSetup("comvg", PairCache(tiny, tmp_path, 2, progress=False), 4, 2)
+    whole = setup.validation_items.items
+    first, second = setup.halves
     for half, chosen_on, tested_on in ((first, 0, 1), (second, 1, 0)):
         assert half.validation_items.items == whole[chosen_on::2]
         assert half.test_items.items == half.test.items.items == whole[tested_on::2]
-        size = bench.validation_items.shape[0] * bench.validation_items.shape[1]
-        rows = bench.validation.squares.view(-1, size, 2)[tested_on::2]
+        size = setup.validation_items.shape[0] * setup.validation_items.shape[1]
+        rows = setup.validation.squares.view(-1, size, 2)[tested_on::2]
         assert torch.equal(half.test.squares.view(-1, size, 2), rows)
     hits = [measure_one(half, "step_weights", 2).hits for half in (first, second)]
     assert all(len(h) == len(whole) // 2 for h in hits)
-    assert len(bench.test_items.items) == 4  # the bench itself is as it was
+    assert len(setup.test_items.items) == 4  # the setup itself is as it was
 
 
 def test_hits_survive_the_csv_and_a_missing_row_is_named(tmp_path):
@@ -358,9 +352,9 @@ def test_hits_survive_the_csv_and_a_missing_row_is_named(tmp_path):
     assert hits_of(back, "vqa", "tip", 2).tolist() == [[1] * 40] * 2
     with pytest.raises(ResultsError, match="no tip on vqa at 2 shots with seeds \\[7\\]"):
         hits_of(back, "vqa", "tip", 2, (0, 7))
-    row = few_shot_tables.summary_row(back, "vqa", "tip", 2, (0, 1))
-    assert (row["accuracy"], row["unet_passes"], row["seeds"]) == (1.0, 5, 2)
-    assert few_shot_tables.summary_row(back, "vqa", "tip", 2, (0, 1, 2)) is None
+    clip, tip = summary(back, (0, 1))
+    assert (tip["accuracy"], tip["unet_passes"], tip["seeds"], clip["seeds"]) == (1.0, 5, 2, 1)
+    assert [row["method"] for row in summary(back, (0, 1, 2))] == ["clip"]
 
 
 def test_seconds_and_passes_are_counted_for_what_is_read(tiny):

@@ -10,7 +10,7 @@ from dsd_tutorial.projection.references import References, choose_inverses, cosi
 from dsd_tutorial.shapes import Scene, Thing, random_scenes, render
 from dsd_tutorial.shapes.judge import Verdict
 from dsd_tutorial.variation.fidelity import ATTRIBUTES, diversity, fidelity, kept
-from lab.measuring.projection import ASKED, DRAWN, ONE_SEED, evaluate_projection
+from lab.measuring.projection import DRAWN, JUDGED, ONE_SEED, evaluate_projection
 
 ONE = Scene((Thing("circle", "red", 0.5, 0.5, 0.15),), "gray")
 TWO = Scene(
@@ -107,6 +107,7 @@ def test_the_best_on_validation_is_chosen(tiny):
 def test_a_run_writes_every_row_once_and_goes_on_after_an_interruption(tiny, tmp_path, monkeypatch):
     path = tmp_path / "projection.csv"
     options = {"n": 4, "seeds": 2, "steps": 1, "output": path, "progress": False}
+    options["cache"] = tmp_path / "cache"
     calls, sample = [], type(tiny).sample
 
     def interrupted(model, *args, **more):
@@ -124,10 +125,10 @@ def test_a_run_writes_every_row_once_and_goes_on_after_an_interruption(tiny, tmp
     after = path.read_text().splitlines()
     assert after[: len(before)] == before and not table.duplicated(["method", "metric"]).any()
     drawn = {"one": DRAWN, "two": DRAWN[:4], "striped": DRAWN[:4]}
-    for name, (asked, prefix) in ASKED.items():
+    for name, (attributes, prefix) in JUDGED.items():
         for method in drawn[name]:
             have = set(table[table.method == method].metric)
-            assert {prefix + a for a in asked} - {"position"} <= have, (name, method)
+            assert {prefix + a for a in attributes} - {"position"} <= have, (name, method)
             assert ("diversity" in have) is (method not in ONE_SEED)
     assert {"retrieval_r1", "cosine", "threshold"} <= set(table[table.method == "truncated"].metric)
     spread = 1e-5 + 1e-5 * table.value.abs()  # tables hold six digits
@@ -139,6 +140,6 @@ def test_a_run_writes_every_row_once_and_goes_on_after_an_interruption(tiny, tmp
 
 
 def test_too_little_to_measure_is_refused(tiny, tmp_path):
-    for options in ({"n": 3}, {"seeds": 0}):
-        with pytest.raises(ValueError, match="need n >= 4 and seeds >= 1"):
+    for options, says in (({"n": 3}, "n=3: .* equal to 4"), ({"seeds": 0}, "seeds=0: .* than 0")):
+        with pytest.raises(ValueError, match=says):
             evaluate_projection(tiny, output=tmp_path / "x.csv", progress=False, **options)
