@@ -120,6 +120,8 @@ def evaluate_customization(
 class Tables:
     """Both tables as one: rows with `values` are kept reference by reference, and reported."""
 
+    part = "both"
+
     def __init__(self, runner: Runner):
         """Open both; what the items hold and the other lacks is reported again."""
         self.items = runner.table(ITEMS, KEYS, "items", stamped=True)

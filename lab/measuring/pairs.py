@@ -140,7 +140,10 @@ class PairCache:
             disable=not self.progress,
         )  # fmt: skip
         found = [self._block(items, label, start) for start in starts]
-        rows = {name: torch.cat([b[name] for b in found], name == "table") for name in found[0]}
+        rows = {
+            name: torch.cat([block[name] for block in found], dim=1 if name == "table" else 0)
+            for name in found[0]
+        }
         channels, height, width = self.model.latent_shape
         layers = tuple(choose_layers(self.model, None))
         return PairData(

@@ -82,17 +82,15 @@ class Cache:
         words = "-".join("".join(filter(str.isalnum, str(v)))[:20] for v in key.values())
         return self.folder / f"{words}-{_digest(key)}{ending}"
 
-    def rows(self, item: Item) -> list[Row] | None:
+    def rows(self, key: Mapping[str, Any]) -> list[Row] | None:
         """Return the rows of an item, or None where it was not measured."""
-        path = self.path(item.key, ".json")
+        path = self.path(key, ".json")
         return json.loads(path.read_text())["rows"] if path.exists() else None
 
-    def keep(self, item: Item, rows: list[Row], seconds: float) -> None:
+    def keep(self, key: Mapping[str, Any], rows: list[Row], cost: float, seconds: float) -> None:
         """Write the rows of an item, and how long they took."""
-        write_json(
-            self.path(item.key, ".json"),
-            {"key": item.key, "rows": rows, "cost": item.cost, "seconds": seconds},
-        )
+        content = {"key": key, "rows": rows, "cost": cost, "seconds": seconds}
+        write_json(self.path(key, ".json"), content)
 
     def pace(self) -> float | None:
         """Return the seconds that a unit of cost took so far, or None if nothing was measured."""
@@ -170,7 +168,7 @@ class Runner:
         """
         require_results_file(self.path())
         settings = self.settings if stamped else None
-        return Table(self.path(beside), columns, keys, self.model.sha256, settings)
+        return Table(self.path(beside), columns, keys, self.model.sha256, settings, beside)
 
     def publish(self, rows: Sequence[Row], beside: str = "") -> None:
         """Write a table that is made from others as a whole."""
@@ -181,8 +179,10 @@ class Runner:
 
         They are measured one after another: an item may read what those before it wrote.
         """
+        part = "" if table is None else table.part
         todo = [item for item in items if table is None or not table.has(**item.key)]
-        self._say(items, todo)
+        new = [item for item in todo if self.cache.rows({"of": part, **item.key}) is None]
+        self._say(len(items), new)
         found, total = [], sum(item.cost for item in todo)
         with (
             tqdm(
@@ -192,27 +192,27 @@ class Runner:
         ):
             for item in todo:
                 bar.set_postfix_str(str(item))
-                found += (rows := self._rows(item, check))
+                found += (rows := self._rows(item, part, check))
                 if table is not None:
                     table.add(rows)
                 bar.update(item.cost)
         return found
 
-    def _rows(self, item: Item, check: Callable[[], None]) -> list[Row]:
-        if (rows := self.cache.rows(item)) is None:
+    def _rows(self, item: Item, part: str, check: Callable[[], None]) -> list[Row]:
+        key = {"of": part, **item.key}  # two tables of one run may have the same keys
+        if (rows := self.cache.rows(key)) is None:
             started = perf_counter()
             rows = item.measure()
             check()  # before anything is written
-            self.cache.keep(item, rows, perf_counter() - started)
+            self.cache.keep(key, rows, item.cost, perf_counter() - started)
         return rows
 
-    def _say(self, items: Sequence[Item], todo: Sequence[Item]) -> None:
+    def _say(self, count: int, new: Sequence[Item]) -> None:
         """Print how much is to be measured, and about how long it takes."""
         if not self.progress:
             return
-        new = [item for item in todo if self.cache.rows(item) is None]
         cost, pace = sum(item.cost for item in new), self.cache.pace()
-        text = f"{self.name}: {len(items)} measurements, {len(items) - len(new)} are there"
+        text = f"{self.name}: {count} measurements, {count - len(new)} are there"
         if new:
             text += f"; to do: {len(new)} ({cost:,.0f} {self.unit})"
             text += "" if pace is None else f", about {max(1, round(cost * pace / 60))} minutes"

@@ -24,6 +24,7 @@ class Table:
         keys: The columns that name a row.
         sha256: The weights' digest.
         settings: What the column `settings` says in every row, where there is one.
+        part: What it is of a table of several files, such as "items".
 
     Raises:
         ResultsError: The file has other columns, or rows with other settings.
@@ -36,7 +37,9 @@ class Table:
         keys: Sequence[str],
         sha256: str,
         settings: str | None = None,
+        part: str = "",
     ):
+        self.part = part
         self.path, self.keys, self.columns = Path(path), tuple(keys), [*columns, SHA]
         self._stamp = {SHA: sha256} | ({} if settings is None else {"settings": settings})
         require_writable_file(self.path)
