@@ -97,7 +97,7 @@ class EditSet:
         return render(self.references.scenes, self.references.model.resolution)[0]
 
     @cached_property
-    def gone(self) -> list[str]:
+    def replaced(self) -> list[str]:
         """What each edit replaces, in words, as CLIP sees the reference."""
         model, found = self.references.model, [""] * len(self.edits)
         for values in {tuple(edit.values) for edit in self.edits}:
@@ -135,9 +135,9 @@ class EditSet:
             name, own = EDITS[method]
             inverse, options = getattr(self.chosen, name), {**self.options, **own}
             if options.get("source_prompt") == NEAREST:
-                options["source_prompt"] = self.gone[rows]
+                options["source_prompt"] = self.replaced[rows]
             elif options.get("neutral") == NEAREST:
-                options["neutral"] = [text or _OURS["neutral"] for text in self.gone[rows]]
+                options["neutral"] = [text or _OURS["neutral"] for text in self.replaced[rows]]
             prompts = edit_prompt(model, images, words, inverse, alpha=setting, **options)
         return model.sample(embeddings=prompts, seed=seeds, **shared)
 

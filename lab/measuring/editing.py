@@ -46,7 +46,7 @@ class EditingPlan(Plan):
     guidance: float | None
     pairs: PositiveInt
     copies: int | str | None
-    fill: str
+    fill: Literal["text"] = "text"  # stored rows name it; there is no other
     seed: int
     methods: tuple[Literal[tuple(METHODS)], ...] = Field(exclude=True)
 
@@ -60,7 +60,6 @@ def evaluate_editing(
     guidance: float | None = None,
     methods: Sequence[str] | None = None,
     copies: int | str | None = None,
-    fill: str = "text",
     pairs: int = 1500,
     device: str = "auto",
     output: Path | str | None = None,
@@ -79,7 +78,7 @@ def evaluate_editing(
     on: n // 2 other references, one noise; `fine_` rows of the best edit: up to `FINE` more.
 
     methods         some of `METHODS` (None: all)
-    copies, fill    of `edit_prompt`, for all edits; what differs from the default belongs into a
+    copies          of `edit_prompt`, for all edits; what differs from the default belongs into a
                     file of its own (`output`)
     pairs           training pairs that the alternative inverses are fitted on
 
@@ -87,7 +86,7 @@ def evaluate_editing(
     other settings, PenultimateLayerError for SD 2.x.
     """
     plan = EditingPlan(
-        n=n, seeds=seeds, steps=steps, guidance=guidance, pairs=pairs, copies=copies, fill=fill,
+        n=n, seeds=seeds, steps=steps, guidance=guidance, pairs=pairs, copies=copies,
         seed=seed, methods=tuple(METHODS if methods is None else methods),
     )  # fmt: skip
     runner = Runner(
@@ -98,7 +97,7 @@ def evaluate_editing(
     half = References(validation.scenes[: max(2, n // 2)], runner.model)
     more = reference_sets(runner.model, min(2 * n, FINE), "validation", seed + 77)["one"]
     test = reference_sets(runner.model, n, "test", seed + 12)["one"]
-    options = {"copies": copies, "fill": fill}
+    options = {"copies": copies}
     sets = {
         split: EditSet(references, inverses, options, steps, guidance, seed + shift)
         for split, references, shift in (

@@ -22,14 +22,14 @@ from torch import Tensor
 from dsd_tutorial.course.records import recorded_alternative
 from dsd_tutorial.matching.metrics import Interval, accuracy, recall_at_k
 from dsd_tutorial.projection import (
-    Calibration,
     Inverse,
     calibrate,
     collect_pairs,
-    end_states,
+    eos_states,
     fit_inverse,
     fit_random,
 )
+from dsd_tutorial.projection.calibration import Calibration
 from dsd_tutorial.projection.references import (
     ALTERNATIVES,
     ONE,
@@ -202,7 +202,7 @@ class Projection:
         named = {full_description(s).text(): s for s in everything}  # every full caption once
         references = References(list(named.values()), self.model)
         weight = self.model.clip.text_projection.weight
-        captions = F.normalize(end_states(self.model, list(named)) @ weight.T, dim=-1)
+        captions = F.normalize(eos_states(self.model, list(named)) @ weight.T, dim=-1)
 
         def retrieved(method: str, embeddings: Tensor, elapsed: float) -> list[Row]:
             table = F.normalize(embeddings, dim=-1) @ captions.T
@@ -210,7 +210,7 @@ class Projection:
 
         def measure(method: str, inverse: Inverse) -> list[Row]:
             elapsed = conversion_time(inverse, references)
-            rows = retrieved(method, inverse(references.seen) @ weight.T, elapsed)
+            rows = retrieved(method, inverse(references.clip_images) @ weight.T, elapsed)
             return rows + rows_of(method, "cosine", cosines(inverse, references), elapsed)
 
         inverses = {
@@ -219,7 +219,7 @@ class Projection:
         }  # fmt: skip
         before = Item(
             {"method": "clip", "metric": "retrieval_r1"},
-            lambda: retrieved("clip", references.seen.embedding, 0.0), 0,
+            lambda: retrieved("clip", references.clip_images.embedding, 0.0), 0,
         )  # fmt: skip
         return [before] + [
             Item({"method": name, "metric": "cosine"}, partial(measure, name, inverse), 0)
@@ -274,18 +274,18 @@ class Projection:
         model, chosen = self.model, self.chosen
         if method in chosen.inverses and method != "truncated":
             inverse = chosen.inverses[method]
-            return states_to_prompt(model, inverse(references.seen), copies=inverse.copies)
+            return states_to_prompt(model, inverse(references.clip_images), copies=inverse.copies)
         if method == "caption":
             return model.encode_text(references.captions)
         recipes: dict[str, Callable[[], Tensor]] = {
             "true_eos": lambda: references.states,
             "mean_text": lambda: self._mean().expand(len(references.scenes), -1),
-            "untrained": lambda: self._untrained()(references.seen),
-            "no_threshold": lambda: self._uncut()(references.seen),
-            "alternative": lambda: chosen.alternative(references.seen),
-            "another_image": lambda: chosen.truncated(references.seen).roll(1, 0),
+            "untrained": lambda: self._untrained()(references.clip_images),
+            "no_threshold": lambda: self._uncut()(references.clip_images),
+            "alternative": lambda: chosen.alternative(references.clip_images),
+            "another_image": lambda: chosen.truncated(references.clip_images).roll(1, 0),
         }
-        states = recipes.get(method, lambda: chosen.truncated(references.seen))()
+        states = recipes.get(method, lambda: chosen.truncated(references.clip_images))()
         copies = "all" if method == "all_copies" else chosen.truncated.copies
         return states_to_prompt(model, states, copies=copies)
 
@@ -301,7 +301,7 @@ class Projection:
 
 def conversion_time(inverse: Inverse, references: References, repeats: int = 20) -> float:
     """Return milliseconds to turn CLIP's answer for one image into a text state."""
-    rows = getattr(references.seen, inverse.reads)[:1]
+    rows = getattr(references.clip_images, inverse.reads)[:1]
     inverse(rows)
     start = time.perf_counter()
     for _ in range(repeats):

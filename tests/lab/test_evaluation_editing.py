@@ -102,7 +102,7 @@ def edits(tiny):
     pairs = collect_pairs(tiny, n=60, progress=False)
     references = reference_sets(tiny, 4, "validation", 1)["one"]
     chosen = choose_inverses(tiny, known, pairs, references)
-    return EditSet(references, chosen, {"copies": None, "fill": "text"}, 2, 1.0, 0)
+    return EditSet(references, chosen, {"copies": None}, 2, 1.0, 0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -179,8 +179,8 @@ def test_the_setting_is_chosen_on_validation_by_both(tiny, tmp_path, monkeypatch
     assert rows("validation_changed")[1.0] == rows("validation_kept")[0.0] == 1
     assert [rows("joint", kind)[0.5] for kind in KINDS] == [1, 1, 1, 0]
     assert rows("joint_minus_caption") == {0.5: -0.25}
-    with pytest.raises(ResultsError, match="fill empty"):
-        evaluate_editing(tiny, **options, fill="empty")
+    with pytest.raises(ResultsError, match="copies 3"):
+        evaluate_editing(tiny, **options, copies=3)
 
 
 def test_what_cannot_be_measured_is_refused(tiny, tmp_path):

@@ -54,12 +54,12 @@ def test_parts_are_those_of_matching_and_of_the_diffusion_classifier(tiny, pair_
     items = make_task(task, 2)
     seen = pair_cache.get(items, "test")
     rows = torch.stack([torch.from_numpy(index) for index in items.pairs()], 1)
-    masks = tuple(seen.components.by_mask)
+    masks = tuple(seen.components.by_reading)
     how = {"steps": 2, "token_mask": masks, "errors": True, "progress": False}
     want = components(tiny, items.images(64), items.texts, rows, **how)
     assert (want.layers, want.steps) == (seen.layers, seen.steps)
     for mask in masks:
-        torch.testing.assert_close(seen.components.by_mask[mask], want.by_mask[mask])
+        torch.testing.assert_close(seen.components.by_reading[mask], want.by_reading[mask])
     torch.testing.assert_close(seen.components.errors, want.errors, atol=1e-4, rtol=0)
     scores, cost = DiffusionClassifier(steps=2).score(tiny, items, progress=False)
     torch.testing.assert_close(seen.evidence(), scores, atol=1e-6, rtol=1e-4)
