@@ -1,23 +1,23 @@
-"""The shapes world: scenes, captions, pictures with exact masks, and a judge that reads pictures.
+"""The shapes world: scenes, captions, images with exact masks, and a judge that reads images.
 
 Everything in it is known exactly, so that a claim about a model becomes a measurement.
 """
 
-from dsd_tutorial.shapes.alternatives import alternatives
 from dsd_tutorial.shapes.captions import (
     Description,
     Phrase,
+    alternatives,
     caption,
     describe,
     full_description,
     parse,
 )
-from dsd_tutorial.shapes.domains import DOMAINS, domain_scenes
 from dsd_tutorial.shapes.judge import judge, matches
 from dsd_tutorial.shapes.render import render
 from dsd_tutorial.shapes.scene import (
     BACKGROUNDS,
     COLORS,
+    DOMAINS,
     HELD_OUT_COLORS,
     HELD_OUT_PAIRS,
     HELD_OUT_SHAPES,
@@ -29,6 +29,7 @@ from dsd_tutorial.shapes.scene import (
     SIZES,
     Scene,
     Thing,
+    domain_scenes,
     iterate_scenes,
     random_scenes,
 )

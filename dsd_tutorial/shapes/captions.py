@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import permutations, product
 
 from dsd_tutorial.shapes.scene import (
     ALL_COLORS,
     ALL_SHAPES,
+    ALL_TEXTURES,
     BACKGROUNDS,
+    COLORS,
     POSITIONS,
-    RELATIONS,
+    SHAPES,
     SIZES,
     Scene,
     Thing,
@@ -44,14 +46,13 @@ class Phrase:
     position: str | None = None
 
     def noun(self) -> str:
-        """The noun phrase without article and position, e.g. 'small red circle'."""
+        """The noun phrase without article and position, such as 'small red circle'."""
         words = (self.size, self.texture, self.color, self.shape or "object")
         return " ".join(w for w in words if w)
 
     def true_of(self, thing: Thing) -> bool:
         """Whether everything that is said holds of `thing`."""
-        named = ("shape", "color", "size", "texture", "position")
-        return all(getattr(self, k) in (None, getattr(thing, k)) for k in named)
+        return all(said in (None, getattr(thing, key)) for key, said in vars(self).items())
 
 
 @dataclass(frozen=True)
@@ -91,48 +92,41 @@ class Description:
             yield f"a picture with a {self.background} background"
             return
         body = [_article(p.noun()) + (f" {p.position}" if p.position else "") for p in self.things]
-        if len(body) == 1:
-            yield f"{body[0]}{place}"
-            yield f"there is {body[0]}{place}"
-            yield f"a picture of {body[0]}{place}"
-            if ahead:
-                yield f"{ahead}{body[0]}"
-            yield from self._statements(place)
-        elif self.relation is None:
-            yield f"{body[0]} and {body[1]}{place}"
-            yield f"there are {body[0]} and {body[1]}{place}"
-            yield f"a picture of {body[0]} and {body[1]}{place}"
-        else:
-            nouns = [p.noun() for p in self.things]
-            for words in RELATION_WORDS[self.relation]:
-                yield f"{body[0]} {words} {body[1]}{place}"
-                yield f"there is {body[0]} {words} {body[1]}{place}"
-                yield f"the {nouns[0]} is {words} the {nouns[1]}{place}"
-                if ahead:
-                    yield f"{ahead}{body[0]} {words} {body[1]}"
-
-    def _statements(self, place: str) -> Iterator[str]:
-        only = self.things[0]
-        if place or only.position or only.texture or only.size or not (only.shape and only.color):
+        if self.relation is None:
+            what, verb = " and ".join(body), "is" if len(body) == 1 else "are"
+            yield f"{what}{place}"
+            yield f"there {verb} {what}{place}"
+            yield f"a picture of {what}{place}"
+            only = self.things[0]
+            if len(body) == 1 and ahead:
+                yield f"{ahead}{what}"
+            elif len(body) == 1 and only == Phrase(only.shape, only.color):  # nothing else is said
+                if only.shape and only.color:
+                    yield f"the {only.shape} is {only.color}"
+                    yield f"the {only.color} object is {_article(only.shape)}"
             return
-        yield f"the {only.shape} is {only.color}"
-        yield f"the {only.color} object is {_article(only.shape)}"
+        nouns = [p.noun() for p in self.things]
+        for words in RELATION_WORDS[self.relation]:
+            yield f"{body[0]} {words} {body[1]}{place}"
+            yield f"there is {body[0]} {words} {body[1]}{place}"
+            yield f"the {nouns[0]} is {words} the {nouns[1]}{place}"
+            if ahead:
+                yield f"{ahead}{body[0]} {words} {body[1]}"
 
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _choice(values) -> str:
+def _choice(values: Iterable[str]) -> str:
     return "|".join(sorted(values, key=len, reverse=True))
 
 
-_NOUN = (
-    rf"(?:(?P<size>{_choice(SIZES)}) )?(?:(?P<texture>plain|striped) )?"
-    rf"(?:(?P<color>{_choice(ALL_COLORS)}) )?(?P<shape>{_choice(ALL_SHAPES)}|object)"
+_NOUN_RE = re.compile(
+    rf"(?:an? |the )?(?:(?P<size>{_choice(SIZES)}) )?(?:(?P<texture>{_choice(ALL_TEXTURES)}) )?"
+    rf"(?:(?P<color>{_choice(ALL_COLORS)}) )?(?:object|(?P<shape>{_choice(ALL_SHAPES)}))"
     rf"(?: (?P<position>{_choice(POSITIONS)}))?"
 )
-_NOUN_RE = re.compile(_NOUN)
 _BACKGROUND = _choice(BACKGROUNDS)
 _TAIL_RE = re.compile(rf" on a ({_BACKGROUND}) background$")
 _HEAD_RE = re.compile(rf"^on a ({_BACKGROUND}) background, ")
@@ -144,19 +138,21 @@ _SHAPE_IS = re.compile(rf"the ({_choice(ALL_COLORS)}) object is an? ({_choice(AL
 
 
 def _phrase(text: str, whole: str) -> Phrase:
-    match = _NOUN_RE.fullmatch(re.sub(r"^(?:an?|the) ", "", text))
+    match = _NOUN_RE.fullmatch(text)
     if match is None:
         raise ValueError(
             f"cannot read {text!r} in the caption {whole!r}; expected a phrase such as "
             "'a small red circle on the left' (shapes: " + ", ".join(ALL_SHAPES) + ")"
         )
-    said = match.groupdict()
-    said["shape"] = None if said["shape"] == "object" else said["shape"]
-    return Phrase(**said)
+    return Phrase(**match.groupdict())
 
 
 def parse(text: str) -> Description:
-    """What `text` says. Raises ValueError, naming the phrase, for text outside the grammar."""
+    """What `text` says.
+
+    Raises:
+        ValueError: the text is outside the grammar; the phrase is named.
+    """
     rest = " ".join(text.lower().strip().rstrip(".").split())
     if match := _ONLY_RE.fullmatch(rest):
         return Description((), None, match[1])
@@ -171,9 +167,10 @@ def parse(text: str) -> Description:
     rest = re.sub(r"^(?:there (?:is|are)|a picture of) ", "", rest)
     if match := _RELATION_RE.search(rest):
         parts = (rest[: match.start()], rest[match.end() :])
-        things = tuple(_phrase(part, text) for part in parts)
-        return Description(things, _WORDED[match[1]], background)
-    return Description(tuple(_phrase(p, text) for p in rest.split(" and ")), None, background)
+        relation = _WORDED[match[1]]
+    else:
+        parts, relation = rest.split(" and "), None
+    return Description(tuple(_phrase(part, text) for part in parts), relation, background)
 
 
 def full_description(scene: Scene, background: bool = True, details: bool = True) -> Description:
@@ -227,11 +224,30 @@ def _one_fact(scene: Scene, said: Description, rng: random.Random) -> Descriptio
     return Description(things, said.relation, said.background)
 
 
-def caption(scene: Scene, rng: random.Random, partial: float = 0.08, details: float = 0.35) -> str:
+def caption(scene: Scene, rng: random.Random, details: float = 0.35) -> str:
     """A random wording of a random true description of `scene`."""
-    return rng.choice(describe(scene, rng, partial, details).phrasings())
+    return rng.choice(describe(scene, rng, details=details).phrasings())
 
 
-__all__ = [
-    "RELATIONS", "Description", "Phrase", "caption", "describe", "full_description", "parse",
-]  # fmt: skip
+def alternatives(text: str) -> list[str]:
+    """`text` with every value that its words could have had: the choices of a zero-shot question.
+
+    "a blue object" gives "a red object", "a green object", ..., itself among them. Where two things
+    are named, one is to be added and no value replaced: [""]; likewise outside the grammar.
+    """
+    try:
+        said = parse(text)
+    except ValueError:
+        return [""]
+    if len(said.things) > 1:
+        return [""]
+    grounds = tuple(BACKGROUNDS) if said.background else (None,)
+    if not said.things:
+        return [replace(said, background=ground).text() for ground in grounds]
+    thing = said.things[0]
+    colors = tuple(COLORS) if thing.color else (None,)
+    shapes = SHAPES if thing.shape else (None,)
+    return [
+        Description((replace(thing, color=color, shape=shape),), None, ground).text()
+        for color, shape, ground in product(colors, shapes, grounds)
+    ]

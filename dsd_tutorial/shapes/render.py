@@ -1,7 +1,7 @@
-"""Draws scenes: anti-aliased pictures of any size, and one exact mask per object.
+"""Draws scenes: anti-aliased images of any size, and one exact mask per object.
 
 Each shape is a signed distance function on coordinates in which its radius is 1; a pixel's
-coverage follows from its distance to the outline, for all pictures of a batch at once.
+coverage follows from its distance to the outline, for all things of a batch at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dsd_tutorial.shapes.scene import ALL_COLORS, BACKGROUNDS, Scene
@@ -75,11 +76,14 @@ SIGNED_DISTANCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }  # fmt: skip
 
 
-def coverage(shapes: Sequence[str], x: Tensor, y: Tensor, radius: Tensor, size: int = 64) -> Tensor:
-    """Share of each pixel that a shape covers, (n, size, size) in [0, 1].
-
-    `x`, `y`, `radius`: (n,) fractions of the canvas, one per entry of `shapes`.
-    """
+def coverage(
+    shapes: Sequence[str],
+    x: Float[Tensor, " things"],
+    y: Float[Tensor, " things"],
+    radius: Float[Tensor, " things"],
+    size: int = 64,
+) -> Float[Tensor, "things {size} {size}"]:
+    """Share of each pixel that a shape covers; places and radii are fractions of the canvas."""
     out = torch.zeros(len(shapes), size, size, device=x.device)
     for shape in set(shapes):
         index = torch.tensor([i for i, s in enumerate(shapes) if s == shape], device=x.device)
@@ -97,44 +101,38 @@ def coverage(shapes: Sequence[str], x: Tensor, y: Tensor, radius: Tensor, size: 
     return out
 
 
-def _paint(things: Sequence, colors: Tensor, size: int) -> Tensor:
-    """Each thing's colour at each pixel, (n, 3, size, size); striped things alternate."""
-    striped = torch.tensor([t.texture == "striped" for t in things], device=colors.device)
-    flat = colors[:, :, None, None].expand(-1, -1, size, size)
-    if not striped.any():
-        return flat
-    grid = (torch.arange(size, device=colors.device) + 0.5) / size
+def _stripes(size: int, device: str | torch.device) -> Float[Tensor, "{size} {size}"]:
+    """Brightness of a striped thing at each pixel, relative to its colour."""
+    grid = (torch.arange(size, device=device) + 0.5) / size
     phase = torch.sin(2 * math.pi * (grid[None, :] + grid[:, None]) / STRIPE_PERIOD / 1.4142)
     light = (0.5 + phase * size * STRIPE_PERIOD / 4).clamp(0, 1)  # soft over about one pixel
-    shade = STRIPE_DARK + (1 - STRIPE_DARK) * light
-    return torch.where(striped.view(-1, 1, 1, 1), flat * shade, flat)
+    return STRIPE_DARK + (1 - STRIPE_DARK) * light
 
 
 @torch.no_grad()
 def render(
     scenes: Sequence[Scene], size: int = 64, device: str | torch.device = "cpu"
-) -> tuple[Tensor, Tensor]:
-    """Pictures (n, 3, size, size) in [0, 1] and masks (n, 2, size, size), boolean, one per thing.
+) -> tuple[
+    Float[Tensor, "images 3 {size} {size}"],
+    Bool[Tensor, "images 2 {size} {size}"],
+]:
+    """Images in [0, 1], and one mask per thing; the second of a one-object scene is empty.
 
-    The second mask of a one-object scene is empty. Raises ValueError for an empty list.
+    Raises:
+        ValueError: there is no scene.
     """
     if len(scenes) == 0:
         raise ValueError("nothing to render: pass at least one scene")
     things = [(i, j, t) for i, s in enumerate(scenes) for j, t in enumerate(s.things)]
-    number = torch.tensor([(t.x, t.y, t.radius) for *_, t in things], device=device)
+    x, y, radius = torch.tensor([(t.x, t.y, t.radius) for *_, t in things], device=device).T
     colors = torch.tensor([ALL_COLORS[t.color] for *_, t in things], device=device)
-    cover = coverage([t.shape for *_, t in things], *number.unbind(1), size)  # (k, size, size)
-    paint = _paint([t for *_, t in things], colors, size)
+    cover = coverage([t.shape for *_, t in things], x, y, radius, size)
     ground = torch.tensor([BACKGROUNDS[s.background] for s in scenes], device=device)
     images = ground[:, :, None, None].expand(-1, -1, size, size).clone()
     masks = torch.zeros(len(scenes), 2, size, size, dtype=torch.bool, device=device)
-    for order in (0, 1):
-        picked = [k for k, (_, j, _) in enumerate(things) if j == order]
-        if not picked:
-            continue
-        rows = torch.tensor([things[k][0] for k in picked], device=device)
-        keep = torch.tensor(picked, device=device)
-        alpha = cover[keep, None]
-        images[rows] = images[rows] * (1 - alpha) + paint[keep] * alpha
-        masks[rows, order] = cover[keep] > 0.5
+    stripes = _stripes(size, device)
+    for (i, j, thing), alpha, color in zip(things, cover, colors[:, :, None, None], strict=True):
+        paint = color * stripes if thing.texture == "striped" else color
+        images[i] = images[i] * (1 - alpha) + paint * alpha
+        masks[i, j] = alpha > 0.5
     return images, masks

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 RGB = tuple[float, float, float]
+Name = tuple[str, str]  # (colour, shape)
+Place = tuple[float, float, float]  # (x, y, radius)
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLORS: dict[str, RGB] = {
@@ -33,11 +36,13 @@ RELATIONS = ("left of", "right of", "above", "below")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 TEXTURES = ("plain",)
 
-# Values that no training picture or training caption contains.
+# Values that no training image or training caption contains.
 HELD_OUT_SHAPES = ("diamond", "heart")
 HELD_OUT_COLORS: dict[str, RGB] = {"cyan": (0.10, 0.80, 0.86), "brown": (0.45, 0.27, 0.10)}
 HELD_OUT_TEXTURES = ("striped",)
 HELD_OUT_PAIRS = (("red", "star"), ("blue", "cross"), ("green", "ring"), ("yellow", "triangle"))
+
+TRAINED_PAIRS = tuple((c, s) for c in COLORS for s in SHAPES if (c, s) not in HELD_OUT_PAIRS)
 
 ALL_SHAPES = SHAPES + HELD_OUT_SHAPES
 ALL_COLORS = {**COLORS, **HELD_OUT_COLORS}
@@ -53,16 +58,19 @@ MIDDLE = 0.06  # a centre this close to one half is in the middle
 
 SPLITS = ("train", "validation", "test")
 SIZES = ("small", "large")
-POSITIONS = (
-    "on the left", "on the right", "at the top", "at the bottom", "in the center",
-    "in the top left", "in the top right", "in the bottom left", "in the bottom right",
-)  # fmt: skip
-_POSITION = {
-    ("low", "mid"): "on the left", ("high", "mid"): "on the right",
-    ("mid", "low"): "at the top", ("mid", "high"): "at the bottom", ("mid", "mid"): "in the center",
-    ("low", "low"): "in the top left", ("high", "low"): "in the top right",
-    ("low", "high"): "in the bottom left", ("high", "high"): "in the bottom right",
+ZONES = {  # position: zone of the centre along x, along y
+    "on the left": ("low", "mid"), "on the right": ("high", "mid"),
+    "at the top": ("mid", "low"), "at the bottom": ("mid", "high"), "in the center": ("mid", "mid"),
+    "in the top left": ("low", "low"), "in the top right": ("high", "low"),
+    "in the bottom left": ("low", "high"), "in the bottom right": ("high", "high"),
 }  # fmt: skip
+POSITIONS = tuple(ZONES)
+
+
+def check_known(what: str, value: object, allowed: Collection[str]) -> None:
+    """Raise ValueError, with the choices, unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,9 @@ class Thing:
     texture: str = "plain"
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("shape", self.shape, ALL_SHAPES),
-            ("color", self.color, tuple(ALL_COLORS)),
-            ("texture", self.texture, ALL_TEXTURES),
-        ):
-            if value not in allowed:
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+        check_known("shape", self.shape, ALL_SHAPES)
+        check_known("color", self.color, ALL_COLORS)
+        check_known("texture", self.texture, ALL_TEXTURES)
 
     @property
     def size(self) -> str | None:
@@ -95,7 +99,13 @@ class Thing:
     @property
     def position(self) -> str | None:
         """One of `POSITIONS`, or None where the centre lies between two of them."""
-        return _POSITION.get((_third(self.x), _third(self.y)))
+        here = _zone(self.x), _zone(self.y)
+        return next((position for position, zones in ZONES.items() if zones == here), None)
+
+    @property
+    def name(self) -> str:
+        """Texture, colour and shape, such as 'plain red circle'."""
+        return f"{self.texture} {self.color} {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -106,10 +116,7 @@ class Scene:
     background: str
 
     def __post_init__(self) -> None:
-        if self.background not in BACKGROUNDS:
-            raise ValueError(
-                f"unknown background {self.background!r}; choose one of {', '.join(BACKGROUNDS)}"
-            )
+        check_known("background", self.background, BACKGROUNDS)
         if len(self.things) not in (1, 2):
             raise ValueError(f"a scene holds one or two things, not {len(self.things)}")
 
@@ -120,14 +127,13 @@ class Scene:
 
     def key(self) -> str:
         """What the scene says in words, the same whichever thing is named first."""
-        if len(self.things) == 1:
-            thing = self.things[0]
-            extra = f"{thing.size} {thing.position}"
-            return f"{_name(thing)} {extra} on {self.background}"
-        first, second, relation = *self.things, self.relation
+        first, *others = self.things
+        if not others:
+            return f"{first.name} {first.size} {first.position} on {self.background}"
+        second, relation = others[0], self.relation
         if relation in ("right of", "below"):
             first, second, relation = second, first, INVERSE[relation]
-        return f"{_name(first)} {relation} {_name(second)} on {self.background}"
+        return f"{first.name} {relation} {second.name} on {self.background}"
 
     def hash(self) -> int:
         """A 64-bit number that depends on `key()` alone and never changes between runs."""
@@ -154,11 +160,7 @@ def relation_of(first: Thing, second: Thing) -> str | None:
     return None
 
 
-def _name(thing: Thing) -> str:
-    return f"{thing.texture} {thing.color} {thing.shape}"
-
-
-def _third(value: float) -> str | None:
+def _zone(value: float) -> str | None:
     if value <= SIDE:
         return "low"
     if value >= 1 - SIDE:
@@ -167,16 +169,16 @@ def _third(value: float) -> str | None:
 
 
 def _coordinate(rng: random.Random, radius: float) -> float:
-    low, margin = radius + 0.01, MIDDLE
+    low = radius + 0.01
     kind = rng.randrange(4)
     if kind == 0:
         return rng.uniform(low, SIDE)
     if kind == 1:
         return rng.uniform(1 - SIDE, 1 - low)
-    return rng.uniform(0.5 - margin, 0.5 + margin) if kind == 2 else rng.uniform(low, 1 - low)
+    return rng.uniform(0.5 - MIDDLE, 0.5 + MIDDLE) if kind == 2 else rng.uniform(low, 1 - low)
 
 
-def place_pair(rng: random.Random, relation: str) -> tuple[tuple[float, float, float], ...]:
+def place_pair(rng: random.Random, relation: str) -> tuple[Place, Place]:
     """(x, y, radius) of two things such that the first has `relation` to the second, no other."""
     first, second = rng.uniform(*PAIR_RADIUS), rng.uniform(*PAIR_RADIUS)
     flipped = relation in ("right of", "below")
@@ -186,41 +188,27 @@ def place_pair(rng: random.Random, relation: str) -> tuple[tuple[float, float, f
     widest = max(a, b) + 0.01
     across = rng.uniform(widest, 1 - widest)
     low, high = max(widest, across - OFF_AXIS), min(1 - widest, across + OFF_AXIS)
-    points = [(start, across, a), (start + distance, rng.uniform(low, high), b)]
+    near, far = (start, across, a), (start + distance, rng.uniform(low, high), b)
     if relation in ("above", "below"):
-        points = [(y, x, r) for x, y, r in points]
-    return tuple(reversed(points)) if flipped else tuple(points)
-
-
-def pairs(kind: str = "trained") -> list[tuple[str, str]]:
-    """(colour, shape) pairs: 'trained', 'held_out' (of trained values) or 'all' of both."""
-    full = [(color, shape) for color in COLORS for shape in SHAPES]
-    chosen = {
-        "trained": [p for p in full if p not in HELD_OUT_PAIRS],
-        "held_out": list(HELD_OUT_PAIRS),
-        "all": full,
-    }
-    if kind not in chosen:
-        raise ValueError(f"unknown pairs {kind!r}; choose one of {', '.join(chosen)}")
-    return chosen[kind]
+        near, far = ((y, x, r) for x, y, r in (near, far))
+    return (far, near) if flipped else (near, far)
 
 
 def random_scene(
     rng: random.Random,
     things: int = 2,
-    names: Sequence[tuple[str, str]] | None = None,
+    names: Sequence[Name] = TRAINED_PAIRS,
     textures: Sequence[str] = TEXTURES,
 ) -> Scene:
     """One scene of `things` objects whose (colour, shape) come from `names`, all drawn by `rng`."""
-    names = pairs() if names is None else names
     background = rng.choice(tuple(BACKGROUNDS))
     if things == 1:
-        color, shape = rng.choice(names)
+        chosen = [rng.choice(names)]
         radius = rng.uniform(*RADIUS[rng.choice(("small", None, None, "large"))])
-        x, y = _coordinate(rng, radius), _coordinate(rng, radius)
-        return Scene((Thing(shape, color, x, y, radius, rng.choice(textures)),), background)
-    chosen = rng.sample(names, 2)
-    places = place_pair(rng, rng.choice(RELATIONS))
+        places = [(_coordinate(rng, radius), _coordinate(rng, radius), radius)]
+    else:
+        chosen = rng.sample(names, 2)
+        places = place_pair(rng, rng.choice(RELATIONS))
     made = tuple(
         Thing(shape, color, *place, rng.choice(textures))
         for (color, shape), place in zip(chosen, places, strict=True)
@@ -232,12 +220,12 @@ def iterate_scenes(
     seed: int,
     split: str | None = None,
     one_object_share: float = 0.5,
-    names: Sequence[tuple[str, str]] | None = None,
+    names: Sequence[Name] = TRAINED_PAIRS,
     textures: Sequence[str] = TEXTURES,
 ) -> Iterator[Scene]:
     """Endless scenes of one split (None: of any), `one_object_share` of them with one object."""
-    if split is not None and split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if split is not None:
+        check_known("split", split, SPLITS)
     rng = random.Random(seed)
     while True:
         things = 1 if rng.random() < one_object_share else 2
@@ -248,7 +236,21 @@ def iterate_scenes(
         yield scene
 
 
-def random_scenes(n: int, seed: int, split: str | None = None, **options) -> list[Scene]:
+def random_scenes(n: int, seed: int, split: str | None = None, **options: Any) -> list[Scene]:
     """`n` scenes; the same seed and options give the same scenes. Options: `iterate_scenes`."""
     scenes = iterate_scenes(seed, split, **options)
     return [next(scenes) for _ in range(n)]
+
+
+# Worlds that no training image belongs to: options of `random_scenes`, and a text for the class.
+DOMAINS: dict[str, tuple[dict[str, Any], str]] = {
+    **{s: ({"names": [(c, s) for c in COLORS]}, f"a {s}") for s in HELD_OUT_SHAPES},
+    **{c: ({"names": [(c, s) for s in SHAPES]}, f"a {c} object") for c in HELD_OUT_COLORS},
+    "striped": ({"textures": ("striped",)}, "a striped object"),
+}
+
+
+def domain_scenes(name: str, n: int, seed: int, split: str) -> list[Scene]:
+    """Scenes of one object: of a domain, or "old" for the world the model was trained on."""
+    options = {} if name == "old" else DOMAINS[name][0]
+    return random_scenes(n, seed, split=split, one_object_share=1.0, **options)

@@ -1,4 +1,4 @@
-"""From a picture to its objects: background, colour, texture and a soft mask of each.
+"""From an image to its objects: background, colour, texture and a soft mask of each.
 
 No learning: a pixel is a blend of the background and one of the palette's paints, and an object
 is a connected piece of such blends. Works on whole batches through flat lists of pixels.
@@ -10,15 +10,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from dsd_tutorial.shapes.render import STRIPE_DARK, STRIPE_PERIOD
 from dsd_tutorial.shapes.scene import ALL_COLORS, BACKGROUNDS
 
-SIZE = 64  # pictures are read at this many pixels a side
+SIZE = 64  # images are read at this many pixels a side
 SMOOTH = 0.7  # pixels; tames noise, keeps the arms of a small star
 SPECK = 24  # pixels; the smallest object of the world has about 100
-MAX_PIECES = 12  # a picture with more coarse pieces than this is noise, not a scene
+MAX_PIECES = 12  # an image with more coarse pieces than this is noise, not a scene
 ROUGH = 0.13  # a border that strays this far from one colour is no plain background
 COLOR_REACH = 0.35  # RGB distance at which a paint has no support left
 STRIPE_SWING = 0.055  # amplitude at the stripes' period; 0.15 sharp, 0.08 blurred, < 0.05 without
@@ -27,44 +28,48 @@ COLOR_NAMES = tuple(ALL_COLORS)
 GROUND_NAMES = tuple(BACKGROUNDS)
 _PAINT = np.array(list(ALL_COLORS.values()), dtype=np.float32)  # (colors, 3)
 _GROUND = np.array(list(BACKGROUNDS.values()), dtype=np.float32)
-_IN_PLANE = np.zeros((3, 3, 3), dtype=bool)  # neighbours lie in the same picture only
+_IN_PLANE = np.zeros((3, 3, 3), dtype=bool)  # neighbours lie in the same image only
 _IN_PLANE[1] = True
+
+Batch = Float[np.ndarray, "images 3 64 64"]
+Points = Float[np.ndarray, "pixels 3"]  # RGB
+Numbers = Int[np.ndarray, " pixels"]  # of the piece, or of the colour, that each pixel belongs to
 
 
 @dataclass
 class Grounds:
-    """Per picture: background index (-1 unknown), its margin in [0, 1], colour, contrast limit."""
+    """The background of each image: number (-1 unknown), margin in [0, 1], RGB, contrast limit."""
 
-    index: np.ndarray  # (n,)
-    margin: np.ndarray  # (n,)
-    color: np.ndarray  # (n, 3), as found, which may be off the palette
-    limit: np.ndarray  # (n,) smallest RGB distance that counts as foreground
+    index: Int[np.ndarray, " images"]
+    margin: Float[np.ndarray, " images"]
+    color: Float[np.ndarray, "images 3"]  # as found, which may be off the palette
+    limit: Float[np.ndarray, " images"]  # smallest RGB distance that counts as foreground
 
 
 @dataclass
 class Segments:
-    """Per object: picture, colour, colour margin in [0, 1], striped or not, soft mask."""
+    """The objects of all images, each with its image, colour, colour margin in [0, 1], and mask."""
 
-    picture: np.ndarray  # (k,)
-    color: np.ndarray  # (k,) index into COLOR_NAMES
-    margin: np.ndarray  # (k,)
-    striped: np.ndarray  # (k,) bool
-    mask: np.ndarray  # (k, SIZE, SIZE) float32 in [0, 1], smoothed by SMOOTH pixels
-    crowded: np.ndarray  # (n,) bool: pictures with more in them than these objects
+    image: Int[np.ndarray, " objects"]
+    color: Int[np.ndarray, " objects"]  # number in COLOR_NAMES
+    margin: Float[np.ndarray, " objects"]
+    striped: Bool[np.ndarray, " objects"]
+    mask: Float[np.ndarray, "objects 64 64"]  # in [0, 1], smoothed by SMOOTH pixels
+    crowded: Bool[np.ndarray, " images"]  # there is more in the image than these objects
 
 
-def read_grounds(raw: np.ndarray, smooth: np.ndarray) -> Grounds:
-    """The background of each picture from its border, (n, 3, SIZE, SIZE) raw and smoothed."""
+def read_grounds(raw: Batch, smooth: Batch) -> Grounds:
+    """The background of each image from its border, raw and smoothed."""
     edge = np.ones((SIZE, SIZE), dtype=bool)
     edge[2:-2, 2:-2] = False
-    border = smooth[:, :, edge]  # (n, 3, pixels)
+    border = smooth[:, :, edge]  # (images, 3, pixels)
     color = np.median(border, axis=2)
     stray = np.median(np.linalg.norm(border - color[:, :, None], axis=1), axis=1)
     grain = 1.48 * np.median(np.abs(raw[:, :, edge] - color[:, :, None]), axis=(1, 2))
     # smoothing leaves 1 / (2 sqrt(pi) SMOOTH) of the grain; five of these in three channels
     limit = np.maximum(0.09, 5 * grain / (2 * math.sqrt(math.pi) * SMOOTH))
     # brightness drifts more easily than hue, so it counts for less
-    offset = color[:, None] - _GROUND  # (n, grounds, 3)
+    offset = color[:, None] - _GROUND  # (images, grounds, 3)
     distance = np.linalg.norm(offset - 0.4 * offset.mean(axis=2, keepdims=True), axis=2)
     first, second = np.sort(distance, axis=1)[:, :2].T
     known = (first < 0.3) & (stray < ROUGH)
@@ -72,40 +77,48 @@ def read_grounds(raw: np.ndarray, smooth: np.ndarray) -> Grounds:
     return Grounds(index, np.where(known, 1 - 2 * first / (first + second), 0.0), color, limit)
 
 
-def _pieces(mask: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (as `mask`) of its connected pieces of at least `least` pixels, and their planes."""
-    labels, count = ndimage.label(mask, structure=_IN_PLANE)
-    area = np.bincount(labels.ravel(), minlength=count + 1)
-    keep = area >= least
+def _pieces(
+    mask: Bool[np.ndarray, "planes 64 64"],
+) -> tuple[Int[np.ndarray, "planes 64 64"], Int[np.ndarray, " pieces"]]:
+    """Labels, from 1, of the connected pieces that are no specks, and the plane of each."""
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    ndimage.label(mask, structure=_IN_PLANE, output=labels)
+    area = np.bincount(labels.ravel())
+    keep = area >= SPECK
     keep[0] = False
     renamed = np.where(keep, np.cumsum(keep), 0)
-    first = np.array([s[0].start for s in ndimage.find_objects(labels)], dtype=int)
-    return renamed[labels], first[keep[1:]]
+    plane = np.array([s[0].start for s in ndimage.find_objects(labels)], dtype=int)
+    return renamed[labels], plane[keep[1:]]
 
 
-def _segment_distance(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """RGB distance of points (m, 3) to the line pieces from start to end, each (m, 3)."""
-    along = end - start
-    t = ((points - start) * along).sum(1) / ((along**2).sum(1) + 1e-6)
-    return np.linalg.norm(points - start - t.clip(0, 1)[:, None] * along, axis=1)
+def _core(labels: np.ndarray) -> Bool[np.ndarray, "planes 64 64"]:
+    return np.asarray(ndimage.binary_erosion(labels > 0, structure=_IN_PLANE))
 
 
-def _stray(points: np.ndarray, ground: np.ndarray, color: np.ndarray) -> np.ndarray:
-    """How far points (m, 3) are from any blend of their background with one colour's paints."""
+def _stray(points: Points, ground: Points, color: Numbers) -> Float[np.ndarray, " pixels"]:
+    """RGB distance of each pixel to the nearest blend of its background and one colour's paints."""
     light, dark = _PAINT[color], STRIPE_DARK * _PAINT[color]
-    pairs = ((ground, light), (ground, dark), (dark, light))
-    return np.minimum.reduce([_segment_distance(points, a, b) for a, b in pairs])
+    distances = []
+    for start, end in ((ground, light), (ground, dark), (dark, light)):
+        along = end - start
+        t = ((points - start) * along).sum(1) / ((along**2).sum(1) + 1e-6)
+        distances.append(np.linalg.norm(points - start - t.clip(0, 1)[:, None] * along, axis=1))
+    return np.minimum.reduce(distances)
 
 
-def _sums(group: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Sums of values (m, c) within each group, (count, c)."""
-    columns = [np.bincount(group, column, minlength=count) for column in values.T]
-    return np.stack(columns, axis=1)
+def _sums(
+    piece: Numbers, values: Float[np.ndarray, "pixels c"], count: int
+) -> Float[np.ndarray, "{count} c"]:
+    """Sums of values within each piece."""
+    columns = [np.bincount(piece, column, minlength=count) for column in values.T]
+    return np.stack(columns, axis=1, dtype=float)  # numpy counts nothing at all in integers
 
 
-def _colors(points: np.ndarray, piece: np.ndarray, ground: np.ndarray, count: int):
+def _colors(
+    points: Points, piece: Numbers, ground: Points, count: int
+) -> tuple[Int[np.ndarray, " {count}"], Float[np.ndarray, " {count}"], Int[np.ndarray, " {count}"]]:
     """First colour, its margin, and second colour (-1: none) of each piece, from its core."""
-    distance = np.linalg.norm(points[:, None] - _PAINT, axis=2)  # (m, colors)
+    distance = np.linalg.norm(points[:, None] - _PAINT, axis=2)  # (pixels, colors)
     shaded = np.linalg.norm(points[:, None] - STRIPE_DARK * _PAINT, axis=2)
     bright = (1 - distance / COLOR_REACH).clip(0)
     # the dark stripes of orange look like brown: a dark paint supports its colour a little less,
@@ -124,17 +137,9 @@ def _colors(points: np.ndarray, piece: np.ndarray, ground: np.ndarray, count: in
     return first, margin, second
 
 
-def _third_color(points, piece, ground, colors) -> np.ndarray:
-    """Pieces (bool) with two colours in which these do not explain everything."""
-    two = colors[1][piece] >= 0
-    points, piece, ground = points[two], piece[two], ground[two]
-    stray = np.minimum(*(_stray(points, ground, color[piece]) for color in colors))
-    return np.bincount(piece[stray > 0.25], minlength=len(colors[0])) >= SPECK
-
-
 def _swing(
-    points: np.ndarray, piece: np.ndarray, color: np.ndarray, place: np.ndarray, count: int
-) -> np.ndarray:
+    points: Points, piece: Numbers, color: Numbers, place: Float[np.ndarray, " pixels"], count: int
+) -> Float[np.ndarray, " {count}"]:
     """How far the brightness in each piece's core swings at the stripes' period, in any phase."""
     paint = _PAINT[color]
     shade = ((points * paint).sum(1) / (paint**2).sum(1))[:, None].clip(0, 1.2)
@@ -146,8 +151,8 @@ def _swing(
 
 
 def _level(
-    points: np.ndarray, ground: np.ndarray, color: np.ndarray, striped: np.ndarray
-) -> np.ndarray:
+    points: Points, ground: Points, color: Numbers, striped: Bool[np.ndarray, " pixels"]
+) -> Float[np.ndarray, " pixels"]:
     """Share of the object in each pixel, in [0, 1]: its way from the background to the paint."""
     light, offset = _PAINT[color] - ground, points - ground
     plain = (offset * light).sum(1) / (light**2).sum(1)
@@ -157,25 +162,29 @@ def _level(
     return np.where(striped, np.linalg.norm(offset, axis=1) / least, plain).clip(0, 1)
 
 
-def _inspect(pixels: np.ndarray, grounds: Grounds, labels: np.ndarray, count: int):
-    """First colour, margin, second colour, striped, third (bool) of each labelled region."""
-    core = labels * ndimage.binary_erosion(labels > 0, structure=_IN_PLANE)
+def _inspect(
+    pixels: Float[np.ndarray, "images 64 64 3"], grounds: Grounds, labels: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """First colour, margin, second colour, striped, and a third colour (bool) of each piece."""
+    core = labels * _core(labels)
     n, y, x = np.nonzero(core)
-    piece, n = core[n, y, x] - 1, n % len(pixels)  # labels may come in layers over all pictures
+    piece, n = core[n, y, x] - 1, n % len(pixels)  # labels may come in layers over all images
     points, ground = pixels[n, y, x], grounds.color[n]
     first, margin, second = _colors(points, piece, ground, count)
-    third = _third_color(points, piece, ground, (first, second))
+    two = second[piece] >= 0  # where these do not explain everything, there is a third
+    strays = [_stray(points[two], ground[two], c[piece[two]]) for c in (first, second)]
+    third = np.bincount(piece[two][np.minimum(*strays) > 0.25], minlength=count) >= SPECK
     swing = _swing(points, piece, first[piece], x + y + 1.0, count)
     margin = margin * (np.abs(swing - STRIPE_SWING) / 0.02).clip(0, 1)
     return first, margin, second, swing > STRIPE_SWING, third
 
 
-def find_segments(smooth: np.ndarray, grounds: Grounds) -> Segments:
-    """The objects of smoothed pictures (n, 3, SIZE, SIZE), specks left out."""
-    pixels = np.ascontiguousarray(smooth.transpose(0, 2, 3, 1))  # (n, SIZE, SIZE, 3)
+def find_segments(smooth: Batch, grounds: Grounds) -> Segments:
+    """The objects of smoothed images, specks left out."""
+    pixels = np.ascontiguousarray(smooth.transpose(0, 2, 3, 1))  # (images, SIZE, SIZE, 3)
     total = len(pixels)
     contrast = np.linalg.norm(pixels - grounds.color[:, None, None], axis=3)
-    labels, owner = _pieces(contrast > grounds.limit[:, None, None], SPECK)
+    labels, owner = _pieces(contrast > grounds.limit[:, None, None])
     crowded = np.bincount(owner, minlength=total) > MAX_PIECES
     labels[crowded | (grounds.index < 0)] = 0
     first, _, second, striped, third = _inspect(pixels, grounds, labels, len(owner))
@@ -185,22 +194,20 @@ def find_segments(smooth: np.ndarray, grounds: Grounds) -> Segments:
     n, y, x = np.nonzero(labels)
     piece, points, ground = labels[n, y, x] - 1, pixels[n, y, x], grounds.color[n]
     two = second[piece] >= 0
+    strays = [_stray(points[two], ground[two], c[piece[two]]) for c in (first, second)]
     layer = np.zeros(len(n), dtype=int)
-    layer[two] = _stray(points[two], ground[two], second[piece[two]]) < _stray(
-        points[two], ground[two], first[piece[two]]
-    )
+    layer[two] = strays[1] < strays[0]
     chosen = np.where(layer == 1, second[piece], first[piece])
     solid = np.zeros((2, *labels.shape), dtype=bool)
     solid[layer, n, y, x] = _level(points, ground, chosen, striped[piece]) > 0.5
-    objects, plane = _pieces(solid.reshape(-1, SIZE, SIZE), SPECK)
+    objects, plane = _pieces(solid.reshape(-1, SIZE, SIZE))
 
     # look again at each object alone: a neighbour in the same piece may have lent its colour
     color, margin, _, striped, _ = _inspect(pixels, grounds, objects, len(plane))
     wide = np.where(objects > 0, objects, ndimage.maximum_filter(objects, size=(1, 5, 5)))
     p, y, x = np.nonzero(wide)
     which, n = wide[p, y, x] - 1, p % total
-    inner = ndimage.binary_erosion(labels > 0, structure=_IN_PLANE)
-    left_over = inner & ~(wide.reshape(2, *labels.shape) > 0).any(axis=0)
+    left_over = _core(labels) & ~(wide.reshape(2, *labels.shape) > 0).any(axis=0)
     crowded |= left_over.sum(axis=(1, 2)) >= SPECK  # there is something that no object explains
     mask = np.zeros((len(plane), SIZE, SIZE), dtype=np.float32)
     mask[which, y, x] = _level(pixels[n, y, x], grounds.color[n], color[which], striped[which])

@@ -1,8 +1,8 @@
-"""Items of the matching tasks, and those with two images, where only picture *and* text decide.
+"""Items of the matching tasks, and those with two images, where only image *and* text decide.
 
 Every item is drawn symmetrically: first a set of candidates that differ in few words, none of them
-special, then which of them is the right one, then a picture of it. So nothing in the texts alone
-or in the pictures alone, not even how a candidate compares with the others, gives the answer away.
+special, then which of them is the right one, then an image of it. So nothing in the texts alone
+or in the images alone, not even how a candidate compares with the others, gives the answer away.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import permutations, product
+from typing import Any
 
-from dsd_tutorial.shapes.captions import Description, Phrase, full_description
-from dsd_tutorial.shapes.scene import BACKGROUNDS, RELATIONS, Scene, Thing, place_pair
-
-Name = tuple[str, str]  # (colour, shape)
+from dsd_tutorial.shapes.captions import Description, Phrase
+from dsd_tutorial.shapes.scene import (
+    BACKGROUNDS,
+    RELATIONS,
+    Name,
+    Place,
+    Scene,
+    Thing,
+    place_pair,
+)
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,11 @@ class Item:
     """Images and texts of one decision; `correct` is the index of the right candidate.
 
     One text: `correct` counts images. One image: it counts texts. Two of each: text `correct`
-    belongs to image 0, the other to image 1. `seed` is for whoever needs noise per item.
+    belongs to image 0, the other to image 1. An image is given by what it is made from: a `Scene`,
+    or a file of `datasets`. `seed` is for whoever needs noise per item.
     """
 
-    images: tuple[Scene, ...]
+    images: tuple[Any, ...]
     texts: tuple[str, ...]
     correct: int
     kind: str
@@ -47,45 +55,39 @@ Maker = Callable[[random.Random, Pool], Item | None]  # None: this draw led nowh
 Fact = tuple[Name, str, Name]  # first thing, relation, second thing
 
 
-def _pair(first: Name, second: Name, places: Sequence, background: str, texture: str) -> Scene:
+def _scene(fact: Fact, places: tuple[Place, Place], background: str, texture: str) -> Scene:
+    first, _, second = fact
     named = zip((first, second), places, strict=True)
     things = tuple(Thing(shape, color, *place, texture) for (color, shape), place in named)
     return Scene(things, background)
 
 
-@cache
-def _stub(relation: str) -> tuple[tuple[float, float, float], ...]:
-    return place_pair(random.Random(0), relation)
-
-
 @lru_cache(maxsize=200_000)
-def _split(first: Name, relation: str, second: Name, background: str, texture: str) -> str:
+def _split(fact: Fact, background: str, texture: str) -> str:
     """The split of every scene with these words: it does not depend on the places."""
-    return _pair(first, second, _stub(relation), background, texture).split
+    return _scene(fact, place_pair(random.Random(0), fact[1]), background, texture).split
 
 
 def inside(pool: Pool, fact: Fact, background: str) -> bool:
     """Whether scenes of `fact` on `background` lie in the pool's split."""
-    return _split(*fact, background, pool.texture) == pool.split
+    return _split(fact, background, pool.texture) == pool.split
 
 
 def draw(rng: random.Random, pool: Pool, fact: Fact, background: str) -> Scene:
     """A scene of `fact` on `background` at random places."""
-    first, relation, second = fact
-    return _pair(first, second, place_pair(rng, relation), background, pool.texture)
+    return _scene(fact, place_pair(rng, fact[1]), background, pool.texture)
+
+
+def describe_fact(fact: Fact) -> Description:
+    """Colours, shapes and relation of `fact`, and nothing else."""
+    (color, shape), relation, (other_color, other_shape) = fact
+    return Description((Phrase(shape, color), Phrase(other_shape, other_color)), relation)
 
 
 def neighbours(name: Name, names: Sequence[Name]) -> list[Name]:
     """Names that share exactly one word with `name`; where there are none, all others."""
     near = [n for n in names if (n[0] == name[0]) != (n[1] == name[1])]
     return near or [n for n in names if n != name]
-
-
-def _swapped(first: Name, second: Name) -> tuple[Name, Name] | None:
-    """Both names with their colours exchanged; None where that changes too little."""
-    if first[0] == second[0] or first[1] == second[1]:
-        return None
-    return (second[0], first[1]), (first[0], second[1])
 
 
 def _changes(kind: str, fact: Fact, names: Sequence[Name]) -> list[Fact]:
@@ -95,10 +97,10 @@ def _changes(kind: str, fact: Fact, names: Sequence[Name]) -> list[Fact]:
         return [(first, r, second) for r in RELATIONS if r != relation]
     if kind == "objects":  # the two things change places
         return [(second, relation, first)]
-    if kind in ("bindings", "colors"):
-        swapped = _swapped(first, second)
-        known = swapped is not None and set(swapped) <= set(names)
-        return [(swapped[0], relation, swapped[1])] if known else []
+    if kind in ("bindings", "colors"):  # the two things exchange their colours
+        new = (second[0], first[1]), (first[0], second[1])
+        differ = first[0] != second[0] and first[1] != second[1]
+        return [(new[0], relation, new[1])] if differ and set(new) <= set(names) else []
     old, other = (first, second) if kind == "subject" else (second, first)
     new = [n for n in neighbours(old, names) if n != other]
     return [(n, relation, second) if kind == "subject" else (first, relation, n) for n in new]
@@ -111,59 +113,34 @@ def _changeable(pool: Pool, kind: str) -> list[tuple[Fact, str, list[Fact]]]:
     for first, second in permutations(pool.names, 2):
         for fact, background in product(product((first,), RELATIONS, (second,)), BACKGROUNDS):
             if inside(pool, fact, background):
-                changed = [
-                    f for f in _changes(kind, fact, pool.names) if inside(pool, f, background)
-                ]
-                if changed:
+                changes = _changes(kind, fact, pool.names)
+                if changed := [f for f in changes if inside(pool, f, background)]:
                     found.append((fact, background, changed))
     return found
 
 
-def _two_scenes(rng: random.Random, pool: Pool, kind: str) -> tuple[Scene, Scene] | None:
-    """Two scenes of the split that differ in `kind` only, at the same places if they can."""
-    found = _changeable(pool, kind)
-    if not found:
-        return None
-    fact, background, changed = rng.choice(found)
-    other = rng.choice(changed)
-    places = place_pair(rng, fact[1])
-    others = places if other[1] == fact[1] else place_pair(rng, other[1])
-    return (
-        _pair(fact[0], fact[2], places, background, pool.texture),
-        _pair(other[0], other[2], others, background, pool.texture),
-    )
+def two_images(kind: str, texts: int) -> Maker:
+    """Two images that differ in `kind`, and captions of one (ComVG) or both (Winoground) of them.
 
-
-def _caption(scene: Scene, phrasing: int) -> str:
-    """The caption without background and texture, which are alike in both scenes."""
-    things = tuple(Phrase(shape=t.shape, color=t.color) for t in scene.things)
-    return Description(things, full_description(scene).relation).text(phrasing)
-
-
-def comvg(kind: str) -> Maker:
-    """One text, two images: subject, relation or object changed, or the two bindings swapped."""
+    kind: the subject, the relation or the object is another; the two things exchange their colours
+    ("bindings", "colors") or their places ("objects"). All else is alike, places where they can be.
+    """
 
     def make(rng: random.Random, pool: Pool) -> Item | None:
-        scenes = _two_scenes(rng, pool, kind)
-        if scenes is None:
+        found = _changeable(pool, kind)
+        if not found:
             return None
-        correct = rng.randrange(2)
-        text = _caption(scenes[correct], rng.randrange(6))
-        return Item(scenes, (text,), correct, kind, rng.randrange(2**31))
-
-    return make
-
-
-def winoground(kind: str) -> Maker:
-    """Two images, two texts of the same words: "objects" change places, or their "colors" do."""
-
-    def make(rng: random.Random, pool: Pool) -> Item | None:
-        scenes = _two_scenes(rng, pool, kind)
-        if scenes is None:
-            return None
+        fact, background, changed = rng.choice(found)
+        other = rng.choice(changed)
+        places = place_pair(rng, fact[1])
+        others = places if other[1] == fact[1] else place_pair(rng, other[1])
+        scenes = (
+            _scene(fact, places, background, pool.texture),
+            _scene(other, others, background, pool.texture),
+        )
         correct, phrasing = rng.randrange(2), rng.randrange(6)
-        texts = [_caption(scene, phrasing) for scene in scenes]
-        ordered = tuple(texts if correct == 0 else texts[::-1])
-        return Item(scenes, ordered, correct, kind, rng.randrange(2**31))
+        facts = (fact, other) if correct == 0 else (other, fact)
+        said = tuple(describe_fact(f).text(phrasing) for f in facts[:texts])
+        return Item(scenes, said, correct, kind, rng.randrange(2**31))
 
     return make

@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dsd_tutorial.shapes.render import render
@@ -20,13 +21,16 @@ from dsd_tutorial.shapes.scene import (
     ALL_TEXTURES,
     COLORS,
     HELD_OUT_COLORS,
+    HELD_OUT_PAIRS,
     HELD_OUT_SHAPES,
     SHAPES,
     SPLITS,
+    TRAINED_PAIRS,
+    Name,
     Scene,
-    pairs,
+    check_known,
 )
-from dsd_tutorial.shapes.task_items import Item, Maker, Name, Pool, comvg, winoground
+from dsd_tutorial.shapes.task_items import Item, Maker, Pool, two_images
 from dsd_tutorial.shapes.ten_texts import (
     answer_attribute,
     answer_background,
@@ -36,18 +40,18 @@ from dsd_tutorial.shapes.ten_texts import (
 )
 
 MAKERS: dict[str, dict[str, Maker]] = {
-    "comvg": {k: comvg(k) for k in ("subject", "relation", "object", "bindings")},
+    "comvg": {k: two_images(k, texts=1) for k in ("subject", "relation", "object", "bindings")},
     "refcoco": {"relation": refer_by_relation, "place": refer_by_place},
     "vqa": {
         "color": answer_attribute("color"), "shape": answer_attribute("shape"),
         "background": answer_background, "relation": answer_relation,
     },
-    "winoground": {k: winoground(k) for k in ("objects", "colors")},
+    "winoground": {k: two_images(k, texts=2) for k in ("objects", "colors")},
 }  # fmt: skip
 TASKS = tuple(MAKERS)
 NAMES: dict[str, tuple[Name, ...]] = {
-    "trained": tuple(pairs("trained")),
-    "held_out_pairs": tuple(pairs("held_out")),
+    "trained": TRAINED_PAIRS,
+    "held_out_pairs": HELD_OUT_PAIRS,
     "held_out_shapes": tuple((c, s) for c in COLORS for s in HELD_OUT_SHAPES),
     "held_out_colors": tuple((c, s) for c in HELD_OUT_COLORS for s in SHAPES),
 }
@@ -86,8 +90,8 @@ class Task:
         return {"accuracy": 1 / self.candidates}
 
     @cached_property
-    def scenes(self) -> tuple[Scene, ...]:
-        """All distinct scenes, in order of first appearance; `pairs` counts these."""
+    def scenes(self) -> tuple[Any, ...]:
+        """All distinct scenes (or files), in order of first appearance; `pairs` counts these."""
         return tuple(dict.fromkeys(s for item in self.items for s in item.images))
 
     @cached_property
@@ -96,37 +100,36 @@ class Task:
         return tuple(dict.fromkeys(t for item in self.items for t in item.texts))
 
     @property
-    def kinds(self) -> np.ndarray:
-        """(items,) the kind of each item, for accuracies by kind."""
+    def kinds(self) -> Shaped[np.ndarray, " items"]:
+        """The kind of each item, for accuracies by kind."""
         return np.array([item.kind for item in self.items])
 
-    def images(self, size: int = 64, device: str | torch.device = "cpu") -> Tensor:
-        """Pictures of `scenes`, (scenes, 3, size, size) in [0, 1]."""
-        return render(self.scenes, size, device)[0]
+    def images(self, size: int = 64) -> Float[Tensor, "scenes 3 {size} {size}"]:
+        """`scenes` as images of `size` pixels a side, in [0, 1]."""
+        return render(self.scenes, size)[0]
 
-    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """(image index, text index), each (items * images * texts,): all that must be scored.
+    def pairs(self) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
+        """Image index and text index of all that must be scored, items * images * texts pairs.
 
         Item by item; within one, image by image, then text by text.
         """
-        scene, text = self._numbers
-        rows = [(scene[s], text[t]) for item in self.items for s in item.images for t in item.texts]
+        image = {s: i for i, s in enumerate(self.scenes)}
+        text = {t: i for i, t in enumerate(self.texts)}
+        rows = [(image[s], text[t]) for item in self.items for s in item.images for t in item.texts]
         image_index, text_index = np.array(rows, dtype=np.int64).T
         return image_index, text_index
 
-    @cached_property
-    def _numbers(self) -> tuple[dict[Scene, int], dict[str, int]]:
-        return (
-            {s: i for i, s in enumerate(self.scenes)},
-            {t: i for i, t in enumerate(self.texts)},
-        )
+    def accuracy(self, scores: Tensor | np.ndarray) -> dict[str, Bool[np.ndarray, " items"]]:
+        """Whether each item is right: {"accuracy": ...}, or {"text", "image", "group"}.
 
-    def accuracy(self, scores: Tensor | np.ndarray) -> dict[str, np.ndarray]:
-        """Per-item correctness, each (items,) bool: {"accuracy"}, or {"text", "image", "group"}.
+        A tie with the right candidate, or a score that is not a number, is wrong.
 
-        `scores`: one per row of `pairs()`, higher = better match; or the full (scenes, texts)
-        table. A tie with the right candidate, or a score that is not a number, is wrong.
-        Raises ValueError for any other number of scores.
+        Args:
+            scores: one per row of `pairs()`, higher is a better match; or the table of all
+                scenes and texts.
+
+        Raises:
+            ValueError: the number of scores is neither.
         """
         table = np.asarray(scores.detach().cpu() if isinstance(scores, Tensor) else scores, float)
         if table.shape == (len(self.scenes), len(self.texts)):
@@ -146,8 +149,10 @@ class Task:
         return {"text": text, "image": image, "group": text & image}
 
 
-def _wins(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Whether score `correct` of each row (n, c) beats all others strictly, (n,) bool."""
+def _wins(
+    scores: Float[np.ndarray, "items candidates"], correct: Int[np.ndarray, " items"]
+) -> Bool[np.ndarray, " items"]:
+    """Whether score `correct` of each row beats all others strictly."""
     rows = np.arange(len(scores))
     others = scores.copy()
     others[rows, correct] = -np.inf
@@ -157,9 +162,8 @@ def _wins(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
 def kinds_of(name: str, names: str = "trained") -> dict[str, Maker]:
     """The kinds of items of task `name` that the `names` can form; ValueError if none."""
-    for what, value, allowed in (("task", name, TASKS), ("names", names, tuple(NAMES))):
-        if value not in allowed:
-            raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")
+    check_known("task", name, TASKS)
+    check_known("names", names, NAMES)
     barred = _NEED_MORE[name] if names == "held_out_pairs" else ()
     kinds = {kind: make for kind, make in MAKERS[name].items() if kind not in barred}
     if not kinds:
@@ -177,15 +181,22 @@ def make_task(
 ) -> Task:
     """A task of `n` items, its kinds in turn, all scenes distinct and of one split.
 
-    name: one of `TASKS`; names: which (colour, shape) pairs occur, one of `NAMES`; texture: of
-    all things, never said. With the same seed a longer task begins with the shorter one.
-    Raises ValueError for values outside these lists, or where no item can be formed.
+    With the same seed a longer task begins with the shorter one.
+
+    Args:
+        name: one of `TASKS`.
+        n: number of items.
+        split: "train", "validation" or "test".
+        seed: of all that is drawn.
+        names: which (colour, shape) pairs occur, one of `NAMES`.
+        texture: of all things, "plain" or "striped"; never said.
+
+    Raises:
+        ValueError: a value is unknown, or no item can be formed.
     """
     makers = tuple(kinds_of(name, names).items())
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    if texture not in ALL_TEXTURES:
-        raise ValueError(f"unknown texture {texture!r}; choose one of {', '.join(ALL_TEXTURES)}")
+    check_known("split", split, SPLITS)
+    check_known("texture", texture, ALL_TEXTURES)
     if n < 1:
         raise ValueError(f"n = {n}; a task needs at least one item")
     rng = random.Random(f"{name} {split} {names} {texture} {seed}")

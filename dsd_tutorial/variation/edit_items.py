@@ -19,10 +19,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from dsd_tutorial.shapes import Scene, Thing
-from dsd_tutorial.shapes.alternatives import alternatives
-from dsd_tutorial.shapes.captions import Description, Phrase, full_description
+from dsd_tutorial.shapes.captions import Description, Phrase, alternatives, full_description
 from dsd_tutorial.shapes.judge import Verdict
-from dsd_tutorial.shapes.scene import BACKGROUNDS, COLORS, SHAPES, pairs
+from dsd_tutorial.shapes.scene import BACKGROUNDS, COLORS, SHAPES, TRAINED_PAIRS
 
 KINDS = ("color", "shape", "background", "object")
 
@@ -107,7 +106,7 @@ def make_edits(references: Sequence[Scene], seed: int = 0) -> list[Edit]:
     another colour and another shape than the old one. Raises ValueError for a reference of two
     objects.
     """
-    rng, trained = random.Random(seed), pairs()
+    rng, trained = random.Random(seed), TRAINED_PAIRS
     found = []
     for scene in references:
         if len(scene.things) != 1:

@@ -28,7 +28,7 @@ FEW = ("edit_truncated", "image_truncated", "words")
 
 
 def read(*things: Thing, ground: str = "white") -> Verdict:
-    return Verdict(Scene(things, ground), 1.0, "", ground)
+    return Verdict(Scene(things, ground), 1.0, ground)
 
 
 def answer(kind: str, value, verdict: Verdict) -> dict[str, bool]:
@@ -53,14 +53,14 @@ BLUE, OTHER = replace(CIRCLE, color="blue"), replace(CIRCLE, shape="square")
         ("background", "pink", read(CIRCLE, ground="pink"), set()),
         ("background", "pink", read(CIRCLE), {"changed"}),
         ("background", "pink", read(BLUE, ground="pink"), {"kept"}),
-        ("background", "pink", Verdict(None, 0.0, "unread", "pink"), {"kept"}),
+        ("background", "pink", Verdict(None, 0.0, "pink"), {"kept"}),
         ("object", ("blue", "square"), read(CIRCLE, SQUARE), set()),
         ("object", ("blue", "square"), read(SQUARE, CIRCLE), set()),
         ("object", ("blue", "square"), read(SQUARE), {"changed", "kept"}),
         ("object", ("blue", "square"), read(CIRCLE), {"changed"}),
         ("object", ("blue", "square"), read(BLUE, SQUARE), {"kept"}),
         ("object", ("blue", "square"), read(CIRCLE, SQUARE, ground="gray"), {"kept"}),
-        ("color", "blue", Verdict(None, 0.0, "unread", "white"), {"changed", "kept"}),
+        ("color", "blue", Verdict(None, 0.0, "white"), {"changed", "kept"}),
     ],
 )
 def test_an_edit_is_right_where_the_words_hold_and_the_rest_is_the_same(

@@ -20,7 +20,6 @@ from dsd_tutorial.shapes.scene import (
     Scene,
     Thing,
     iterate_scenes,
-    pairs,
     place_pair,
     random_scenes,
     relation_of,
@@ -89,7 +88,6 @@ def test_held_out_values_never_occur_in_trained_scenes():
     assert not {(t.color, t.shape) for t in things} & set(HELD_OUT_PAIRS)
     assert len({(t.color, t.shape) for t in things}) == 36 - len(HELD_OUT_PAIRS)
     assert not set(SHAPES) & set(HELD_OUT_SHAPES) and not set(COLORS) & set(HELD_OUT_COLORS)
-    assert set(pairs("trained")) | set(pairs("held_out")) == set(pairs("all"))
 
 
 def test_sizes_and_positions():
@@ -153,5 +151,3 @@ def test_errors_name_the_value_and_the_choices():
         Scene((), "gray")
     with pytest.raises(ValueError, match="unknown split 'dev'.*validation"):
         next(iterate_scenes(0, "dev"))
-    with pytest.raises(ValueError, match="unknown pairs 'x'.*held_out"):
-        pairs("x")
