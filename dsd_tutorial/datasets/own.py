@@ -1,4 +1,4 @@
-"""Your own matching items: a folder with pictures and an `items.jsonl`.
+"""Your own data: a folder of images, or a folder with matching items in an `items.jsonl`.
 
     {"images": ["dog.jpg", "cat.jpg"], "texts": ["a dog on a sofa"], "correct": 0}
     {"images": ["desk.png"], "texts": ["two cups", "three cups"], "correct": 1, "kind": "number"}
@@ -9,28 +9,42 @@ one text is given, texts where one image is; with two of each, text `correct` be
 The file is UTF-8, with or without a byte-order mark; blank lines and fields of your own are left
 alone. Images are named relative to the folder, subfolders included, with `/`. Nothing outside the
 folder is opened: a name with `..`, an absolute one, a link that leads out are refused. All lines
-are checked, pictures only when they are used: their EXIF turns them upright, CMYK and 16 bits
-become RGB, of an animation the first frame is taken (see `images.open_image`).
+are checked, images only when they are used. Any stored mode will do: see `images.open_image`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from dsd_tutorial.datasets.images import ImageFile, ImageTask
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dsd_tutorial.datasets.images import (
+    ImageFile,
+    ImageFileError,
+    ImageTask,
+    MissingDataError,
+    inside,
+    is_file,
+    open_image,
+)
 from dsd_tutorial.datasets.sources import (
     ItemsFileError,
     find_file,
-    inside,
+    json_lines,
     report_missing,
     row_random,
     some,
 )
-from dsd_tutorial.datasets.winoground import json_lines
+from dsd_tutorial.saving import expanded
 from dsd_tutorial.shapes.task_items import Item
+from dsd_tutorial.stable_diffusion.pixels import to_tensor
 
 FILE = "items.jsonl"
+FINER = 4  # an image is first reduced to about so many times the side that is wanted
 
 
 class Row(NamedTuple):
@@ -44,18 +58,18 @@ class Row(NamedTuple):
 
     @property
     def form(self) -> tuple[int, int]:
-        """Return (number of images, number of texts)."""
+        """Number of images, number of texts."""
         return len(self.images), len(self.texts)
 
 
-def read_folder(
-    folder: Path | str, *, n: int | None = None, seed: int = 0, fit: str = "whole"
-) -> ImageTask:
-    """Return the items of `folder`/items.jsonl, their candidates in a seeded order.
+def read_folder(folder: Path | str, *, n: int | None = None, seed: int = 0) -> ImageTask:
+    """The items of `folder`/items.jsonl.
 
-    Raises MissingDataError for a file or picture that is not there, ItemsFileError, with the line,
-    for one that is no item, names a place outside the folder, or repeats another. A picture that
-    cannot be read raises ImageFileError when it is used, with the line that names it.
+    An image that cannot be read raises ImageFileError when it is used, with the line that names it.
+
+    Raises:
+        MissingDataError: the file or an image is not there.
+        ItemsFileError: a line is no item, names a place outside the folder, or repeats another.
     """
     file = find_file("folder", folder, (FILE,))
     home = file.parent.resolve()
@@ -69,20 +83,13 @@ def read_folder(
     _compare(rows, file)
     drawn = some(list(enumerate(rows, 1)), n, seed)
     items = [_item(row, number, home, seed, file.name) for number, row in drawn]
-    lacking = {p.name: p for item in items for p in item.images if not _there(p.path)}
-    report_missing("folder", [f"{k} ({p.told})" for k, p in sorted(lacking.items())], [home])
-    return ImageTask(home.name, tuple(items), fit)
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be entered
-        return False
+    lacking = {p.name: p for item in items for p in item.images if not is_file(p.path)}
+    report_missing("folder", [f"{k} ({p.origin})" for k, p in sorted(lacking.items())], [home])
+    return ImageTask(home.name, tuple(items))
 
 
 def _row(line: int, row: dict[str, Any], file: Path) -> Row:
-    """Return the line after checking each value by itself."""
+    """The line, after checking each value by itself."""
     where = f"{file}, line {line}"
     for key in ("images", "texts"):
         values = row[key]
@@ -125,8 +132,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _name(name: str, folder: Path, where: str) -> str:
-    """Return the one name of a picture in the folder, relative to it, however it was written."""
-    remedy = f"nothing outside {folder} is opened: copy the picture there and name it from there."
+    """The one name of an image in the folder, relative to it, however it was written."""
+    remedy = f"nothing outside {folder} is opened: copy the image there and name it from there."
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute():
         raise ItemsFileError(f"{where}: image {name!r:.80} is an absolute path; {remedy}")
     if ".." in PureWindowsPath(name).parts:  # parts at / and at \
@@ -140,7 +147,7 @@ def _name(name: str, folder: Path, where: str) -> str:
 
 
 def _compare(rows: list[Row], file: Path) -> None:
-    """Raise ItemsFileError for lines of different forms, or of the same pictures and texts."""
+    """Raise ItemsFileError for lines of different forms, or of the same images and texts."""
     seen: dict[Any, Row] = {}
     for row in rows:
         if row.form != rows[0].form:
@@ -152,7 +159,7 @@ def _compare(rows: list[Row], file: Path) -> None:
         first = seen.setdefault((frozenset(row.images), frozenset(row.texts)), row)
         if first is not row:
             raise ItemsFileError(
-                f"{file}, line {row.line}: the same pictures and texts as line {first.line}, which "
+                f"{file}, line {row.line}: the same images and texts as line {first.line}, which "
                 "would count twice; delete one of the two lines."
             )
 
@@ -160,12 +167,70 @@ def _compare(rows: list[Row], file: Path) -> None:
 def _item(row: Row, number: int, home: Path, seed: int, file: str) -> Item:
     rng = row_random("folder", seed, number)
     order = rng.sample(range(max(row.form)), max(row.form))
-    told = f"{file}, line {row.line}"
-    pictures = [ImageFile(name, home / name, within=home, told=told) for name in row.images]
+    origin = f"{file}, line {row.line}"
+    images = tuple(ImageFile(name, home / name, within=home, origin=origin) for name in row.images)
     texts = row.texts
     if row.form[1] > 1:
         texts = tuple(texts[i] for i in order)
     else:
-        pictures = [pictures[i] for i in order]
-    correct = order.index(row.correct)
-    return Item(tuple(pictures), texts, correct, row.kind, rng.randrange(2**31))
+        images = tuple(images[i] for i in order)
+    return Item(images, texts, order.index(row.correct), row.kind, rng.randrange(2**31))
+
+
+@dataclass(frozen=True, eq=False)
+class OwnImages:
+    """Images in [0, 1] with their file names, and file -> why it was skipped.
+
+    `left` counts files that were not read because enough had been.
+    """
+
+    images: Float[Tensor, "images 3 side side"]
+    names: tuple[str, ...]
+    skipped: dict[str, str]
+    left: int = 0
+
+    def __str__(self) -> str:
+        more = f" ({self.left} more not read)" if self.left else ""
+        said = [f"{len(self.names)} images{more}"]
+        said += [f"skipped: {name} ({why})" for name, why in self.skipped.items()]
+        return "; ".join(said)
+
+
+def read_images(folder: str | Path, side: int, most: int | None = None) -> OwnImages:
+    """The images of a folder by name, reduced to `side` pixels and cropped to a central square.
+
+    Args:
+        folder: subfolders and hidden files are left alone; no link is followed out of it.
+        side: pixels of height and width.
+        most: how many are read at most.
+
+    Raises:
+        ValueError: there is no such folder, or no file can be read; each is named with its fault.
+    """
+    found = expanded(folder)
+    if not found.is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r}")
+    try:
+        files = sorted(p for p in found.iterdir() if not p.name.startswith(".") and not p.is_dir())
+    except OSError as error:
+        raise ValueError(
+            f"the folder {str(folder)!r} cannot be read ({error.strerror}): give another"
+        ) from None
+    images: dict[str, Tensor] = {}
+    skipped: dict[str, str] = {}
+    for path in files:
+        if most is not None and len(images) >= most:
+            break
+        try:
+            image = open_image(path, within=found, least=FINER * side)
+        except ImageFileError as error:
+            skipped[path.name] = error.why
+        except MissingDataError:
+            skipped[path.name] = "no file, or a link to nothing"
+        else:
+            images[path.name] = to_tensor(image, side)
+    if not images:
+        faults = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "it is empty"
+        raise ValueError(f"no image could be read in {str(folder)!r}: {faults}")
+    left = len(files) - len(images) - len(skipped)
+    return OwnImages(torch.cat(list(images.values())), tuple(images), skipped, left)

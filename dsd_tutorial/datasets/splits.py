@@ -1,7 +1,7 @@
-"""Few-shot, validation and test items that share no picture.
+"""Few-shot, validation and test items that share no image.
 
 In the code released with He et al., arXiv 2305.10722, the labelled few are 5 % of a list of items:
-the same picture may then be learned from and tested on. Here the pictures are divided first.
+the same image may then be learned from and tested on. Here the images are divided first.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ SHARES = {"train": 0.3, "validation": 0.2, "test": 0.5}
 
 
 def split_by_image(
-    task: Task, shares: Mapping[str, float] | None = None, *, seed: int = 0
+    task: Task, shares: Mapping[str, float] = SHARES, *, seed: int = 0
 ) -> dict[str, Task]:
-    """Return {part: task} whose pictures are disjoint; items that straddle two parts are left out.
+    """A task for each part; their images are disjoint, and items that straddle two are left out.
 
-    shares  {part: share of the *pictures*}, default `SHARES`; an item of two pictures survives with
-    the square of its part's share. Raises ValueError for shares that do not add up to 1, or a part
-    that got no item.
+    Args:
+        task: of any kind.
+        shares: share of the *images* of each part; an item of two images survives with the square
+            of its part's share.
+        seed: of the division.
+
+    Raises:
+        ValueError: the shares do not add up to 1, or a part got no item.
     """
-    shares = dict(SHARES if shares is None else shares)
     if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ValueError(f"shares {shares} must be positive and add up to 1")
-    names, weights = list(shares), list(shares.values())
+        raise ValueError(f"shares {dict(shares)} must be positive and add up to 1")
     rng = random.Random(f"split {seed}")
     files = dict.fromkeys(_file(scene) for scene in task.scenes)
-    part = {file: rng.choices(names, weights)[0] for file in files}
-    found: dict[str, list] = {name: [] for name in names}
+    part = {file: rng.choices(list(shares), list(shares.values()))[0] for file in files}
+    found: dict[str, list] = {name: [] for name in shares}
     for item in task.items:
         parts = {part[_file(scene)] for scene in item.images}
         if len(parts) == 1:
@@ -42,20 +45,21 @@ def split_by_image(
     if empty:
         raise ValueError(
             f"no item of {task.name} lies wholly in {', '.join(empty)}: give it a larger share of "
-            f"the {len(files)} pictures, or read more items"
+            f"the {len(files)} images, or read more items"
         )
     return {name: replace(task, items=tuple(items)) for name, items in found.items()}
 
 
 def _file(scene: Any) -> Any:
-    """Return what makes a picture the same picture: boxes of one file are one."""
+    """What makes an image the same image: boxes of one file are one."""
     return scene.name if isinstance(scene, ImageFile) else scene
 
 
 def draw_items(task: Task, n: int, *, seed: int = 0) -> Task:
-    """Return `n` items of `task` at random; with one seed, fewer are the first of more.
+    """`n` items of `task` at random; with one seed, fewer are the first of more.
 
-    Raises ValueError for n out of range.
+    Raises:
+        ValueError: n is out of range.
     """
     if not 1 <= n <= len(task.items):
         raise ValueError(f"n = {n}: {task.name} has 1 to {len(task.items)} items to draw from")

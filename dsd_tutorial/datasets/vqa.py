@@ -1,8 +1,8 @@
 """VQAv2 as matching: a question and its answer become one statement, "question answer".
 
-"other": one picture, ten statements of the same question with different answers. "binary": one
-statement of a yes/no question, ten pictures. Official files: the questions' and the annotations'
-json, pictures `COCO_<split>_<image id, 12 digits>.jpg` (Goyal et al., arXiv 1612.00837).
+"other": one image, ten statements of the same question with different answers. "binary": one
+statement of a yes/no question, ten images. Official files: the questions' and the annotations'
+json, images `COCO_<split>_<image id, 12 digits>.jpg` (Goyal et al., arXiv 1612.00837).
 
 A known trap: rivals of another type of answer ("two" against "red") are solved without looking.
 Here they are drawn among the answers to other questions of the same type, as often as they occur
@@ -14,13 +14,21 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsd_tutorial.datasets.images import ImageFile, ImageTask
-from dsd_tutorial.datasets.sources import find_file, find_image, report_missing, row_random, some
+from dsd_tutorial.datasets.images import ImageTask
+from dsd_tutorial.datasets.sources import (
+    distinct,
+    find_file,
+    find_images,
+    row_random,
+    shuffled,
+    some,
+)
 from dsd_tutorial.saving import expanded
+from dsd_tutorial.shapes.scene import check_known
 from dsd_tutorial.shapes.task_items import Item
 
 FORMS = ("other", "binary")
@@ -41,17 +49,13 @@ class Question(NamedTuple):
 
     @property
     def statement(self) -> str:
-        """Return "question answer"."""
+        """The words "question answer"."""
         return f"{self.text} {self.answer}"
 
 
-def vqa_questions(folder: Path | str, split: str = "val2014") -> list[Question]:
-    """Return the answered questions of a split from the two official files in `folder`.
-
-    Raises MissingDataError without them, ValueError where they do not belong together.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+def _questions(folder: Path, split: str) -> list[Question]:
+    """The answered questions of a split, from the two official files."""
+    check_known("split", split, SPLITS)
     asked_in = find_file("vqav2", folder, (f"v2_OpenEnded_mscoco_{split}_questions.json",))
     answered_in = find_file("vqav2", folder, (f"v2_mscoco_{split}_annotations.json",))
     asked = {q["question_id"]: q for q in json.loads(asked_in.read_text("utf-8"))["questions"]}
@@ -83,43 +87,39 @@ def read_vqav2(
     candidates: int = 10,
     n: int | None = None,
     seed: int = 0,
-    fit: str = "whole",
 ) -> ImageTask:
-    """Return items of one image and `candidates` statements ("other"), or the reverse ("binary").
+    """Items of one image and `candidates` statements ("other"), or the reverse ("binary").
 
-    images  COCO's pictures (default: `images`, the split's name, or the folder itself). In the
-    binary form pictures of which people gave the other answer to the same question come first; the
-    rest are of other questions of the same type, and only likely to be wrong.
-    Raises MissingDataError, or ValueError for an unknown form or too few rivals.
+    In the binary form images of which people gave the other answer to the same question come
+    first; the rest are of other questions of the same type, and only likely to be wrong. Images lie
+    in `images`, in a folder of the split's name, or in the folder itself.
+
+    Raises:
+        ValueError: form or split are unknown, the files do not belong together, or there are too
+            few rivals.
     """
-    if form not in FORMS:
-        raise ValueError(f"unknown form {form!r}; choose one of {', '.join(FORMS)}")
+    check_known("form", form, FORMS)
     folder = expanded(folder)
     wanted = "other" if form == "other" else "yes/no"
-    pool = _Pool([q for q in vqa_questions(folder, split) if q.answer_type == wanted])
+    pool = _Pool([q for q in _questions(folder, split) if q.answer_type == wanted])
     build = pool.other if form == "other" else pool.binary
     drawn = []
     for question in some(pool.questions, n, seed):
         rng = row_random("vqav2", seed, question.id)
         numbers, texts = build(question, candidates - 1, rng)
-        drawn.append((question, rng, numbers, texts))
+        names = [f"COCO_{split}_{number:012d}.jpg" for number in numbers]
+        drawn.append((question, rng, names, texts))
     roots = [Path(images)] if images else [folder / s for s in ("images", split, "")]
-    names = {i: f"COCO_{split}_{i:012d}.jpg" for _, _, numbers, _ in drawn for i in numbers}
-    paths = {i: find_image(roots, (name,)) for i, name in names.items()}
-    report_missing("vqav2", [names[i] for i, path in paths.items() if path is None], roots)
-    pictures = {i: ImageFile(names[i], path) for i, path in paths.items()}
-    items = [_item(question, rng, [pictures[i] for i in numbers], texts)
-             for question, rng, numbers, texts in drawn]  # fmt: skip
-    return ImageTask(f"vqa {form}", tuple(items), fit)
-
-
-def _item(question: Question, rng: random.Random, pictures: list, texts: list[str]) -> Item:
-    """Return the item with its candidates, of which the first is right, in random order."""
-    many = texts if len(texts) > 1 else pictures
-    order = rng.sample(range(len(many)), len(many))
-    mixed = tuple(many[i] for i in order)
-    images, says = (tuple(pictures), mixed) if many is texts else (mixed, tuple(texts))
-    return Item(images, says, order.index(0), question.question_type, rng.randrange(2**31))
+    found = find_images("vqav2", roots, {name: (name,) for *_, names, _ in drawn for name in names})
+    items = []
+    for question, rng, names, texts in drawn:
+        order = rng.sample(range(candidates), candidates)  # the right one stands first in `drawn`
+        many = texts if form == "other" else [found[name] for name in names]
+        mixed = tuple(many[i] for i in order)
+        shown, said = ((found[names[0]],), mixed) if form == "other" else (mixed, tuple(texts))
+        kind, noise = question.question_type, rng.randrange(2**31)
+        items.append(Item(shown, said, order.index(0), kind, noise))
+    return ImageTask(f"vqa {form}", tuple(items))
 
 
 class _Pool:
@@ -134,44 +134,26 @@ class _Pool:
             self.by_text[q.text.lower()].append(q)
 
     def other(self, q: Question, number: int, rng: random.Random) -> tuple[list[int], list[str]]:
-        """Return the image, and statements: the true one, then answers that nobody accepted."""
-        rivals = self._draw(
-            q, number, rng, (self.by_type[q.question_type], self.questions),
-            key=lambda r: r.answer, barred=set(q.accepted), what="answers",
-        )  # fmt: skip
+        """The image, and statements: the true one, then answers that nobody accepted."""
+        drawn = _in_turn((self.by_type[q.question_type], self.questions), number, rng)
+        what = f"answers compete with {q.statement!r}"
+        rivals = distinct(drawn, number, q.accepted, lambda r: r.answer, what)
         return [q.image], [q.statement, *(f"{q.text} {r.answer}" for r in rivals)]
 
     def binary(self, q: Question, number: int, rng: random.Random) -> tuple[list[int], list[str]]:
-        """Return images: its own, then those of the same question answered otherwise, then more."""
+        """Images: its own, then those of the same question answered otherwise, then more."""
         same = self.by_text[q.text.lower()]
         agreeing = {r.image for r in same if r.answer == q.answer} | {q.image}
         otherwise = [r for r in same if q.answer not in r.accepted]
         unrelated = [r for r in self.by_type[q.question_type] if r.text.lower() != q.text.lower()]
-        rivals = self._draw(
-            q, number, rng, (otherwise, unrelated, self.questions),
-            key=lambda r: r.image, barred=agreeing, what="pictures",
-        )  # fmt: skip
+        drawn = _in_turn((otherwise, unrelated, self.questions), number, rng)
+        what = f"images compete with {q.statement!r}"
+        rivals = distinct(drawn, number, agreeing, lambda r: r.image, what)
         return [q.image, *(r.image for r in rivals)], [q.statement]
 
-    def _draw(
-        self, q: Question, number: int, rng: random.Random, pools: tuple[list[Question], ...],
-        *, key: Callable[[Question], Any], barred: set, what: str,
-    ) -> list[Question]:  # fmt: skip
-        found: list[Question] = []
-        for rival in (r for pool in pools for r in _mixed(pool, rng, _TRIES * number)):
-            if key(rival) not in barred:
-                barred.add(key(rival))
-                found.append(rival)
-            if len(found) == number:
-                return found
-        raise ValueError(
-            f"only {len(found)} {what} compete with {q.statement!r}; {number} are needed: give "
-            "fewer candidates"
-        )
 
-
-def _mixed(pool: list[Question], rng: random.Random, most: int) -> Iterator[Question]:
-    """Yield a small pool once in random order, at most `most` even draws of a large one."""
-    if len(pool) <= most:
-        return iter(rng.sample(pool, len(pool)))
-    return (rng.choice(pool) for _ in range(most))
+def _in_turn(
+    pools: tuple[list[Question], ...], number: int, rng: random.Random
+) -> Iterator[Question]:
+    for pool in pools:
+        yield from shuffled(pool, rng, _TRIES * number)

@@ -14,7 +14,6 @@ from PIL import Image
 from dsd_tutorial.datasets import (
     READERS,
     MissingDataError,
-    comvg_rows,
     draw_items,
     read_comvg,
     read_dataset,
@@ -24,20 +23,23 @@ from dsd_tutorial.datasets import (
     read_winoground,
     split_by_image,
 )
-from dsd_tutorial.datasets.comvg import COLUMNS
+from dsd_tutorial.datasets.comvg import FILE, comvg_rows
 
+COLUMNS = (
+    "id", "sentence", "pos_triplet", "neg_triplet", "pos_image_id", "neg_image_id", "neg_value",
+)  # fmt: skip
 OFFICIAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "comvg"
 
 
 def paint(path, number=0, size=(9, 7)):
-    """Write a picture of one colour, which `number` decides."""
+    """Write an image of one colour, which `number` decides."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (number % 256, (37 * number) % 256, 128)).save(path)
 
 
 @pytest.fixture(scope="module")
 def comvg(tmp_path_factory):
-    """Twelve rows over six pictures, in VG_100K and VG_100K_2."""
+    """Twelve rows over six images, in VG_100K and VG_100K_2."""
     folder = tmp_path_factory.mktemp("comvg")
     with open(folder / "compositional_visual_genome.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
@@ -54,7 +56,7 @@ def comvg(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def refcocog(tmp_path_factory):
-    """Eight pictures with two objects each, two sentences per object, one broken split."""
+    """Eight images with two objects each, two sentences per object, one broken split."""
     folder = tmp_path_factory.mktemp("refcocog")
     refs, images, annotations = [], [], []
     for i in range(8):
@@ -82,7 +84,7 @@ def refcocog(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vqa(tmp_path_factory):
-    """Thirty questions "what colour" and thirty "is there": one of each per picture."""
+    """Thirty questions "what colour" and thirty "is there": one of each per image."""
     folder = tmp_path_factory.mktemp("vqa")
     questions, annotations = [], []
     colours = [f"colour{i % 12}" for i in range(30)]
@@ -166,9 +168,9 @@ def test_items_have_the_form_of_the_shapes_tasks(read, name, how, shape):
     fewer, more = read(name, n=2, **how), read(name, n=4, **how)
     assert fewer.items == more.items[:2] and set(more.items) <= set(task.items)
     assert read(name, seed=1, **how) != task
-    pictures = task.images(16)
-    assert pictures.shape == (len(task.scenes), 3, 16, 16)
-    assert 0 <= pictures.min() and pictures.max() <= 1
+    images = task.images(16)
+    assert images.shape == (len(task.scenes), 3, 16, 16)
+    assert 0 <= images.min() and images.max() <= 1
 
 
 def _n(task):
@@ -197,7 +199,7 @@ def test_missing_files_are_named_with_their_source(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["comvg", "refcocog", "vqav2", "winoground"])
 def test_missing_pictures_are_counted_and_named(read, name, tmp_path):
-    with pytest.raises(MissingDataError, match=r"\d+ picture\(s\) missing \(.*Where to get it"):
+    with pytest.raises(MissingDataError, match=r"\d+ image\(s\) missing \(.*Where to get it"):
         read(name, images=tmp_path)
 
 
@@ -205,7 +207,7 @@ def test_unknown_settings_are_explained(read, tmp_path):
     with pytest.raises(ValueError, match="unknown dataset 'coco'.*comvg"):
         read_dataset("coco", tmp_path)
     for name, how, said in (
-        ("comvg", {"kinds": ("colour",)}, "unknown kinds"),
+        ("comvg", {"kinds": ("colour",)}, "unknown kind 'colour'"),
         ("comvg", {"n": 13}, "n = 13"),
         ("comvg", {"fit": "stretch"}, "unknown fit"),
         ("refcocog", {"split": "test"}, "train, val"),
@@ -223,12 +225,11 @@ def test_unknown_settings_are_explained(read, tmp_path):
 
 
 def test_comvg_positives_are_the_positives(comvg):
-    rows = {(r.sentence, r.kind): r for r in comvg_rows(comvg)}
-    assert comvg_rows(comvg)[0].negative == ("dog", "sit", "table")
+    rows = {(r.sentence, r.kind): r for r in comvg_rows(comvg / FILE)}
     for item in read_comvg(comvg).items:
         row = rows[item.texts[0], item.kind]
         right, wrong = item.images[item.correct], item.images[1 - item.correct]
-        assert (right.name, wrong.name) == (str(row.positive_image), str(row.negative_image))
+        assert (right.name, wrong.name) == (str(row.positive), str(row.negative))
     verbs = read_comvg(comvg / "compositional_visual_genome.csv", images=comvg, kinds=("verb",))
     assert {item.kind for item in verbs.items} == {"verb"} and len(verbs.items) == 4
 
@@ -236,7 +237,7 @@ def test_comvg_positives_are_the_positives(comvg):
 def test_comvg_says_which_line_is_wrong(tmp_path):
     file = tmp_path / "compositional_visual_genome.csv"
     file.write_text("id,sentence\n1,a man\n")
-    with pytest.raises(ValueError, match="no column pos_triplet"):
+    with pytest.raises(ValueError, match="no column pos_image_id"):
         comvg_rows(file)
     head = ",".join(COLUMNS)
     file.write_text(
@@ -251,13 +252,12 @@ def test_comvg_says_which_line_is_wrong(tmp_path):
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="../shared/data/comvg is not there")
 def test_comvg_official_counts():
-    rows = comvg_rows(OFFICIAL)
+    rows = comvg_rows(OFFICIAL / FILE)
     assert len(rows) == 5400 and [row.id for row in rows] == list(range(1, 5401))
     assert Counter(r.kind for r in rows) == {"object": 2584, "subject": 1536, "verb": 1280}
     assert len({row.sentence for row in rows}) == 279
-    assert len({i for row in rows for i in (row.positive_image, row.negative_image)}) == 524
-    assert all(len(row.positive) == 3 == len(row.negative) for row in rows)
-    with pytest.raises(MissingDataError, match="picture"):
+    assert len({i for row in rows for i in (row.positive, row.negative)}) == 524
+    with pytest.raises(MissingDataError, match="image"):
         read_comvg(OFFICIAL)
 
 
@@ -269,14 +269,14 @@ def test_refcocog_texts_belong_to_their_object_alone(refcocog):
         task = read_refcocog(refcocog, view=view)
         assert len(task.items) == 14  # the train split is left out
         for item in task.items:
-            picture = int(item.images[0].name[-16:-4])
+            image = int(item.images[0].name[-16:-4])
             own = int(item.texts[item.correct].split()[1])
             rivals = [int(t.split()[1]) for i, t in enumerate(item.texts) if i != item.correct]
-            assert own // 10 == picture and own not in rivals
+            assert own // 10 == image and own not in rivals
             if view == "image":
-                assert picture not in {number // 10 for number in rivals}
+                assert image not in {number // 10 for number in rivals}
             else:
-                assert 10 * picture + (1 - own % 10) in rivals  # the other one in the picture
+                assert 10 * image + (1 - own % 10) in rivals  # the other one in the image
                 assert item.images[0].box == ((0, 0, 20, 20), (20, 0, 40, 20))[own % 10]
                 assert item.images[0].open().size == (20, 20)
 
@@ -313,7 +313,7 @@ def test_vqa_rivals_are_answers_that_nobody_gave(vqa):
 
 def test_vqa_binary_pictures_have_the_other_answer(vqa):
     for item in read_vqav2(vqa, form="binary").items:
-        numbers = [int(picture.name[-16:-4]) for picture in item.images]
+        numbers = [int(image.name[-16:-4]) for image in item.images]
         answer = item.texts[0].removeprefix("Is there a dog? ")
         fits = [("yes" if number % 2 else "no") == answer for number in numbers]
         assert fits.index(True) == item.correct and sum(fits) == 1

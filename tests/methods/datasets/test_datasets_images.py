@@ -1,4 +1,4 @@
-"""Pictures of any stored mode become the same tensors; they are read only when asked for."""
+"""Images of any stored mode become the same tensors; they are read only when needed."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from dsd_tutorial.datasets.images import to_rgb
 from dsd_tutorial.shapes.task_items import Item
 
 
-def stored(tmp_path, picture, name="picture.png", **how):
-    picture.save(tmp_path / name, **how)
+def stored(tmp_path, image, name="image.png", **how):
+    image.save(tmp_path / name, **how)
     return ImageFile(name, tmp_path / name)
 
 
@@ -21,13 +21,13 @@ GREY = np.array([[0, 64], [128, 255]], dtype=np.uint8)
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "I;16", "1"])
 def test_every_mode_gives_the_same_grey(tmp_path, mode):
     if mode == "I;16":
-        picture = Image.fromarray(GREY.astype(np.uint16) * 257)
-        assert picture.mode == mode
+        image = Image.fromarray(GREY.astype(np.uint16) * 257)
+        assert image.mode == mode
     else:
-        picture = Image.fromarray(GREY).convert(mode)
-    found = stored(tmp_path, picture).open()
+        image = Image.fromarray(GREY).convert(mode)
+    found = stored(tmp_path, image).open()
     assert found.mode == "RGB"
-    want = GREY if mode != "1" else np.asarray(picture.convert("L"))
+    want = GREY if mode != "1" else np.asarray(image.convert("L"))
     assert np.abs(np.asarray(found).astype(int) - want[..., None].astype(int)).max() <= 1
 
 
@@ -54,17 +54,17 @@ def test_what_is_transparent_becomes_white(tmp_path):
 
 
 def test_a_turned_photograph_stands_upright(tmp_path):
-    picture = Image.new("RGB", (8, 4))
+    image = Image.new("RGB", (8, 4))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held on its side
-    assert stored(tmp_path, picture, "turned.jpg", exif=exif).open().size == (4, 8)
+    assert stored(tmp_path, image, "turned.jpg", exif=exif).open().size == (4, 8)
 
 
 def test_whole_keeps_the_edges_and_crop_loses_them(tmp_path):
     wide = np.zeros((16, 64, 3), np.uint8)
     wide[:, :8, 0] = 255  # red on the far left
-    picture = stored(tmp_path, Image.fromarray(wide))
-    whole, crop = picture.load(16), picture.load(16, "crop")
+    image = stored(tmp_path, Image.fromarray(wide))
+    whole, crop = image.load(16), image.load(16, "crop")
     assert whole.shape == crop.shape == (1, 3, 16, 16) and whole.dtype == torch.float32
     assert whole[0, 0, :, 0].min() > 0.9 and crop[0, 0].max() < 0.05
 
@@ -85,7 +85,7 @@ def test_pictures_are_read_late_and_faults_are_named(tmp_path):
     assert task.texts == ("a", "b") and task.scenes == (gone,)
     with pytest.raises(MissingDataError, match="gone.png"):
         task.images(8)
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="text.png cannot be read"):
         ImageFile("text", tmp_path / "text.png").open()
 

@@ -1,4 +1,4 @@
-"""A folder of one's own pictures: all that can be read is read, the rest is named."""
+"""A folder of one's own images: all that can be read is read, the rest is named."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from dsd_tutorial.datasets import images
-from dsd_tutorial.datasets.own_images import read_images
+from dsd_tutorial.datasets.own import read_images
 
 
 def halves(width=80, height=60):
-    """A picture that is red above and blue below."""
+    """An image that is red above and blue below."""
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     pixels[: height // 2] = (255, 0, 0)
     pixels[height // 2 :] = (0, 0, 255)
@@ -19,7 +19,7 @@ def halves(width=80, height=60):
 
 def test_wrong_files_are_named_and_the_others_read(tmp_path):
     halves().save(tmp_path / "a.png")
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / ".hidden").write_text("not worth a word")
@@ -27,7 +27,7 @@ def test_wrong_files_are_named_and_the_others_read(tmp_path):
     mine = read_images(tmp_path, 16)
     assert mine.names == ("a.png",) and mine.images.shape == (1, 3, 16, 16)
     assert set(mine.skipped) == {"broken.jpg", "cut.png", "notes.txt"}
-    assert "notes.txt (no picture that Pillow can read)" in str(mine)
+    assert "notes.txt (no image that Pillow can read)" in str(mine)
 
 
 def test_every_mode_gives_the_same_numbers(tmp_path):
@@ -87,7 +87,7 @@ def test_a_folder_without_any_says_why(tmp_path):
     with pytest.raises(ValueError, match="it is empty"):
         read_images(tmp_path, 8)
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ValueError, match="a.txt: no picture"):
+    with pytest.raises(ValueError, match="a.txt: no image"):
         read_images(tmp_path, 8)
     with pytest.raises(ValueError, match="no folder"):
         read_images(tmp_path / "none", 8)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dsd_tutorial.datasets import ImageFile, MissingDataError, draw_items, read_folder
 from dsd_tutorial.datasets.images import ImageFileError, open_image, to_rgb
-from dsd_tutorial.datasets.own_images import read_images
+from dsd_tutorial.datasets.own import read_images
 from dsd_tutorial.datasets.sources import ItemsFileError
 from dsd_tutorial.datasets.winoground import read_winoground
 
@@ -24,7 +24,7 @@ GOOD = {"images": ["a.png"], "texts": ["x", "y"], "correct": 0}
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the picture a.png, beside another with secret.png."""
+    """A folder with the image a.png, beside another with secret.png."""
     for name in ("mine/a.png", "mine/sub/b.png", "other/secret.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), "red").save(tmp_path / name)
@@ -207,12 +207,12 @@ def test_a_duplicate_is_refused_with_both_lines(folder, again):
 def test_two_names_of_one_file_are_one_picture(folder):
     (folder / "alias.png").symlink_to(folder / "a.png")
     write(folder, GOOD, GOOD | {"images": ["alias.png"]})
-    refused(folder, "line 2", "line 1", "same pictures")
+    refused(folder, "line 2", "line 1", "same images")
     write(folder, GOOD, GOOD | {"images": ["alias.png"], "texts": ["p", "q"]})
     assert len(read_folder(folder).scenes) == 1  # so that no split has it on both sides
 
 
-# -- where pictures may lie ----------------------------------------------------------------------
+# -- where images may lie ----------------------------------------------------------------------
 
 
 def test_pictures_in_subfolders_and_links_within_are_read(folder):
@@ -298,16 +298,16 @@ def test_a_pipe_is_no_picture_and_is_not_waited_for(folder):
 @pytest.mark.parametrize("name", ["gone.png", "sub", ".", "x" * 5000])
 def test_a_missing_picture_is_named_with_the_line(folder, name):
     write(folder, GOOD, "", GOOD | {"images": [name]})
-    with pytest.raises(MissingDataError, match=r"1 picture\(s\) missing \(.*items.jsonl, line 3\)"):
+    with pytest.raises(MissingDataError, match=r"1 image\(s\) missing \(.*items.jsonl, line 3\)"):
         read_folder(folder)
 
 
-# -- pictures of every kind ----------------------------------------------------------------------
+# -- images of every kind ----------------------------------------------------------------------
 
 
 def break_file(path, kind):
     if kind == "text":
-        path.write_text("no picture")
+        path.write_text("no image")
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "postscript":  # Pillow would start a program of its own for it
@@ -366,8 +366,8 @@ def test_deep_grey_is_scaled_and_not_cut(folder, kind):
     elif kind.startswith("float"):
         Image.fromarray(deep.astype(np.float32) / 65535).save(folder / kind)
     else:
-        picture = Image.frombytes("I;16B", (32, 32), deep.astype(">u2").tobytes())
-        picture.save(folder / kind)
+        image = Image.frombytes("I;16B", (32, 32), deep.astype(">u2").tobytes())
+        image.save(folder / kind)
     found = np.asarray(open_image(folder / kind))
     assert found.shape == (32, 32, 3) and np.abs(found.astype(int) - RAMP[..., None]).max() <= 1
     (folder / "a.png").unlink()
@@ -386,9 +386,9 @@ def test_numbers_without_a_known_scale_are_refused_not_cut(folder, values):
 
 
 def test_a_transparent_value_of_deep_grey_becomes_white():
-    picture = Image.fromarray(np.uint16([[0, 25700]]))
-    picture.info["transparency"] = 0
-    assert np.asarray(to_rgb(picture))[0, :, 0].tolist() == [255, 100]
+    image = Image.fromarray(np.uint16([[0, 25700]]))
+    image.info["transparency"] = 0
+    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [255, 100]
 
 
 def test_cmyk_has_the_colours_of_print(folder):
