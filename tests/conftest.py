@@ -11,7 +11,14 @@ from jaxtyping import config, install_import_hook
 
 # Shapes and types of signatures are checked at every call in the tests, and only there.
 # It has to stand before the package is first imported.
-METHODS = ["attention", "projection", "stable_diffusion", "variation"]  # rooms
+METHODS = [
+    "attention",
+    "datasets",
+    "projection",
+    "shapes",
+    "stable_diffusion",
+    "variation",
+]  # rooms
 install_import_hook([f"dsd_tutorial.{room}" for room in METHODS], "typechecker.check")
 
 import tiny_model as tiny_models  # noqa: E402
