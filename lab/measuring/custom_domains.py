@@ -21,8 +21,8 @@ from dsd_tutorial.customization import Domain, fit_domain
 from dsd_tutorial.projection import Inverse
 from dsd_tutorial.shapes import Scene, render
 from dsd_tutorial.shapes.captions import full_description
-from dsd_tutorial.shapes.scene import DOMAINS, domain_scenes
 from dsd_tutorial.shapes.judge import judge
+from dsd_tutorial.shapes.scene import DOMAINS, domain_scenes
 from dsd_tutorial.variation.fidelity import kept
 from lab.measuring.runner import Item
 from lab.measuring.tables import Row
