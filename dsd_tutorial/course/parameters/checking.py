@@ -65,15 +65,11 @@ def _explain(notebook: str, accepts: type[Parameters], errors: list[dict]) -> st
         elif error["type"] == "missing":
             lines.append(f"  {name} is missing: give {allowed(accepts, name)}.")
         else:
+            why = error["msg"][:1].lower() + error["msg"][1:]
             lines.append(
-                f"  {name} = {error['input']!r} is refused, {_lower(error['msg'])}: "
-                f"give {allowed(accepts, name)}."
+                f"  {name} = {error['input']!r} is refused, {why}: give {allowed(accepts, name)}."
             )
     return "\n".join(dict.fromkeys(lines))
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def validate(notebook: str, values: Mapping[str, Any]) -> Parameters:
@@ -102,14 +98,9 @@ def check_parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 def _injected(history: list[str]) -> list[str]:
     """The names assigned by the cells that papermill injects, from IPython's input history."""
-    names = []
-    for source in history:
-        if not source.startswith("# Parameters\n"):
-            continue
-        for statement in ast.parse(source).body:
-            if isinstance(statement, ast.Assign):
-                names += [target.id for target in statement.targets]
-    return names
+    injected = [ast.parse(source) for source in history if source.startswith("# Parameters\n")]
+    assigned = [x for tree in injected for x in tree.body if isinstance(x, ast.Assign)]
+    return [name.id for x in assigned for name in x.targets if isinstance(name, ast.Name)]
 
 
 def defaults(path: Path) -> dict[str, Any]:
