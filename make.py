@@ -172,9 +172,10 @@ def lab(python: Path, rest: list[str]) -> int:
 
 
 def lint(python: Path, rest: list[str]) -> int:
-    """Check the style of every Python file, and which way imports go."""
+    """Check style, which way imports go, and the types of the companion package."""
     call(python, "-m", "ruff", "check", ".", *rest)
-    return call(python, "-c", "from importlinter.cli import lint_imports_command as c; c()")
+    call(python, "-c", "from importlinter.cli import lint_imports_command as c; c()")
+    return call(python, "-m", "pyright", "--pythonpath", python)
 
 
 def strip(python: Path, rest: list[str]) -> int:

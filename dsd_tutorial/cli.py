@@ -11,8 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from dsd_tutorial.course.notebooks import NotebookNotFound, all_notebooks, find_notebook
-from dsd_tutorial.course.terminal import stop
-from dsd_tutorial.saving import OutputError
+from dsd_tutorial.course.terminal import explaining, stop
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,37 +87,19 @@ def run(
 ) -> None:
     """Execute one notebook with papermill; parameters are checked before a kernel starts."""
     from dsd_tutorial.course.parameters import check_overrides
-    from dsd_tutorial.course.running import make_way, prepare_output
-    from dsd_tutorial.saving import Written
+    from dsd_tutorial.course.running import run_all
 
     pairs = [text.partition("=") for text in parameter or []]
     for name, sign, _ in pairs:
         if not sign:
             stop(f"Parameter {name!r} has no value: write -p {name} VALUE.")
-    try:
+    with explaining():
         path = find_notebook(notebook)
         values = check_overrides(path, {name: value for name, _, value in pairs})
-        folder = prepare_output([path], output)
-    except (NotebookNotFound, ValueError) as error:
-        stop(error)
-    from dsd_tutorial.course.execution import run_notebook
-    from dsd_tutorial.course.running import describe, write_html
-
-    written, target = Written(folder), folder / path.name
-    make_way(written, [path])
-    outcome = run_notebook(path, target, values)
-    made = [target] if outcome.saved and target.is_file() else []
-    try:
-        if html and made:
-            made.append(write_html(target))
-            typer.echo(f"wrote {made[-1]}")
-        written.add(*made)
-    except OutputError as error:  # the notebook itself is there
-        typer.echo(f"{describe(outcome)}\n{error}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(describe(outcome))
+        (outcome,) = run_all([path], output, {path.stem: values}, html)
     if outcome.status != "ok":
         raise typer.Exit(1)
+    typer.echo(f"wrote {Path(outcome.output).with_suffix('.html' if html else '.ipynb')}")
 
 
 @app.command("export")
@@ -130,27 +111,25 @@ def export(
     """Write the notebooks without solutions, to hand out; exercises, hints and checks stay."""
     from dsd_tutorial.course.notebooks import export as write
 
-    try:
+    with explaining():
         chosen = [find_notebook(name) for name in notebook or ()]
         chosen = chosen or [found.path for found in all_notebooks()]
         for path in write(chosen, folder, overwrite):
             typer.echo(f"wrote {path}")
-    except (NotebookNotFound, FileExistsError, ValueError) as error:
-        stop(error)
 
 
 @app.command("doctor")
 def doctor(
-    deep: Annotated[bool, typer.Option(help="Also start a kernel and sample a picture.")] = False,
+    deep: Annotated[bool, typer.Option(help="Also start a kernel and sample an image.")] = False,
 ) -> None:
     """Check the environment: one line per point, OK, WARN or FAIL, with the remedy."""
     from dsd_tutorial.doctor import examine
 
-    failed = False
+    statuses = []
     for finding in examine(deep):
         typer.echo(str(finding))
-        failed = failed or finding.status == "FAIL"
-    if failed:
+        statuses.append(finding.status)
+    if "FAIL" in statuses:
         raise typer.Exit(1)
 
 

@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine(deep: bool = False) -> Iterator[Finding]:
-    """Every finding, in order; with `deep` also a started kernel and a sampled picture.
+    """Every finding, in order; with `deep` also a started kernel and a sampled image.
 
     No check ends the others, but for a working folder that is gone: torch cannot start there.
     """
@@ -95,8 +95,8 @@ def check_packages() -> Iterator[Finding]:
     except importlib.metadata.PackageNotFoundError:
         yield Finding("FAIL", "package", f"{PACKAGE} is not installed", "pip install -e . (clone)")
         return
-    wanted = [asked for asked in map(Requirement, lines) if not _for_developers(asked)]
-    bad = [finding for asked in wanted if (finding := check_requirement(asked))]
+    wanted = [each for each in map(Requirement, lines) if not _for_developers(each)]
+    bad = [finding for each in wanted if (finding := check_requirement(each))]
     yield from bad
     if not bad:
         yield Finding("OK", "packages", f"{len(wanted)} in their ranges")
@@ -109,7 +109,9 @@ def check_packages() -> Iterator[Finding]:
 
 def _for_developers(wanted: Requirement) -> bool:
     marker = wanted.marker
-    return bool(marker) and marker.evaluate({"extra": DEVELOPERS}) > marker.evaluate({"extra": ""})
+    if marker is None:
+        return False
+    return marker.evaluate({"extra": DEVELOPERS}) and not marker.evaluate({"extra": ""})
 
 
 def check_requirement(wanted: Requirement) -> Finding | None:
@@ -186,7 +188,7 @@ def check_folder() -> Finding:
     try:
         require_writable(here, room=0)
     except OutputError as error:
-        remedy = f"{error} `run`, `train` and `evaluate` take it with --output FOLDER."
+        remedy = f"{error} Commands take it with --output FOLDER."
         return Finding("WARN", "folder", f"{here} takes no files", remedy)
     return Finding("OK", "folder", f"{here} can be written")
 
@@ -208,9 +210,8 @@ def check_clone(notebooks: Path | None = None) -> Iterator[Finding]:
 
 def check_home() -> Finding:
     """Whether there is a home folder that takes files: Jupyter and downloads keep theirs there."""
-    other = f"set {HOME} to a folder of your own (export {HOME}=/path/to/it)"
-    if os.name == "nt":
-        other = f"set {HOME} to a folder of your own"
+    how = "" if os.name == "nt" else f" (export {HOME}=/path/to/it)"
+    other = f"set {HOME} to a folder of your own{how}"
     try:
         home = Path.home()
     except RuntimeError:
@@ -278,7 +279,7 @@ def check_kernel(start: bool = False) -> Finding:
 
 
 def check_sampling() -> Finding:
-    """Whether the embedded model draws a picture without a network."""
+    """Whether the embedded model draws an image without a network."""
     begin = time.perf_counter()
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:

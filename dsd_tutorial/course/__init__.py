@@ -10,8 +10,7 @@ from dsd_tutorial.lazy import lazily
 
 if TYPE_CHECKING:
     from dsd_tutorial.course import checks
-    from dsd_tutorial.course.applies import end_without_closed_form
-    from dsd_tutorial.course.claims import claim
+    from dsd_tutorial.course.claims import claim, end_without_closed_form
     from dsd_tutorial.course.few_shot import chosen_adapter, hits_of, verdicts
     from dsd_tutorial.course.figures import (
         band,

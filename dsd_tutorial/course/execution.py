@@ -38,10 +38,7 @@ class Outcome:
 
 
 class PeakMemory:
-    """Samples the resident memory of our child processes (the kernel's tree) in a thread.
-
-    `with PeakMemory() as memory: ...` then `memory.bytes`.
-    """
+    """Samples the memory of our child processes (the kernel's tree) in a thread, into `bytes`."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -77,12 +74,10 @@ def unfinished(notebook: Mapping[str, Any]) -> list[int]:
     """The positions of code cells that papermill did not complete, of an executed notebook."""
     positions = []
     for position, cell in enumerate(notebook["cells"]):
-        metadata = cell["metadata"]
-        if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
+        empty = cell["cell_type"] != "code" or not "".join(cell["source"]).strip()
+        if empty or SKIP in cell["metadata"].get("tags", []):
             continue
-        if SKIP in metadata.get("tags", []):
-            continue
-        record = metadata.get("papermill", {})
+        record = cell["metadata"].get("papermill", {})
         if record.get("status") != "completed" or record.get("exception"):
             positions.append(position)
     return positions
@@ -92,7 +87,7 @@ def unfinished(notebook: Mapping[str, Any]) -> list[int]:
 def sparing_engine() -> str:
     """The name of papermill's own engine, but for one thing: it saves every `SAVE_EVERY` seconds.
 
-    With a hundred pictures in a notebook, saving costs more than many of its cells. At the end, and
+    With a hundred figures in a notebook, saving costs more than many of its cells. At the end, and
     after an error or Ctrl-C, everything is written as ever.
     """
     from papermill.engines import NBClientEngine, papermill_engines

@@ -90,27 +90,21 @@ def read_title(path: Path) -> str:
     return path.stem
 
 
-def read_record(root: Path) -> dict[str, dict]:
-    """What `make readme` last recorded: notebook name -> {seconds, peak_mb}; empty if nothing."""
-    path = root / RECORD
-    if not path.is_file():
-        return {}
-    return json.loads(path.read_text(encoding="utf-8"))["notebooks"]
-
-
 def all_notebooks(root: Path | None = None) -> list[Notebook]:
     """Every notebook of the course, in order. `root` is the clone (default: `repository()`)."""
     root = repository() if root is None else root
-    record = read_record(root)
-    found = []
-    for path in sorted((root / FOLDER).glob("*.ipynb")):
-        if not path.is_file():
-            continue
-        measured = record.get(path.stem, {})
-        found.append(
-            Notebook(path, read_title(path), measured.get("seconds"), measured.get("peak_mb"))
+    record = root / RECORD
+    measured = json.loads(record.read_text("utf-8"))["notebooks"] if record.is_file() else {}
+    return [
+        Notebook(
+            path,
+            read_title(path),
+            measured.get(path.stem, {}).get("seconds"),
+            measured.get(path.stem, {}).get("peak_mb"),
         )
-    return found
+        for path in sorted((root / FOLDER).glob("*.ipynb"))
+        if path.is_file()
+    ]
 
 
 def find_notebook(name: str) -> Path:
@@ -128,8 +122,8 @@ def find_notebook(name: str) -> Path:
         )
     names = {notebook.name: notebook.path for notebook in all_notebooks()}
     stem = as_path.name.removesuffix(".ipynb")
-    matching = [known for known in names if known == stem]
-    matching = matching or [known for known in names if stem and known.startswith(stem)]
+    matching = [known for known in names if stem and known.startswith(stem)]
+    matching = [stem] if stem in names else matching
     if len(matching) == 1:
         read_notebook(names[matching[0]])
         return names[matching[0]]

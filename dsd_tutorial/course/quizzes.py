@@ -68,8 +68,8 @@ class Quiz:
 
     def _repr_html_(self) -> str:
         """The quiz as HTML: answers of one question open one at a time."""
-        asked = [_question_html(n, q) for n, q in enumerate(self.questions, start=1)]
-        return f'<div style="max-width:46em">{"".join(asked)}</div>'
+        shown = [_question_html(n, q) for n, q in enumerate(self.questions, start=1)]
+        return f'<div style="max-width:46em">{"".join(shown)}</div>'
 
 
 def _letter(index: int) -> str:

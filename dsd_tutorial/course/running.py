@@ -63,7 +63,7 @@ def _folded(cell: Any) -> Any:
 
 
 def run_all(
-    paths: list[Path],
+    paths: Sequence[Path],
     output: Path,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     html: bool = False,
@@ -72,22 +72,36 @@ def run_all(
 ) -> list[Outcome]:
     """The outcomes of several notebooks, in order; a failed one does not stop the others.
 
-    `parameters` maps notebook names to values; all are checked before the first kernel starts.
-    `jobs` notebooks run side by side, each with its share of the cores. Raises `ParameterError`.
+    Args:
+        paths: The notebooks.
+        output: The folder of executed notebooks and pages.
+        parameters: Notebook -> parameter -> value, checked before the first kernel starts.
+        html: Whether a page is written beside each executed notebook.
+        cell_timeout: Seconds that one cell may take.
+        jobs: Notebooks that run side by side, each with its share of the cores.
+
+    Raises:
+        ParameterError: A value is out of range, or a name unknown.
+        OutputError: The folder cannot be written, or holds the notebooks themselves.
     """
     chosen = parameters or {}
     for path in paths:
         validate(path.stem, {**defaults(path), **chosen.get(path.stem, {})})
-    output = prepare_output(paths, output)
-    written = Written(output)
-    make_way(written, paths)
-    tasks = [(path, output / path.name, chosen.get(path.stem), cell_timeout) for path in paths]
+    written = Written(prepare_output(paths, output))
+    for name in [path.with_suffix(kind).name for path in paths for kind in (".ipynb", ".html")]:
+        if kept := written.make_way(written.folder / name):
+            print(f"{name} was changed, or is not of a run: kept as {kept.name}", flush=True)
+    tasks = [(p, written.folder / p.name, chosen.get(p.stem), cell_timeout) for p in paths]
     outcomes = []
     for outcome in _side_by_side(tasks, jobs) if jobs > 1 else _in_turn(tasks):
-        made = [Path(outcome.output)] if outcome.saved else []
-        if html and made:
-            made.append(write_html(made[0]))
-        written.add(*made)
+        executed = Path(outcome.output)
+        try:
+            if outcome.saved:
+                written.add(executed)
+            if outcome.saved and html:
+                written.add(write_html(executed))
+        except OutputError as error:  # the notebook itself is there
+            outcome.status, outcome.error = "failed", outcome.error or str(error)
         outcomes.append(outcome)
         print(describe(outcome), flush=True)
     return outcomes
@@ -112,23 +126,14 @@ def prepare_output(paths: Sequence[Path], output: Path) -> Path:
     return require_writable(folder, room=ROOM * len(sources))
 
 
-def make_way(written: Written, paths: Sequence[Path]) -> None:
-    """Move aside what lies where results will be, and say so, unless a run of ours wrote it."""
-    for path in paths:
-        for name in (path.name, path.with_suffix(".html").name):
-            kept = written.make_way(written.folder / name)
-            if kept is not None:
-                print(f"{name} was changed, or is not of a run: kept as {kept.name}", flush=True)
-
-
-def _in_turn(tasks: list[tuple]) -> Iterator[Outcome]:
+def _in_turn(tasks: list[tuple[Any, ...]]) -> Iterator[Outcome]:
     """One notebook after the other, with a progress bar."""
     for position, task in enumerate(tasks, start=1):
         print(f"[{position}/{len(tasks)}] {task[0].stem}", flush=True)
         yield run_notebook(*task)
 
 
-def _side_by_side(tasks: list[tuple], jobs: int) -> Iterator[Outcome]:
+def _side_by_side(tasks: list[tuple[Any, ...]], jobs: int) -> Iterator[Outcome]:
     """`jobs` notebooks at a time, each from a process of its own, which watches its own kernel.
 
     No progress bars: they would write over each other.
@@ -150,30 +155,7 @@ def describe(outcome: Outcome) -> str:
     return line if outcome.error is None else f"{line}\n    {outcome.error}\n    {outcome.output}"
 
 
-def write_record(outcomes: list[Outcome], path: Path) -> None:
-    """Write what was measured, and on what kind of machine, as JSON."""
-    record = {
-        "machine": {
-            "system": platform.system(),
-            "processor": platform.machine(),
-            "cores": psutil.cpu_count(),
-            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-            "python": platform.python_version(),
-        },
-        "notebooks": [asdict(outcome) for outcome in outcomes],
-    }
-    write_json(path, record)
-
-
-def _positive(text: str) -> int:
-    """A whole number from 1, as argparse asks for it."""
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is refused: give a whole number from 1")
-    return int(text)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The exit status of running the course: 0 when every notebook ran to its end."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dsd_tutorial.course.running", description=__doc__
     )
@@ -191,19 +173,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--html", action="store_true", help="also write HTML pages")
     parser.add_argument("--jobs", type=_positive, default=1, help="notebooks that run side by side")
     parser.add_argument("--cell-timeout", type=_positive, help="seconds that one cell may take")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is refused: give a whole number from 1")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status of running the course: 0 when every notebook ran to its end."""
+    given = _parser().parse_args(arguments)
     try:
         paths = list(dict.fromkeys(find_notebook(name) for name in given.notebooks))
         paths = paths or [notebook.path for notebook in all_notebooks()]
         parameters = _parameters(paths, given.parameters, dict(given.set))
-        output = prepare_output(paths, given.output)
         outcomes = run_all(
-            paths, output, parameters, given.html, given.cell_timeout, given.jobs
+            paths, given.output, parameters, given.html, given.cell_timeout, given.jobs
         )  # fmt: skip
     except (NotebookNotFound, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    _finish(outcomes, output)
+    _finish(outcomes, Path(os.path.abspath(expanded(given.output))))
     failed = [outcome for outcome in outcomes if outcome.status != "ok"]
     total = sum(outcome.seconds for outcome in outcomes)
     print(
@@ -219,9 +211,7 @@ def _parameters(
     paths: Sequence[Path], file: Path | None, everywhere: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
     """Notebook -> parameter -> value, from a file and from what was typed for every notebook."""
-    parameters: dict[str, dict[str, Any]] = {}
-    if file is not None:
-        parameters = read_parameter_file(file, list(PARAMETERS))
+    parameters = {} if file is None else read_parameter_file(file, list(PARAMETERS))
     for path in paths:
         chosen = parameters.setdefault(path.stem, {})
         chosen.update(check_overrides(path, everywhere))
@@ -234,14 +224,17 @@ def _finish(outcomes: Sequence[Outcome], output: Path) -> None:
     """Write run.json, and take away our own results of notebooks that the course has no more."""
     written, record = Written(output), output / "run.json"
     written.make_way(record)
-    write_record(list(outcomes), record)
-    course = {notebook.name for notebook in all_notebooks()}
-    stale = {
-        name
-        for name in written.files
-        if name.endswith((".ipynb", ".html")) and Path(name).stem not in course
+    machine = {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "python": platform.python_version(),
     }
-    _, kept = written.remove(stale)
+    write_json(record, {"machine": machine, "notebooks": [asdict(o) for o in outcomes]})
+    course = {notebook.name for notebook in all_notebooks()}
+    results = {name for name in written.files if name.endswith((".ipynb", ".html"))}
+    _, kept = written.remove({name for name in results if Path(name).stem not in course})
     for path in kept:
         print(f"{path.name} is of no notebook of the course, but somebody changed it: it stays")
     written.add(record)

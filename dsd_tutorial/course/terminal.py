@@ -19,11 +19,11 @@ def stop(message: object, code: int = 2) -> NoReturn:
 def explaining() -> Iterator[None]:
     """End the command with one clear line where a block raises an error that is meant for people.
 
-    Status 2 for what was asked (values, names, files, folders), 1 for what went wrong on the way.
+    Status 2 for what was typed (values, names, files, folders), 1 for what went wrong on the way.
     """
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
         stop(error)
     except RuntimeError as error:
         stop(error, code=1)

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dsd_tutorial.cli import app
-from dsd_tutorial.course import execution, running
+from dsd_tutorial.course import running
 from lab.__main__ import app as lab
 
 HERE = Path(__file__).parent
@@ -102,9 +102,8 @@ def started(monkeypatch):
 
     def record(path, output, parameters=None, *_, **__):
         calls.append((path, parameters))
-        return execution.Outcome(path.stem, "ok", 1.0, 1.0, None, str(output), False)
+        return running.Outcome(path.stem, "ok", 1.0, 1.0, None, str(output), False)
 
-    monkeypatch.setattr(execution, "run_notebook", record)
     monkeypatch.setattr(running, "run_notebook", record)
     return calls
 

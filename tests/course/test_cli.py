@@ -10,7 +10,7 @@ from course_files import small_clone
 from typer.testing import CliRunner
 
 from dsd_tutorial.cli import app
-from dsd_tutorial.course import execution
+from dsd_tutorial.course import running
 from lab.__main__ import app as lab
 
 
@@ -27,11 +27,11 @@ def started(monkeypatch):
     """What `run` would have started, instead of starting it."""
     calls = []
 
-    def record(path, output, parameters, **_):
+    def record(path, output, parameters, *_):
         calls.append((path.name, parameters))
-        return execution.Outcome(path.stem, "ok", 1.0, 1.0, None, str(output))
+        return running.Outcome(path.stem, "ok", 1.0, 1.0, None, str(output), False)
 
-    monkeypatch.setattr(execution, "run_notebook", record)
+    monkeypatch.setattr(running, "run_notebook", record)
     return calls
 
 

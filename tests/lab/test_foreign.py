@@ -8,7 +8,7 @@ import torch
 
 from dsd_tutorial.attention import cross_attention_layers, observe
 from dsd_tutorial.attention.token_masks import token_mask
-from dsd_tutorial.course.applies import closed_form_lacks, end_without_closed_form
+from dsd_tutorial.course.claims import closed_form_lacks, end_without_closed_form
 from dsd_tutorial.course.parameters.model_layers import model_layers
 from dsd_tutorial.projection import text_weight
 from dsd_tutorial.stable_diffusion import files, load_model

@@ -76,11 +76,13 @@ class Observed:
         return torch.tensor([pool(self.first.values[text]) for text in TEXTS]).double()
 
     def compared(self) -> str:
-        """The answer beside what is right, in words."""
+        """The answer beside what is right, in words; "" where it is right."""
+        means = self.over_calls(_mean)
+        if same(self.answer, means):
+            return ""
         if self.answer.shape != (len(TEXTS),):
             return f"{self.answer.numel()} number(s) came back for {len(TEXTS)} texts."
-        mean = float(self.over_calls(_mean)[0])
-        return f"The first text got {float(self.answer[0]):.4g}, not {mean:.4g}."
+        return f"The first text got {float(self.answer[0]):.4g}, not {float(means[0]):.4g}."
 
 
 def _recorded(function: Function, seed: int) -> tuple[Tensor, Recorder]:
@@ -96,30 +98,25 @@ def _equal(a: dict[int, list[Tensor]], b: dict[int, list[Tensor]]) -> bool:
 
 
 def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    return sum(values) / max(1, len(values))
 
 
-def _unless(fine: bool, words: str) -> str:
-    return "" if fine else words
-
-
-def _unlike_normal(seen: Observed) -> str:
+def _spread(seen: Observed) -> str:
     mean, spread = float(seen.stack.mean()), float(seen.stack.std())
-    fine = abs(mean) <= 0.2 and abs(spread - 1) <= 0.2
-    return _unless(fine, f"The noise has mean {mean:.2f} and spread {spread:.2f}.")
+    normal = abs(mean) <= 0.2 and abs(spread - 1) <= 0.2
+    return "" if normal else f"The noise has mean {mean:.2f} and spread {spread:.2f}."
 
 
-def _one_for_all(seen: Observed) -> str:
+def _one_for_all(seen: Observed) -> bool:
     mean = seen.over_calls(_mean).mean()
-    one = same(seen.answer, mean) or same(seen.answer, mean.expand(len(TEXTS)))
-    return _unless(not one, seen.compared())
+    return same(seen.answer, mean) or same(seen.answer, mean.expand(len(TEXTS)))
 
 
 class NoiseExercise(Exercise):
     """Judges f(score_once, texts, shape, steps, seed) -> (texts,) by its calls and its answer.
 
-    Beside a mistake stands here its sign, a function of `Observed`: the evidence, or "" where the
-    mistake was not made. Each is looked for where those before it are absent.
+    Beside a mistake stands here its sign, a function of `Observed`: whether it was made, or the
+    evidence for it. Each is looked for where those before it are absent.
     """
 
     def diagnose(self, function: Function) -> tuple[str | None, str]:
@@ -127,9 +124,9 @@ class NoiseExercise(Exercise):
         seen = Observed(function)
         for name, (_, _, sign) in self.mistakes.items():
             if evidence := sign(seen):
-                return name, evidence
-        right = same(seen.answer, seen.over_calls(_mean))
-        return (None, "") if right else (UNKNOWN, seen.compared())
+                return name, evidence if isinstance(evidence, str) else seen.compared()
+        evidence = seen.compared()
+        return (UNKNOWN, evidence) if evidence else (None, "")
 
 
 def _solution(score_once, texts, shape, steps, seed):
@@ -148,55 +145,42 @@ noise_average = NoiseExercise(
         "a time step left out": (
             "Candidates seen at different time steps cannot be compared.",
             "Loop over all of `steps` for every text.",
-            lambda seen: _unless(seen.complete, "Not every text was scored at every time step."),
+            lambda seen: not seen.complete,
         ),
         "noise not shared between candidates": (
             "Two noises differ more than two captions do: the ranking would be luck.",
             "Draw the noise once per time step, before the loop over the texts.",
-            lambda seen: _unless(
-                all(_equal(grid, seen.grids[0]) for grid in seen.grids),
-                "At one time step, two texts were scored under different noises.",
-            ),
+            lambda seen: not all(_equal(grid, seen.grids[0]) for grid in seen.grids),
         ),
         "one noise for all time steps": (
             "One draw then decides every step, and averaging over steps steadies nothing.",
             "Draw inside the loop over time steps; make the generator before it.",
-            lambda seen: _unless(
-                bool((seen.stack != seen.stack[0]).any()), "Every time step got the same noise."
-            ),
+            lambda seen: bool((seen.stack == seen.stack[0]).all()),
         ),
         "not reproducible": (
             "A result that cannot be had again cannot be checked.",
             "Pass generator=torch.Generator().manual_seed(seed) to torch.randn.",
-            lambda seen: _unless(
-                _equal(seen.grids[0], seen.again.noises[TEXTS[0]]),
-                "The same seed gave two different noises.",
-            ),
+            lambda seen: not _equal(seen.grids[0], seen.again.noises[TEXTS[0]]),
         ),
         "seed ignored": (
             "Repeating with another seed is how the luck of the noise is measured.",
             "Seed the generator with `seed`, not with a number of your own.",
-            lambda seen: _unless(
-                not _equal(seen.grids[0], seen.other.noises[TEXTS[0]]),
-                "Seeds 0 and 1 gave the same noise.",
-            ),
+            lambda seen: _equal(seen.grids[0], seen.other.noises[TEXTS[0]]),
         ),
         "noise that is not standard normal": (
             "The U-Net was trained on normal noise of mean 0 and spread 1.",
             "Use torch.randn (normal), not torch.rand (uniform), and do not rescale it.",
-            _unlike_normal,
+            _spread,
         ),
         "sum instead of mean over time steps": (
             "A sum grows with the number of time steps, so two settings cannot be compared.",
             "Divide by len(steps).",
-            lambda seen: _unless(not same(seen.answer, seen.over_calls(sum)), seen.compared()),
+            lambda seen: same(seen.answer, seen.over_calls(sum)),
         ),
         "only the last time step counts": (
             "The result is overwritten in every round of the loop.",
             "Add up (+=) and divide at the end.",
-            lambda seen: _unless(
-                not same(seen.answer, seen.over_calls(lambda values: values[-1])), seen.compared()
-            ),
+            lambda seen: same(seen.answer, seen.over_calls(lambda values: values[-1])),
         ),
         "mean over the candidates": (
             "All candidates share one number then, so there is nothing to choose by.",
