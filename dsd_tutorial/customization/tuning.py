@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dsd_tutorial.matching.cost import measure
-from dsd_tutorial.prompt_learning.guards import Memory, unchanged
+from dsd_tutorial.matching.cost import Memory, measure
+from dsd_tutorial.prompt_learning.adapters import unchanged
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
 
 Preview = Callable[[int, Tensor], None]  # step, picture (3, height, width)

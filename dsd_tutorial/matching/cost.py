@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -72,3 +74,22 @@ def measure(model: Any) -> Iterator[Meter]:
     finally:
         handle.remove()
         meter.seconds = perf_counter() - started
+
+
+class Memory:
+    """The most memory seen, in bytes: `peak`. `look` is best called while a graph is alive."""
+
+    def __init__(self, device: torch.device):
+        import psutil
+
+        self.device, self.process, self.peak = device, psutil.Process(), 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def look(self) -> None:
+        """Update `peak`: the process on a CPU, the allocator on CUDA."""
+        if self.device.type == "cuda":
+            now = torch.cuda.max_memory_allocated(self.device)
+        else:
+            now = self.process.memory_info().rss
+        self.peak = max(self.peak, now)

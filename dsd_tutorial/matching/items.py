@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from dsd_tutorial.shapes.tasks import Task
@@ -29,10 +29,10 @@ def correct_of(items: Task) -> Int[Tensor, " items"]:
 
 
 def decisions(
-    scores: Float[Tensor, "items pairs"],
+    scores: Num[Tensor, "items pairs"],
     shape: tuple[int, int],
     correct: Sequence[int] | Int[Tensor, " items"],
-) -> tuple[Float[Tensor, "decisions candidates"], Int[Tensor, " decisions"]]:
+) -> tuple[Num[Tensor, "decisions candidates"], Int[Tensor, " decisions"]]:
     """Return the scores of the candidates of each decision, and the index of the right one.
 
     Args:

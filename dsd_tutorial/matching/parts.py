@@ -55,10 +55,12 @@ class Components:
             missing = [x for x in wanted if x not in have]
             if missing:
                 raise ValueError(f"components of {', '.join(map(str, have))}, not {missing[0]!r}")
-        columns = [self.layers.index(name) for name in layers]
-        rows = [self.steps.index(t) for t in steps]
-        by_reading = {name: self.by_reading[name][:, rows][:, :, columns] for name in names}
-        errors = None if self.errors is None else self.errors[:, rows]
+        by_reading, errors = {name: self.by_reading[name] for name in names}, self.errors
+        if steps != self.steps or layers != self.layers:
+            columns = [self.layers.index(name) for name in layers]
+            rows = [self.steps.index(t) for t in steps]
+            by_reading = {name: table[:, rows][:, :, columns] for name, table in by_reading.items()}
+            errors = None if errors is None else errors[:, rows]
         return replace(self, by_reading=by_reading, errors=errors, layers=layers, steps=steps)
 
     def score(

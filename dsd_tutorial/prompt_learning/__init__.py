@@ -6,23 +6,18 @@
 Every `Adapter` begins at the zero-shot score exactly, and is fitted on a frozen model.
 """
 
-from dsd_tutorial.prompt_learning.adapters import Adapter
+from dsd_tutorial.matching.items import decisions
+from dsd_tutorial.prompt_learning.adapters import Adapter, Scoring
 from dsd_tutorial.prompt_learning.attention_prompts import AttentionPrompt
 from dsd_tutorial.prompt_learning.choosing import choose, choose_scoring
 from dsd_tutorial.prompt_learning.files import AdapterMismatch, load, save
 from dsd_tutorial.prompt_learning.fit import Fit, fit
-from dsd_tutorial.prompt_learning.guided import gradient_guided
 from dsd_tutorial.prompt_learning.lora import LoRA
 from dsd_tutorial.prompt_learning.methods import make_method
-from dsd_tutorial.prompt_learning.objectives import decisions, hinge, infonce
-from dsd_tutorial.prompt_learning.scoring import (
-    Scoring,
-    evaluate_items,
-    item_components,
-    pass_scores,
-)
+from dsd_tutorial.prompt_learning.objectives import hinge, infonce
+from dsd_tutorial.prompt_learning.scoring import evaluate_items, item_components, pass_scores
 from dsd_tutorial.prompt_learning.soft_prompts import SoftPrompt
-from dsd_tutorial.prompt_learning.weights import HeadWeights
+from dsd_tutorial.prompt_learning.weights import HeadWeights, gradient_guided
 
 __all__ = [
     "Adapter",

@@ -12,23 +12,28 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsd_tutorial.attention import Prefix, alter, choose_layers
-from dsd_tutorial.prompt_learning.adapters import Adapter, seeded
+from dsd_tutorial.prompt_learning.adapters import Adapter, plain_layers
 
 
 class AttentionPrompt(Adapter):
     """Per layer and head: a logit term for each token position, and `prefix` keys and values.
 
-    bias    add a learned number to the logits of each position, (heads, L), zero at the start: a
-            token mask that is learned, and soft
-    prefix  how many key/value pairs (heads, prefix, d_head) join the text; each enters with its
+    Args:
+        model: A `StableDiffusion`.
+        bias: Whether a learned number (heads, tokens), zero at the start, is added to the logits of
+            each position: a token mask that is learned, and soft.
+        prefix: How many key/value pairs (heads, prefix, d_head) join the text; each enters with its
             gate g >= 0, zero at the start. Keys and values begin near those of the empty prompt's
-            padding, so that opening a gate leads somewhere (`seed` draws the differences)
-    layers  which layers, as in `attention.observe`; None for all
+            padding, so that opening a gate leads somewhere.
+        layers: Which layers, as in `attention.observe`; None for all.
+        seed: Draws how far keys and values begin from the padding.
 
-    Raises ValueError where neither part is asked for, or for unknown layers.
+    Raises:
+        ValueError: neither bias nor prefix, or unknown layers.
     """
 
     kind = "attention prompt"
@@ -46,11 +51,12 @@ class AttentionPrompt(Adapter):
         super().__init__()
         if prefix < 0 or not (bias or prefix):
             raise ValueError(f"bias={bias}, prefix={prefix}: learn a bias, a prefix >= 1, or both")
-        self.with_bias, self.count, self.asked, self.seed = bias, prefix, layers, seed
+        self.with_bias, self.count, self.seed = bias, prefix, seed
+        self.chosen_layers = plain_layers(layers)
         chosen = choose_layers(model, layers)
         self.names = tuple(chosen)
         self.bias, self.key, self.value, self.gate = (nn.ParameterDict() for _ in range(4))
-        numbers = seeded(seed)
+        numbers = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             empty = model.encode_text([""])  # (1, L, d)
             for name, attn in chosen.items():
@@ -72,13 +78,15 @@ class AttentionPrompt(Adapter):
         self.gate[name] = nn.Parameter(empty.new_zeros(heads, self.count, dtype=torch.float32))
 
     def config(self) -> dict[str, Any]:
-        layers = self.asked if isinstance(self.asked, (str, type(None))) else list(self.asked)
+        """Return the keyword arguments that build it anew, as plain values."""
         return {
-            "bias": self.with_bias, "prefix": self.count, "layers": layers, "seed": self.seed,
+            "bias": self.with_bias, "prefix": self.count, "layers": self.chosen_layers,
+            "seed": self.seed,
         }  # fmt: skip
 
     @contextmanager
     def active(self, model: Any) -> Iterator[None]:
+        """Yield; inside the block the layers attend with bias and prefix."""
         prefix = {
             name: Prefix(self.key[k], self.value[k], self.gate[k])
             for name in self.names
@@ -88,14 +96,16 @@ class AttentionPrompt(Adapter):
         with alter(model, edit, layers=list(self.names), prefix=prefix or None):
             yield
 
-    def _edit(self, logits: Tensor, name: str) -> Tensor:
+    def _edit(
+        self, logits: Float[Tensor, "batch heads pixels tokens"], name: str
+    ) -> Float[Tensor, "batch heads pixels tokens"]:
         bias = self.bias[_plain(name)].to(logits.device)
         if bias.shape[1] != logits.shape[-1]:
             raise ValueError(
                 f"this attention prompt knows {bias.shape[1]} token positions, the pass has "
                 f"{logits.shape[-1]}: encode texts with encode_text, or learn with bias=False"
             )
-        return logits + bias[None, :, None, :]  # (batch, heads, pixels, tokens)
+        return logits + bias[None, :, None, :]
 
     def project(self) -> None:
         """Bring negative gates back to 0: from there a gradient can still open them."""

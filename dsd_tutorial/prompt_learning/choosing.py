@@ -6,27 +6,18 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from torch import Tensor
-
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS
-from dsd_tutorial.prompt_learning.adapters import Adapter
-from dsd_tutorial.prompt_learning.objectives import decisions, headline, infonce, spread
-from dsd_tutorial.prompt_learning.scoring import Scoring, item_components
-
-
-def judge(items: Any, scores: Tensor, scale: float | None = None) -> tuple[float, float]:
-    """Return the task's accuracy and the InfoNCE loss of scores (items, images * texts).
-
-    `scale` is the spread that the loss divides by; None is the scores' own.
-    """
-    rows, positive = decisions(scores, items.shape, [item.correct for item in items.items])
-    return headline(items, scores), float(infonce(rows / (scale or spread(rows)), positive))
+from dsd_tutorial.prompt_learning.adapters import Adapter, Scoring
+from dsd_tutorial.prompt_learning.objectives import judge
+from dsd_tutorial.prompt_learning.scoring import item_components
+from dsd_tutorial.shapes.tasks import Task
 
 
 def choose(fits: Mapping[str, Any]) -> str:
     """Return the name of the `Fit` with the best validation accuracy; ties go to the lower loss.
 
-    Raises ValueError for no fits, or one that was made without validation items.
+    Raises:
+        ValueError: no fits, or one that was made without validation items.
     """
     blind = [name for name, fit in fits.items() if fit.accuracy is None]
     if blind or not fits:
@@ -36,7 +27,7 @@ def choose(fits: Mapping[str, Any]) -> str:
 
 def choose_scoring(
     model: Any,
-    items: Any,
+    items: Task,
     *,
     time_steps: int | Sequence[int] = 4,
     token_masks: Sequence[str] | None = None,
@@ -48,9 +39,19 @@ def choose_scoring(
     """Return the zero-shot `Scoring` that does best on `items`, which should be validation items.
 
     One computation of components, then all token masks x layers (all, the released code's, each
-    alone) x time steps (all, each alone) x `mixes` are compared; a mix is (attention_weight,
-    error_weight): (1, 0) attention only, (0, 1) error only, (1, 1) both. `token_masks` None are
-    all there are. The best of so many is partly luck: report it on other items.
+    alone) x time steps (all, each alone) x mixes are compared. The best of so many is partly luck:
+    report it on other items.
+
+    Args:
+        model: A `StableDiffusion`.
+        items: On which readings are compared.
+        time_steps: As in `Scoring`.
+        token_masks: That are compared; None are all there are.
+        mixes: (attention_weight, error_weight): (1, 0) attention only, (0, 1) error only, (1, 1)
+            both.
+        seed: Draws the noises.
+        batch_size: Pairs per U-Net pass.
+        progress: Whether a progress bar is shown.
     """
     base = Scoring(time_steps=time_steps, seed=seed)
     masks = list(token_masks or TOKEN_MASKS)
@@ -62,20 +63,15 @@ def choose_scoring(
     layers = {None: parts.layers, "last": tuple(last.values())}
     layers |= {(name,): (name,) for name in parts.layers}
     steps = [parts.steps, *[(t,) for t in parts.steps if len(parts.steps) > 1]]
-    best = None
-    for (attention, error), mask, (asked, names), times in product(
+    found = []
+    for (attention, error), mask, (reading, names), times in product(
         mixes, masks, layers.items(), steps
     ):
         scoring = Scoring(
-            times, layers=asked, token_mask=mask, attention_weight=attention, error_weight=error,
+            times, layers=reading, token_mask=mask, attention_weight=attention, error_weight=error,
             seed=seed,
         )  # fmt: skip
-        rows = [parts.steps.index(t) for t in times]
-        columns = [parts.layers.index(name) for name in names]
-        table = parts.by_reading[mask][:, rows][:, :, columns]
-        errors = None if parts.errors is None else parts.errors[:, rows]
-        scores = Adapter().pool(table, errors, scoring).view(len(items.items), -1)
-        accuracy, loss = judge(items, scores)
-        if best is None or (accuracy, -loss) > best[0]:
-            best = (accuracy, -loss), scoring
-    return best[1]
+        scores = Adapter().pool(parts.select(mask, names, times), scoring)
+        accuracy, loss = judge(items, scores.view(len(items.items), -1))
+        found.append((accuracy, -loss, scoring))
+    return max(found, key=lambda row: row[:2])[2]  # of equals the first

@@ -9,12 +9,13 @@ there and the loss is over an item's candidates (*ours*).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.matching.baselines.clip import (
@@ -29,8 +30,8 @@ from dsd_tutorial.shapes.tasks import Task
 
 
 @contextmanager
-def learned_context(model: Any, context: Tensor) -> Iterator[None]:
-    """Put `context` (m, d) on positions 1 to m of CLIP's token embeddings, inside the block.
+def learned_context(model: Any, context: Float[Tensor, "positions width"]) -> Iterator[None]:
+    """Put `context` on positions 1 to m of CLIP's token embeddings, inside the block.
 
     transformers' text tower takes no embeddings as input; a hook on its table does.
     """
@@ -47,11 +48,51 @@ def learned_context(model: Any, context: Tensor) -> Iterator[None]:
         handle.remove()
 
 
+def trained(
+    start: Float[Tensor, "rows width"],
+    loss: Callable[[Tensor], Tensor],
+    merit_of: Callable[[Tensor], tuple[float, float]],
+    *,
+    steps: int,
+    lr: float,
+    check_every: int,
+    fade: bool,
+    name: str,
+    progress: bool,
+) -> Float[Tensor, "rows width"]:
+    """Return what AdamW makes of `start`, at the step with the most merit, the start included.
+
+    `fade` lowers the learning rate to zero by a cosine. Ctrl-C ends the training and keeps the best
+    so far.
+    """
+    from tqdm.auto import tqdm
+
+    rows, kept, best = start.clone().requires_grad_(), start, (-1.0, 0.0)
+    optimizer = torch.optim.AdamW([rows], lr=lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+    try:
+        for step in (bar := tqdm(range(steps + 1), name, disable=not progress)):
+            if step % check_every == 0 or step == steps:
+                with torch.no_grad():
+                    reached = merit_of(rows)
+                bar.set_postfix(validation=f"{reached[0]:.2f}")
+                if reached > best:
+                    best, kept = reached, rows.detach().clone()
+            if step < steps:
+                optimizer.zero_grad()
+                loss(rows).backward()
+                optimizer.step()
+                if fade:
+                    schedule.step()
+    except KeyboardInterrupt:
+        print(f"stopped: the best {name} so far is kept (validation {best[0]:.2f})")
+    return kept
+
+
 class CoOp(Method):
     """A context of as many vectors as `template` has tokens; unfitted, the template itself.
 
-    The step that does best on the validation items is kept, the start included. Ctrl-C ends the
-    training and keeps the best so far.
+    The step that does best on the validation items is kept.
     """
 
     name = "coop"
@@ -77,14 +118,15 @@ class CoOp(Method):
         self.batch_items, self.check_every = batch_items, check_every
         self.context: Tensor | None = None
 
-    def start(self, model: Any) -> Tensor:
-        """Return the token embeddings of the template, (m, d)."""
+    def start(self, model: Any) -> Float[Tensor, "positions width"]:
+        """Return the token embeddings of the template."""
         end = int(model.eos_positions(self.template)[0])
         ids = model.tokenize(self.template)[0, 1:end]
         return towers(model).text_model.embeddings.token_embedding.weight[ids].detach().clone()
 
-    def _cosines(self, model: Any, items: Task, images: Tensor, context: Tensor) -> Tensor:
-        """Return (items, images * texts); images (scenes, d) of the same items."""
+    def _cosines(
+        self, model: Any, items: Task, images: Float[Tensor, "scenes width"], context: Tensor
+    ) -> Float[Tensor, "items pairs"]:
         with learned_context(model, context):
             texts = clip_text_embeddings(model, [f"{self.template} {t}" for t in items.texts])
         return cosines(images, texts, items)
@@ -94,31 +136,15 @@ class CoOp(Method):
         return self._cosines(model, items, clip_image_embeddings(model, items), context)
 
     def _fit(self, model: Any, items: Task, validation: Task, seed: int, progress: bool) -> int:
-        from tqdm.auto import tqdm
-
-        context = self.start(model).requires_grad_()
-        self.context, best = context.detach().clone(), (-1.0, 0.0)
-        optimizer = torch.optim.AdamW([context], lr=self.lr, weight_decay=0.0)
-        fade = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps))
         batches, known = self._batches(model, items, seed), clip_image_embeddings(model, validation)
-        try:
-            for step in (bar := tqdm(range(self.steps + 1), "CoOp", disable=not progress)):
-                if step % self.check_every == 0 or step == self.steps:
-                    with torch.no_grad():
-                        reached = merit(
-                            self._cosines(model, validation, known, context), validation
-                        )
-                    bar.set_postfix(validation=f"{reached[0]:.2f}")
-                    if reached > best:
-                        best, self.context = reached, context.detach().clone()
-                if step < self.steps:
-                    optimizer.zero_grad()
-                    self._loss(model, *next(batches), context).backward()
-                    optimizer.step()
-                    fade.step()
-        except KeyboardInterrupt:
-            print(f"stopped: the best context so far is kept (validation {best[0]:.2f})")
-        return context.numel()
+        self.context = trained(
+            self.start(model),
+            lambda context: self._loss(model, *next(batches), context),
+            lambda context: merit(self._cosines(model, validation, known, context), validation),
+            steps=self.steps, lr=self.lr, check_every=self.check_every, fade=True, name="context",
+            progress=progress,
+        )  # fmt: skip
+        return self.context.numel()
 
     def _loss(self, model: Any, items: Task, images: Tensor, context: Tensor) -> Tensor:
         sharpness = towers(model).logit_scale.exp()

@@ -11,12 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from dsd_tutorial.prompt_learning.adapters import Adapter
+from dsd_tutorial.prompt_learning.adapters import Adapter, Scoring
 from dsd_tutorial.prompt_learning.attention_prompts import AttentionPrompt
 from dsd_tutorial.prompt_learning.lora import LoRA
-from dsd_tutorial.prompt_learning.scoring import Scoring
 from dsd_tutorial.prompt_learning.soft_prompts import SoftPrompt
 from dsd_tutorial.prompt_learning.weights import HeadWeights
 from dsd_tutorial.saving import save_tensors, write_json
@@ -69,7 +66,13 @@ def load(folder: str | Path, model: Any) -> tuple[Adapter, Scoring]:
         )
     scoring = Scoring(**about["scoring"])
     adapter = _build(about, model, scoring)
-    _fill(adapter, load_file(folder / WEIGHTS), folder)
+    try:
+        adapter.load_state_dict(load_file(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise AdapterMismatch(
+            f"{folder / WEIGHTS} and its configuration do not belong together ({error}): fit and "
+            "save again"
+        ) from error
     return adapter, scoring
 
 
@@ -90,17 +93,3 @@ def _build(about: dict[str, Any], model: Any, scoring: Scoring) -> Adapter:
         return kind(model, **about["config"])
     on = _build(about["on"], model, scoring) if "on" in about else None
     return HeadWeights(model, scoring, on=on, **about["config"])
-
-
-def _fill(adapter: Adapter, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Copy the stored numbers in; names and shapes must be exactly those of the adapter."""
-    own = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
-    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(own.keys() | stored.keys()):
-        if own.get(name) != stored.get(name):
-            raise AdapterMismatch(
-                f"{name} has shape {stored.get(name, 'none')} in {folder / WEIGHTS}, but its "
-                f"configuration asks for {own.get(name, 'none')}: the two files do not belong "
-                "together; fit and save again"
-            )
-    adapter.load_state_dict(tensors)

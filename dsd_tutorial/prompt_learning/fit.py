@@ -1,6 +1,6 @@
 """Fit an adapter to a handful of labelled items, and keep the step that validation likes best.
 
-    fitted = fit(model, SoftPrompt(model), "comvg", shots=16, token_mask="words")
+    fitted = fit(model, SoftPrompt(model), "comvg", shots=16, scoring=Scoring(token_mask="words"))
     fitted.history                                       # a data frame, row 0 is zero-shot
     scores = fitted.scores(model, make_task("comvg", 300))
 
@@ -12,42 +12,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import pandas as pd
+from jaxtyping import Float
 from torch import Tensor
 
-from dsd_tutorial.matching.cost import Cost, measure
-from dsd_tutorial.matching.parts import Components
+from dsd_tutorial.matching import Components
+from dsd_tutorial.matching.cost import Cost, Memory, measure
 from dsd_tutorial.prompt_learning import files
-from dsd_tutorial.prompt_learning.adapters import Adapter
-from dsd_tutorial.prompt_learning.guards import Memory, unchanged
+from dsd_tutorial.prompt_learning.adapters import Adapter, Scoring, unchanged
 from dsd_tutorial.prompt_learning.loop import Loop
 from dsd_tutorial.prompt_learning.objectives import headline, loss_function
-from dsd_tutorial.prompt_learning.scoring import Scoring, evaluate_items
+from dsd_tutorial.prompt_learning.scoring import evaluate_items
 from dsd_tutorial.prompt_learning.sources import Cached, Passes
-from dsd_tutorial.shapes.tasks import few_shot, validation_set
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-STEPS = {True: 300, False: 100}  # on cached components, with U-Net passes
-CHECKS = {True: 60, False: 5}  # how often validation is asked
+from dsd_tutorial.prompt_learning.weights import HeadWeights
+from dsd_tutorial.shapes.tasks import Task, few_shot, validation_set
 
 
 @dataclass
 class Fit:
     """A fitted adapter, and how it came about.
 
-    adapter          with the parameters of `best_step` (0: nothing beat zero-shot on validation)
-    accuracy, loss   on the validation items at `best_step`; None without validation
-    zero_shot        (accuracy on the few-shot items, on the validation items) before any step
-    history          one row per step: step, loss, accuracy (running), validation_accuracy,
-                     validation_loss, unet_passes so far
-    scale            the zero-shot spread that losses and margins are counted in
-    stopped          "end", "patience" or "interrupted"
-    cost             U-Net passes (validation included), parameters, labels (few-shot and
-                     validation items), seconds
-    peak_memory      bytes of the process (CPU) or of the allocator (CUDA) at the most
+    Attributes:
+        adapter: With the parameters of `best_step`.
+        scoring: How components become a score.
+        history: One row per step: step, loss, accuracy (running), validation_accuracy,
+            validation_loss, unet_passes so far.
+        best_step: 0: nothing beat zero-shot on validation.
+        accuracy: On the validation items at `best_step`; None without validation.
+        loss: Likewise.
+        zero_shot: Accuracy on the few-shot items and on the validation items before any step.
+        scale: The zero-shot spread that losses and margins are counted in.
+        stopped: "end" or "interrupted".
+        cost: U-Net passes (validation included), parameters, labels (few-shot and validation
+            items), seconds.
+        peak_memory: Bytes of the process (CPU) or of the allocator (CUDA) at the most.
     """
 
     adapter: Adapter
@@ -62,9 +62,9 @@ class Fit:
     cost: Cost
     peak_memory: int
 
-    def scores(self, model: Any, items: Any, **how: Any) -> Tensor:
-        """Return the scores of other items, (items, images * texts), as `evaluate_items` does."""
-        return evaluate_items(model, items, self.adapter, self.scoring, **how)
+    def scores(self, model: Any, items: Task, **settings: Any) -> Float[Tensor, "items pairs"]:
+        """Return the scores of other items, with settings as in `evaluate_items`."""
+        return evaluate_items(model, items, self.adapter, self.scoring, **settings)
 
     def save(self, model: Any, folder: str | Path) -> Path:
         """Return the folder after writing adapter and scoring to it; `files.load` reads them."""
@@ -74,80 +74,83 @@ class Fit:
 def fit(
     model: Any,
     adapter: Adapter,
-    task: Any,
+    task: str | Task,
     *,
     shots: int = 16,
     steps: int | None = None,
     loss: Literal["hinge", "infonce"] = "hinge",
     margin: float = 1.0,
-    temperature: float = 1.0,
     lr: float | None = None,
-    weight_decay: float = 0.01,
     diffusion_weight: float = 0.0,
     seed: int = 0,
     scoring: Scoring | None = None,
-    validation: Any = None,
+    validation: Task | Literal[False] | None = None,
     check_every: int | None = None,
-    patience: int | None = None,
     batch_pairs: int = 32,
     negatives: int | None = 3,
     parts: tuple[Components, Components | None] | None = None,
     progress: bool = True,
-    **settings: Any,
 ) -> Fit:
-    """Return the `Fit` of `adapter` (changed in place) to `shots` labelled items of `task`.
+    """Return the `Fit` of `adapter`, which is changed in place, to a few labelled items.
 
-    task         a task's name: the few-shot items of `seed`; or a `Task`, whose items are all used
-    loss         "hinge" on the hardest negative with `margin`, or "infonce" with `temperature`;
-                 both in zero-shot spreads (so margin 0.1, the released code's, asks for little)
-    diffusion_weight    of the noise error on right pairs, so that the model keeps drawing
-    scoring      with `settings` (time_steps, layers, token_mask, error_weight, ...) the score
-    validation   a `Task`; None is the fixed validation set of the task, False is none at all
-    check_every, patience    steps between checks, and checks without gain before it stops
-    parts        (few-shot, validation) components computed before, for cached adapters
-    negatives    drawn per step from a long list of candidates; None takes all
+    Ctrl-C ends it with the best so far.
 
-    Ctrl-C ends it with the best so far. Raises ValueError for settings out of range, and
-    RuntimeError if the model's own weights were changed or the loss is no number.
+    Args:
+        model: A `StableDiffusion`; it stays as it is.
+        adapter: What is learned.
+        task: A task's name: the few-shot items of `seed`; or a `Task`, whose items are all used.
+        shots: How many items, where the task is a name.
+        steps: None is the adapter's own number.
+        loss: "hinge" on the hardest negative, or "infonce"; both in zero-shot spreads.
+        margin: Of the hinge, in zero-shot spreads (so 0.1, the released code's, asks for little).
+        lr: Learning rate; None is the adapter's own.
+        diffusion_weight: Of the noise error on right pairs, so that the model keeps drawing.
+        seed: Draws items, batches and noises.
+        scoring: How components become a score; None has its defaults.
+        validation: Items; None is the task's fixed validation set, False is none at all.
+        check_every: Steps from one look at validation to the next; None is the adapter's own.
+        batch_pairs: Pairs per U-Net pass, about.
+        negatives: Drawn per step from a long list of candidates; None takes all.
+        parts: (few-shot, validation) components computed before, for cached adapters.
+        progress: Whether a progress bar is shown.
+
+    Raises:
+        ValueError: settings out of range.
+        RuntimeError: the model's own weights were changed, or the loss is no number.
     """
-    scoring = (scoring or Scoring()).changed(**settings)
-    items, validation = _data(task, shots, seed, validation)
-    steps = STEPS[adapter.cached] if steps is None else steps
+    scoring = scoring or Scoring()
+    items = few_shot(task, shots, seed) if isinstance(task, str) else task
+    if validation is None:
+        validation = validation_set(items.name)
+    known = validation or None
+    steps = adapter.steps if steps is None else steps
     if steps < 0 or batch_pairs < 1 or (negatives is not None and negatives < 1):
         raise ValueError(
             f"steps={steps}, batch_pairs={batch_pairs}, negatives={negatives}: too small"
         )
-    objective = loss_function(loss, margin, temperature)
-    every = check_every or max(1, steps // CHECKS[adapter.cached])
-    rate, memory = adapter.lr if lr is None else lr, Memory(model.device)
+    objective = loss_function(loss, margin)
+    every = check_every or max(1, steps // adapter.checks)
+    memory = Memory(model.device)
     with measure(model) as meter, unchanged(model):
-        if adapter.cached:
-            source = Cached(model, adapter, items, validation, scoring, parts, progress)
+        if isinstance(adapter, HeadWeights):
+            source = Cached(model, adapter, items, known, scoring, parts, progress)
         else:
             source = Passes(
-                model, adapter, items, validation, scoring, seed=seed, batch_pairs=batch_pairs,
+                model, adapter, items, known, scoring, seed=seed, batch_pairs=batch_pairs,
                 negatives=negatives, drawing=diffusion_weight != 0, progress=progress,
             )  # fmt: skip
         loop = Loop(
-            adapter, source, objective, steps, every, patience, rate, weight_decay,
+            adapter, source, objective, steps, every, adapter.lr if lr is None else lr,
             diffusion_weight, meter, memory,
         )  # fmt: skip
         loop.run(headline(items, source.start), progress)
-    labels = len(items.items) + (0 if validation is None else len(validation.items))
-    return _summary(loop, scoring, meter.cost(adapter.size, labels), validation is not None)
+    labels = len(items.items) + (len(known.items) if known else 0)
+    return _summary(
+        loop, scoring, source.scale, meter.cost(adapter.size, labels), known is not None
+    )
 
 
-def _data(task: Any, shots: int, seed: int, validation: Any) -> tuple[Any, Any | None]:
-    """Return the labelled items and the validation items, or None."""
-    items = few_shot(task, shots, seed) if isinstance(task, str) else task
-    if validation is None:
-        validation = validation_set(items.name)
-    return items, None if validation is False else validation
-
-
-def _summary(loop: Loop, scoring: Scoring, cost: Cost, checked: bool) -> Fit:
-    import pandas as pd
-
+def _summary(loop: Loop, scoring: Scoring, scale: float, cost: Cost, checked: bool) -> Fit:
     history = pd.DataFrame(loop.rows)
     first = history.iloc[0]
     return Fit(
@@ -161,7 +164,7 @@ def _summary(loop: Loop, scoring: Scoring, cost: Cost, checked: bool) -> Fit:
             float(first["accuracy"]),
             float(first["validation_accuracy"]) if checked else None,
         ),
-        scale=loop.source.scale,
+        scale=scale,
         stopped=loop.stopped,
         cost=cost,
         peak_memory=loop.memory.peak,

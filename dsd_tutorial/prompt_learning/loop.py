@@ -9,29 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsd_tutorial.matching.cost import Meter
+from dsd_tutorial.matching.cost import Memory, Meter
 from dsd_tutorial.prompt_learning.adapters import Adapter
-from dsd_tutorial.prompt_learning.guards import Memory
-from dsd_tutorial.prompt_learning.objectives import right
+from dsd_tutorial.prompt_learning.objectives import Objective, right
 
 
 @dataclass
 class Loop:
     """How to train, and what came of it so far.
 
-    Settings: the source of batches, the objective (scores, positive) -> scalar, steps, `every` how
-    often validation is asked, `patience` checks without gain (None: no end but the last step).
-    Results: `rows` of the history, the `best` key and step, `stopped`.
+    Attributes:
+        adapter: Is trained in place.
+        source: Of batches and validation figures: `Cached`, `Passes`, or what has their methods.
+        objective: (scores, positive) -> scalar.
+        steps: How many.
+        every: Steps from one look at validation to the next.
+        lr: Learning rate.
+        diffusion_weight: Of the diffusion loss of right pairs.
+        meter: Counts U-Net passes.
+        memory: Is looked at while the graph is alive.
+        rows: Of the history.
+        best: (accuracy, -loss) on validation; without validation the step.
+        best_step: The step of `best`.
+        state: The parameters at `best_step`.
+        stopped: "end" or "interrupted".
     """
 
     adapter: Adapter
     source: Any
-    objective: Any
+    objective: Objective
     steps: int
     every: int
-    patience: int | None
     lr: float
-    weight_decay: float
     diffusion_weight: float
     meter: Meter
     memory: Memory
@@ -39,36 +48,28 @@ class Loop:
     best: tuple[float, float] = (-math.inf, -math.inf)
     best_step: int = 0
     state: dict[str, Tensor] = field(default_factory=dict)
-    running: float | None = None
     stopped: str = "end"
 
     def run(self, start: float, progress: bool) -> None:
         """Train from the zero-shot accuracy `start`; the adapter ends in its best state."""
         from tqdm.auto import tqdm
 
-        self._check(0, math.nan, start)
-        optimiser = self.adapter.optimiser(self.lr, self.weight_decay)
+        self._note(0, math.nan, start)
+        optimiser, share = self.adapter.optimiser(self.lr), None
         bar = tqdm(total=self.steps, desc=f"fitting {self.adapter.kind}", disable=not progress)
         try:
             for step in range(1, self.steps + 1):
                 loss, won = self._step(optimiser, step)
-                share = won if self.running is None else 0.9 * self.running + 0.1 * won
-                self.running = share
-                if step % self.every == 0 or step == self.steps:
-                    self._check(step, loss, share)
-                else:
-                    self._note(step, loss, share, None)
+                share = won if share is None else 0.9 * share + 0.1 * won
+                self._note(step, loss, share)
                 bar.update()
-                bar.set_postfix(accuracy=f"{share:.2f}", **self._shown(), refresh=False)
-                if self.patience is not None and self._idle() >= self.patience:
-                    self.stopped = "patience"
-                    break
+                best = f"{self.best[0]:.2f}"
+                bar.set_postfix(accuracy=f"{share:.2f}", best=best, refresh=False)
         except KeyboardInterrupt:
             self.stopped = "interrupted"
         finally:
             bar.close()
-            if self.state:
-                self.adapter.load_state_dict(self.state)
+            self.adapter.load_state_dict(self.state)
 
     def _step(self, optimiser: torch.optim.Optimizer, step: int) -> tuple[float, float]:
         """Return the loss and the share of right decisions of one step."""
@@ -89,18 +90,15 @@ class Loop:
             self.adapter.project()
         return float(loss.detach()), float(right(batch.scores, batch.positive).float().mean())
 
-    def _check(self, step: int, loss: float, share: float) -> None:
-        """Ask validation and keep the state if it is the best; without validation, the last."""
-        checked = self.source.validate()
-        key = (float(step), 0.0) if checked is None else (checked[0], -checked[1])
-        if key > self.best:
-            self.best, self.best_step = key, step
-            self.state = {k: v.detach().clone() for k, v in self.adapter.state_dict().items()}
-        self._note(step, loss, share, checked)
-
-    def _note(
-        self, step: int, loss: float, share: float, checked: tuple[float, float] | None
-    ) -> None:
+    def _note(self, step: int, loss: float, share: float) -> None:
+        """Add a row, now and then with validation; keep the state if it is the best, or later."""
+        checked = None
+        if step % self.every == 0 or step == self.steps:
+            checked = self.source.validate()
+            key = (float(step), 0.0) if checked is None else (checked[0], -checked[1])
+            if key > self.best:
+                self.best, self.best_step = key, step
+                self.state = {k: v.detach().clone() for k, v in self.adapter.state_dict().items()}
         accuracy, validation_loss = checked or (math.nan, math.nan)
         self.rows.append(
             {
@@ -108,11 +106,3 @@ class Loop:
                 "validation_loss": validation_loss, "unet_passes": self.meter.unet_passes,
             }
         )  # fmt: skip
-
-    def _idle(self) -> int:
-        """Return how many checks have passed since the best one."""
-        later = [r for r in self.rows if r["step"] > self.best_step]
-        return sum(not math.isnan(r["validation_accuracy"]) for r in later)
-
-    def _shown(self) -> dict[str, str]:
-        return {} if math.isinf(self.best[0]) else {"best": f"{self.best[0]:.2f}"}

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dsd_tutorial.attention.layers import choose_layers, cross_attention_paths
-from dsd_tutorial.prompt_learning.adapters import Adapter
+from dsd_tutorial.prompt_learning.adapters import Adapter, plain_layers
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -23,8 +23,16 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 class LoRA(Adapter):
     """Rank-`rank` additions on q, k, v and out of the chosen cross-attention layers.
 
-    `alpha` None is `rank`, so that the addition is B A itself; `seed` draws A.
-    Raises ValueError for a rank below 1, unknown targets or unknown layers.
+    Args:
+        model: A `StableDiffusion`.
+        rank: Of the additions.
+        alpha: None is `rank`, so that the addition is B A itself.
+        targets: Which projections.
+        layers: Which layers, as in `attention.observe`; None for all.
+        seed: Draws A.
+
+    Raises:
+        ValueError: a rank below 1, unknown targets or unknown layers.
     """
 
     kind = "lora"
@@ -35,7 +43,7 @@ class LoRA(Adapter):
         model: Any,
         *,
         rank: int = 4,
-        alpha: float | None = None,
+        alpha: int | None = None,
         targets: Sequence[str] = TARGETS,
         layers: str | Sequence[str] | None = None,
         seed: int = 0,
@@ -46,7 +54,7 @@ class LoRA(Adapter):
             raise ValueError(f"rank={rank}, targets={targets}: rank >= 1, of {', '.join(TARGETS)}")
         self.rank, self.alpha, self.seed = rank, alpha, seed
         self.targets = tuple(targets)
-        self.asked = layers if isinstance(layers, (str, type(None))) else tuple(layers)
+        self.chosen_layers = plain_layers(layers)
         chosen = choose_layers(model, layers)
         paths = [
             f"{path}.{target}"
@@ -62,14 +70,19 @@ class LoRA(Adapter):
             self.up[_plain(path)] = layer.lora_B["default"].weight  # B (out, rank)
 
     def config(self) -> dict[str, Any]:
-        layers = list(self.asked) if isinstance(self.asked, tuple) else self.asked
+        """Return the keyword arguments that build it anew, as plain values."""
         return {
             "rank": self.rank, "alpha": self.alpha, "targets": list(self.targets),
-            "layers": layers, "seed": self.seed,
+            "layers": self.chosen_layers, "seed": self.seed,
         }  # fmt: skip
 
     @contextmanager
     def active(self, model: Any) -> Iterator[None]:
+        """Yield; inside the block the projections have their additions.
+
+        Raises:
+            RuntimeError: another LoRA is active on one of them.
+        """
         before = {path: model.unet.get_submodule(path) for path in self._wrapped}
         twice = [path for path, module in before.items() if hasattr(module, "lora_A")]
         if twice:
@@ -85,7 +98,7 @@ class LoRA(Adapter):
 
 
 def _wrap(
-    unet: nn.Module, paths: list[str], rank: int, alpha: float, seed: int
+    unet: nn.Module, paths: list[str], rank: int, alpha: int, seed: int
 ) -> dict[str, nn.Module]:
     """Return {path: peft layer} and leave the U-Net as it was."""
     from peft import LoraConfig, inject_adapter_in_model

@@ -1,6 +1,6 @@
-"""Tip-Adapter and a linear probe on *pair features*: is this pair a match or not? (*Ours*.)
+"""Tip-Adapter and a linear probe on *pair features*, which say whether a pair is a match (*ours*).
 
-The published Tip-Adapter (Zhang et al., arXiv 2111.03930) classifies pictures into fixed classes by
+The published Tip-Adapter (Zhang et al., arXiv 2111.03930) classifies images into fixed classes by
 a cache of labelled ones. Matching has no classes; so a cache entry, and a row of the probe, is a
 labelled *pair*, with the features [f_i * f_t, |f_i - f_t|] of CLIP's unit embeddings.
 """
@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.matching.baselines.clip import pair_features, towers
 from dsd_tutorial.matching.baselines.method import Method, NotFittedError
 from dsd_tutorial.matching.items import decision_loss, matches, merit
+from dsd_tutorial.prompt_learning.coop import trained
 from dsd_tutorial.shapes.tasks import Task
 
 ALPHAS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)  # weight of the cache; 0 is CLIP alone
@@ -62,22 +64,27 @@ class TipAdapter(Method):
     def _choose(self, known: Tensor, validation: Task, alphas: tuple) -> tuple[float, float]:
         """Return the best (alpha, beta); among equals the smallest alpha."""
         grid = list(product(alphas, BETAS))
-        reached = [merit(self._logits(known, a, b), validation)[0] for a, b in grid]
+        reached = [merit(self._logits(known, a, b, self.keys), validation)[0] for a, b in grid]
         return grid[max(range(len(grid)), key=lambda i: reached[i])]
 
     def _unit(self, features: Tensor) -> Tensor:
         return F.normalize(self.standard(features), dim=-1)
 
-    def _logits(self, features: Tensor, alpha: float, beta: float) -> Tensor:
-        """Return (items, images * texts) from (items, images * texts, 2 d)."""
+    def _logits(
+        self,
+        features: Float[Tensor, "items pairs features"],
+        alpha: float,
+        beta: float,
+        keys: Float[Tensor, "cached features"],
+    ) -> Float[Tensor, "items pairs"]:
         cosine = features[..., : features.shape[-1] // 2].sum(-1)  # the sum of f_i * f_t
-        affinity = (-beta * (1 - self._unit(features) @ F.normalize(self.keys, dim=-1).T)).exp()
+        affinity = (-beta * (1 - self._unit(features) @ F.normalize(keys, dim=-1).T)).exp()
         return self.sharpness * cosine + alpha * (affinity @ self.values)
 
     def _score(self, model: Any, items: Task, seed: int, progress: bool) -> Tensor:
         if self.keys is None:
             raise NotFittedError(f"{self.name} has no cache yet: call fit(model, items, ...) first")
-        return self._logits(pair_features(model, items), self.alpha, self.beta)
+        return self._logits(pair_features(model, items), self.alpha, self.beta, self.keys)
 
 
 class TunedTipAdapter(TipAdapter):
@@ -96,26 +103,16 @@ class TunedTipAdapter(TipAdapter):
         self.steps, self.lr, self.check_every = steps, lr, check_every
 
     def _fit(self, model: Any, items: Task, validation: Task, seed: int, progress: bool) -> int:
-        from tqdm.auto import tqdm
-
         super()._fit(model, items, validation, seed, progress)
         features, known = pair_features(model, items), pair_features(model, validation)
         alpha, beta = self._choose(known, validation, ALPHAS[1:])  # without a cache: no gradient
-        best_keys, best = self.keys, merit(self._logits(known, alpha, beta), validation)
-        self.keys = self.keys.clone().requires_grad_()
-        optimizer = torch.optim.AdamW([self.keys], lr=self.lr, weight_decay=0.0)
-        try:
-            for step in tqdm(range(1, self.steps + 1), "Tip-Adapter", disable=not progress):
-                optimizer.zero_grad()
-                decision_loss(self._logits(features, alpha, beta), items).backward()
-                optimizer.step()
-                if step % self.check_every == 0 or step == self.steps:
-                    reached = merit(self._logits(known, alpha, beta), validation)
-                    if reached > best:
-                        best, best_keys = reached, self.keys.detach().clone()
-        except KeyboardInterrupt:
-            print(f"stopped: the best keys so far are kept (validation {best[0]:.2f})")
-        self.keys = best_keys
+        self.keys = trained(
+            self.keys,
+            lambda keys: decision_loss(self._logits(features, alpha, beta, keys), items),
+            lambda keys: merit(self._logits(known, alpha, beta, keys), validation),
+            steps=self.steps, lr=self.lr, check_every=self.check_every, fade=False, name="keys",
+            progress=progress,
+        )  # fmt: skip
         self.alpha, self.beta = self._choose(known, validation, ALPHAS)
         return self.keys.numel()
 

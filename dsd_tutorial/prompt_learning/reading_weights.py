@@ -23,11 +23,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.matching.cost import Cost, measure
+from dsd_tutorial.matching.items import decisions, item_pairs
 from dsd_tutorial.matching.parts import Components
 from dsd_tutorial.matching.prior import TextPrior
 from dsd_tutorial.matching.scoring import components
-from dsd_tutorial.prompt_learning.objectives import decisions
-from dsd_tutorial.prompt_learning.scoring import item_pairs
 
 STRUCTURE = (
     "log_sum_exp", "word_log_sum_exp", "noun_logit", "adjective_logit", "peak", "spread", "apart",

@@ -7,11 +7,12 @@ prompt; where it enters is *ours*).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dsd_tutorial.prompt_learning.adapters import Adapter
@@ -22,13 +23,18 @@ PLACES = ("start", "padding", "both")
 class SoftPrompt(Adapter):
     """Zero-initialised residuals (p, d) on the start token, on n padding positions, or on both.
 
-    where      "after" the text encoder: only the U-Net reads the change; "before" it: added to the
-               token embeddings, so that all later positions feel it (the encoder looks backwards
-               only: padding behind the caption cannot change its words, the start token can)
-    positions  "start", "padding" (the first `n` behind the end token), or "both"
-
     A caption that leaves fewer than `n` padding positions uses those it has.
-    Raises ValueError for other words, or an `n` the context has no room for.
+
+    Args:
+        model: A `StableDiffusion`.
+        where: "after" the text encoder: only the U-Net reads the change; "before" it: added to the
+            token embeddings, so that all later positions feel it (the encoder looks backwards only:
+            padding behind the caption cannot change its words, the start token can).
+        positions: "start", "padding" (the first `n` behind the end token), or "both".
+        n: How many padding positions.
+
+    Raises:
+        ValueError: other words, or an `n` the context has no room for.
     """
 
     kind = "soft prompt"
@@ -58,13 +64,16 @@ class SoftPrompt(Adapter):
         )
 
     def config(self) -> dict[str, Any]:
+        """Return the keyword arguments that build it anew, as plain values."""
         return {"where": self.where, "positions": self.positions, "n": self.n}
 
-    def added(self, ids: Tensor, eos: int) -> Tensor:
-        """Return what is added to the states of token ids (batch, L): (batch, L, d)."""
+    def added(
+        self, ids: Int[Tensor, "batch tokens"], eos: int
+    ) -> Float[Tensor, "batch tokens states"]:
+        """Return what is added to the states of these token ids."""
         batch, length = ids.shape
-        place = torch.arange(length, device=ids.device)[None]  # (1, L)
-        total = 0.0
+        place = torch.arange(length, device=ids.device)[None]  # (1, tokens)
+        total = torch.zeros((), device=ids.device)
         if "start" in self.residual:
             total = (place == 0)[..., None] * self.residual["start"].to(ids.device)
         if "padding" in self.residual:
@@ -72,31 +81,30 @@ class SoftPrompt(Adapter):
             which = place - end - 1  # 0 at the first padding position
             inside = ((which >= 0) & (which < self.n))[..., None]
             rows = self.residual["padding"].to(ids.device)[which.clamp(0, self.n - 1)]
-            total = total + inside * rows  # (batch, L, d)
+            total = total + inside * rows  # (batch, tokens, states)
         return total.expand(batch, -1, -1)
 
     @contextmanager
     def active(self, model: Any) -> Iterator[None]:
+        """Yield; inside the block the text encoder gives, or reads, the changed states."""
         encoder, eos = model.text_encoder, model.tokenizer.eos_token_id
+
+        def on_embeddings(module: Any, args: tuple, kwargs: dict, out: Tensor) -> Tensor:
+            return out + self.added(_ids(args, kwargs), eos)
+
+        def on_states(module: Any, args: tuple, kwargs: dict, out: Any) -> Any:
+            out.last_hidden_state = out.last_hidden_state + self.added(_ids(args, kwargs), eos)
+            return out
+
         if self.where == "before":
-            target, hook = encoder.get_input_embeddings(), self._on_embeddings(eos)
+            target, hook = encoder.get_input_embeddings(), on_embeddings
         else:
-            target, hook = encoder, self._on_states(eos)
+            target, hook = encoder, on_states
         handle = target.register_forward_hook(hook, with_kwargs=True)
         try:
             yield
         finally:
             handle.remove()
-
-    def _on_embeddings(self, eos: int) -> Callable:
-        return lambda module, args, kwargs, out: out + self.added(_ids(args, kwargs), eos)
-
-    def _on_states(self, eos: int) -> Callable:
-        def hook(module: Any, args: tuple, kwargs: dict, out: Any) -> Any:
-            out.last_hidden_state = out.last_hidden_state + self.added(_ids(args, kwargs), eos)
-            return out
-
-        return hook
 
 
 def _ids(args: tuple, kwargs: dict) -> Tensor:

@@ -10,21 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsd_tutorial.matching.parts import Components
-from dsd_tutorial.prompt_learning.adapters import Adapter, seeded
-from dsd_tutorial.prompt_learning.choosing import judge
-from dsd_tutorial.prompt_learning.objectives import decisions, spread
-from dsd_tutorial.prompt_learning.scoring import (
-    Scoring,
-    evaluate_items,
-    item_components,
-    item_pairs,
-    pass_scores,
-    pooled,
-    table_of,
-)
+from dsd_tutorial.matching import Components
+from dsd_tutorial.matching.items import correct_of, decisions, item_pairs
+from dsd_tutorial.prompt_learning.adapters import Adapter, Scoring
+from dsd_tutorial.prompt_learning.objectives import judge, spread
+from dsd_tutorial.prompt_learning.scoring import evaluate_items, item_components, pass_scores
+from dsd_tutorial.prompt_learning.weights import HeadWeights
+from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion.noising import shared_noise
 
 TRAINING_NOISE = 10_000  # training noises count from here, so that no evaluation shares one
@@ -32,57 +27,61 @@ TRAINING_NOISE = 10_000  # training noises count from here, so that no evaluatio
 
 @dataclass(frozen=True)
 class Batch:
-    """Scores (decisions, candidates) in zero-shot spreads, the right ones, and a drawing loss."""
+    """Scores in zero-shot spreads, the right ones, and a diffusion loss."""
 
-    scores: Tensor
-    positive: Tensor
-    drawing: Tensor | float = 0.0
+    scores: Float[Tensor, "decisions candidates"]
+    positive: Int[Tensor, " decisions"]
+    drawing: Float[Tensor, ""] | float = 0.0
 
 
 class Cached:
-    """Components computed once, before and instead of all passes: for `HeadWeights`."""
+    """Components computed once, before and instead of all passes: for `HeadWeights`.
+
+    Attributes:
+        start: Zero-shot scores of the few-shot items, (items, pairs).
+        scale: The zero-shot spread.
+    """
 
     def __init__(
         self,
         model: Any,
-        adapter: Any,
-        items: Any,
-        validation: Any | None,
+        adapter: HeadWeights,
+        items: Task,
+        validation: Task | None,
         scoring: Scoring,
         parts: tuple[Components, Components | None] | None,
         progress: bool,
     ):
         self.adapter, self.items, self.validation = adapter, items, validation
         self.scoring = scoring
+
+        def compute(task: Task) -> Components:
+            return item_components(model, task, adapter, scoring, progress=progress)
+
         if parts is None:
-            wanted = [x for x in (items, validation) if x is not None]
-            found = [item_components(model, x, adapter, scoring, progress=progress) for x in wanted]
-            parts = (found[0], found[1] if len(found) > 1 else None)
+            parts = compute(items), None if validation is None else compute(validation)
         self.parts, self.validation_parts = parts
-        adapter.calibrate(table_of(self.parts, scoring), self.parts.errors, items, scoring)
+        adapter.calibrate(self.parts, items, scoring)
         with torch.no_grad():
-            self.start = self._scores()
-        self.scale = spread(self._decide(self.start)[0])
+            self.start = self._scores(self.parts, items)
+        self.scale = spread(decisions(self.start, items.shape, correct_of(items))[0])
 
-    def _scores(self) -> Tensor:
-        scores = pooled(self.parts, self.adapter, self.scoring)
-        return scores.view(len(self.items.items), -1)
-
-    def _decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        return decisions(scores, self.items.shape, [i.correct for i in self.items.items])
+    def _scores(self, parts: Components, items: Task) -> Float[Tensor, "items pairs"]:
+        return self.adapter.pool(parts, self.scoring).view(len(items.items), -1)
 
     def batch(self, step: int) -> Batch:
         """Return all few-shot items at once; they cost next to nothing."""
-        rows, positive = self._decide(self._scores())
+        scores = self._scores(self.parts, self.items)
+        rows, positive = decisions(scores, self.items.shape, correct_of(self.items))
         return Batch(rows / self.scale, positive)
 
     @torch.no_grad()
     def validate(self) -> tuple[float, float] | None:
         """Return (accuracy, InfoNCE loss) on the validation items, or None without any."""
-        if self.validation is None:
+        if self.validation is None or self.validation_parts is None:
             return None
-        scores = pooled(self.validation_parts, self.adapter, self.scoring)
-        return judge(self.validation, scores.view(len(self.validation.items), -1), self.scale)
+        scores = self._scores(self.validation_parts, self.validation)
+        return judge(self.validation, scores, self.scale)
 
 
 class Passes:
@@ -91,14 +90,18 @@ class Passes:
     Images are encoded once. A step takes as many items as give about `batch_pairs` pairs; of a long
     list of candidates it takes the right one and `negatives` drawn others. All pairs of a step
     share one time step and one noise.
+
+    Attributes:
+        start: Zero-shot scores of the few-shot items, (items, pairs).
+        scale: The zero-shot spread.
     """
 
     def __init__(
         self,
         model: Any,
         adapter: Adapter,
-        items: Any,
-        validation: Any | None,
+        items: Task,
+        validation: Task | None,
         scoring: Scoring,
         *,
         seed: int,
@@ -109,29 +112,31 @@ class Passes:
     ):
         self.model, self.adapter, self.items, self.validation = model, adapter, items, validation
         self.scoring, self.seed, self.drawing, self.progress = scoring, seed, drawing, progress
-        self.pairs = item_pairs(items)  # (items, images * texts, 2)
-        self.correct = torch.tensor([item.correct for item in items.items])
+        self.pairs, self.correct = item_pairs(items), correct_of(items)
         columns = self.pairs.shape[1]
         narrow = 1 in items.shape and negatives is not None and negatives + 1 < columns
         self.columns = negatives + 1 if narrow else columns
         self.count = max(1, min(len(self.pairs), batch_pairs // self.columns))
-        self.numbers, self.waiting, self.grid = seeded(seed), [], scoring.grid(model)
+        self.numbers = torch.Generator().manual_seed(seed)
+        self.waiting, self.grid = [], scoring.grid(model)
         with torch.no_grad():
             self.latents = model.encode_image(items.images(model.resolution))
             texts = list(items.texts)
-            self.contexts = None if adapter.changes_text else model.encode_text(texts)
+            self.prompts = None if adapter.changes_text else model.encode_text(texts)
         self.start = evaluate_items(model, items, adapter, scoring, progress=progress)
         self.scale = spread(decisions(self.start, items.shape, self.correct)[0])
 
-    def _next_items(self) -> Tensor:
-        """Return the next items of an endless shuffled row, (count,)."""
+    def _next_items(self) -> Int[Tensor, " items"]:
+        """Return the next items of an endless shuffled row."""
         while len(self.waiting) < self.count:
             self.waiting += torch.randperm(len(self.pairs), generator=self.numbers).tolist()
         chosen, self.waiting = self.waiting[: self.count], self.waiting[self.count :]
         return torch.tensor(chosen)
 
-    def _candidates(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the candidates that count, (items, columns), and the place of the right one."""
+    def _candidates(
+        self, chosen: Int[Tensor, " items"]
+    ) -> tuple[Int[Tensor, "items candidates"], Int[Tensor, " items"]]:
+        """Return the candidates that count, and the place of the right one."""
         total, correct = self.pairs.shape[1], self.correct[chosen]
         if self.columns == total:
             return torch.arange(total).expand(len(chosen), -1), correct
@@ -149,21 +154,26 @@ class Passes:
         t = self.grid[int(torch.randint(len(self.grid), (1,), generator=self.numbers))]
         e = shared_noise(self.latents.shape[1:], self.seed, step, TRAINING_NOISE)
         e = e.to(self.latents.device)
-        contexts = None if self.contexts is None else self.contexts[used]
+        prompts = None if self.prompts is None else self.prompts[used]
         scores, eps = pass_scores(
             self.model, self.adapter, self.latents, [self.items.texts[i] for i in used],
-            torch.stack([pairs[:, 0], text], 1), t, e, self.scoring, contexts=contexts,
+            torch.stack([pairs[:, 0], text], 1), t, e, self.scoring, prompts=prompts,
         )  # fmt: skip
         shape = self.items.shape if 1 not in self.items.shape else (1, self.columns)
-        rows, positive = decisions(scores.view(len(chosen), -1), shape, correct.to(scores.device))
-        drawing = self._drawing(eps, e, correct, len(chosen)) if self.drawing else 0.0
+        rows, positive = decisions(scores.view(len(chosen), -1), shape, correct)
+        drawing = self._drawing(eps, e, correct) if self.drawing else 0.0
         return Batch(rows / self.scale, positive, drawing)
 
-    def _drawing(self, eps: Tensor, e: Tensor, correct: Tensor, items: int) -> Tensor:
+    def _drawing(
+        self,
+        eps: Float[Tensor, "pairs channels height width"],
+        e: Float[Tensor, "1 channels height width"],
+        correct: Int[Tensor, " items"],
+    ) -> Float[Tensor, ""]:
         """Return the diffusion loss of the right pairs: does the model still draw them?"""
-        squares = (eps - e).square().flatten(1).mean(1).view(items, -1)  # (items, columns)
+        squares = (eps - e).square().flatten(1).mean(1).view(len(correct), -1)  # (items, columns)
         if 1 in self.items.shape:
-            return squares[torch.arange(items), correct].mean()
+            return squares[torch.arange(len(correct)), correct].mean()
         both = torch.stack([correct, 3 - correct], 1)  # image 0 with its text, image 1 with its own
         return squares.gather(1, both.to(squares.device)).mean()
 

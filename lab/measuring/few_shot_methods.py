@@ -27,7 +27,6 @@ from dsd_tutorial.prompt_learning import (
 )
 from dsd_tutorial.prompt_learning.adapters import Adapter
 from dsd_tutorial.prompt_learning.methods import make_method
-from dsd_tutorial.prompt_learning.scoring import pooled
 from dsd_tutorial.shapes.tasks import few_shot
 from lab.measuring.few_shot_task import Outcome, TaskSetup
 from lab.measuring.pairs import PairData
@@ -91,7 +90,7 @@ def _weights(
         scoring = _scoring(choice)
         parts = [data.part(choice.layers, choice.steps) for data in (few, setup.validation)]
         for adapter in learn(setup.model, *parts, scoring, error, seed):
-            known = pooled(parts[1].components, adapter, scoring).detach()
+            known = adapter.pool(parts[1].components, scoring).detach()
             tried.append((merit(known, setup.validation_items), known, choice, adapter))
     _, known, choice, adapter = max(tried, key=lambda row: row[0])
     cost = Cost(parameters=adapter.size, seconds=perf_counter() - started)
@@ -101,7 +100,7 @@ def _weights(
     cost = cost + setup.test.cost(len(choice.steps), reads_error)
     cost = cost + Cost(labels=len(few.items.items) + len(setup.validation_items.items))
     test = setup.test.part(choice.layers, choice.steps)
-    scores = pooled(test.components, adapter, _scoring(choice)).detach()
+    scores = adapter.pool(test.components, _scoring(choice)).detach()
     return setup.outcome(scores, known, cost)
 
 
@@ -147,7 +146,7 @@ def _step_weights(setup: TaskSetup, shots: int, seed: int) -> Outcome:
         cost = cost + data.cost(error=True)
     cost = cost + Cost(labels=len(few.items.items) + len(known.items.items))
     scores, checked = (
-        pooled(data.components, adapter, scoring).detach() for data in (setup.test, known)
+        adapter.pool(data.components, scoring).detach() for data in (setup.test, known)
     )
     return setup.outcome(scores, checked, cost)
 

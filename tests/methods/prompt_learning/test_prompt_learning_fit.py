@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsd_tutorial.attention import choose_layers
-from dsd_tutorial.matching.cost import Meter
+from dsd_tutorial.matching.cost import Memory, Meter
+from dsd_tutorial.matching.items import item_pairs
 from dsd_tutorial.matching.parts import Components
 from dsd_tutorial.prompt_learning import (
     AdapterMismatch,
@@ -32,10 +33,8 @@ from dsd_tutorial.prompt_learning import (
     sources,
 )
 from dsd_tutorial.prompt_learning.adapters import Adapter
-from dsd_tutorial.prompt_learning.guards import Memory
 from dsd_tutorial.prompt_learning.loop import Loop
 from dsd_tutorial.prompt_learning.objectives import spread
-from dsd_tutorial.prompt_learning.scoring import item_pairs
 from dsd_tutorial.shapes.tasks import few_shot, make_task
 
 ONE = Scoring(time_steps=1)
@@ -51,8 +50,6 @@ def test_losses_by_hand():
     assert hinge(scores, positive, 0.1).item() == pytest.approx((0.05 + 2.1) / 2)
     want = -(scores[0].softmax(0)[0].log() + scores[1].softmax(0)[2].log()) / 2
     assert infonce(scores, positive).item() == pytest.approx(want.item())
-    cold = infonce(scores, positive, temperature=0.5)
-    torch.testing.assert_close(cold, infonce(2 * scores, positive))
 
 
 @settings(max_examples=30, deadline=None)
@@ -180,14 +177,14 @@ def test_each_theta_moves_the_score_by_one_zero_shot_spread(tiny, cached, over, 
     adapter = HeadWeights(tiny, scoring, over=over, error=error)
 
     def pooled():
-        return adapter.pool(part.scores, part.errors, scoring)
+        return adapter.pool(part, scoring)
 
     def spread_of(scores):
         rows = scores.detach().view(len(labelled.items), -1)
         return spread(decisions(rows, labelled.shape, [i.correct for i in labelled.items])[0])
 
     plain = pooled().detach()
-    adapter.calibrate(part.scores, part.errors, labelled, scoring)
+    adapter.calibrate(part, labelled, scoring)
     torch.testing.assert_close(pooled().detach(), plain)  # at theta = 0 nothing moves
     learned = dict(adapter.named_parameters())
     sizes = {"step": 2, "layer": len(adapter.layers), "head": 4}
@@ -210,9 +207,9 @@ def test_units_are_measured_from_plain_thetas_each_time(tiny, cached):
     adapter = HeadWeights(tiny, scoring, over=("layer",))
     with torch.no_grad():
         adapter.theta.normal_(generator=torch.Generator().manual_seed(0))
-    adapter.calibrate(part.scores, None, labelled, scoring)
+    adapter.calibrate(part, labelled, scoring)
     once = adapter.unit.clone()
-    adapter.calibrate(part.scores, None, labelled, scoring)
+    adapter.calibrate(part, labelled, scoring)
     assert torch.equal(adapter.unit, once)
     whole = adapter.average.expand(2, -1, -1) * (1 + adapter.theta.detach())  # units of one
     shares = [
@@ -272,9 +269,9 @@ def test_the_best_step_on_validation_is_kept_and_zero_shot_is_a_candidate(tiny, 
 
     monkeypatch.setattr(sources.Passes, "batch", batch)
     how = {**QUICK, "validation": items}
-    found = fit(tiny, adapter, items, steps=9, check_every=1, patience=2, **how)
+    found = fit(tiny, adapter, items, steps=4, check_every=1, **how)
     assert (found.best_step, found.accuracy, found.loss) == (2, 0.6, 0.8)
-    assert found.stopped == "patience" and len(states) == 4  # two checks without gain
+    assert found.stopped == "end" and len(states) == 4
     for name, value in adapter.state_dict().items():
         assert torch.equal(value, states[2][name])  # the state after step 2
 
@@ -299,10 +296,10 @@ class OneNumber(Adapter):
         self.number = torch.nn.Parameter(torch.ones(()))
 
 
-def looped(answers, steps, every=1, patience=None):
+def looped(answers, steps, every=1):
     adapter = OneNumber()
     loop = Loop(
-        adapter, Given(adapter.number, answers), infonce, steps, every, patience, 0.1, 0.0, 0.0,
+        adapter, Given(adapter.number, answers), infonce, steps, every, 0.1, 0.0,
         Meter(), Memory(torch.device("cpu")),
     )  # fmt: skip
     loop.run(0.5, False)
@@ -312,21 +309,17 @@ def looped(answers, steps, every=1, patience=None):
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([0.4, 0.5, 0.6]), st.sampled_from([0.1, 0.2])), min_size=1,
-             max_size=9),
-    st.integers(1, 4),
+             max_size=9)
 )  # fmt: skip
-def test_of_equal_steps_the_earliest_is_kept(answers, patience):
-    """Most accurate, then the lowest loss, then the earliest; `patience` idle checks end it."""
-    loop, best, at = looped(answers, len(answers) - 1, patience=patience), (0.0, 0.0), None
+def test_of_equal_steps_the_earliest_is_kept(answers):
+    """Most accurate, then the lowest loss, then the earliest."""
+    loop, best, at = looped(answers, len(answers) - 1), (0.0, 0.0), None
     for step, (accuracy, loss) in enumerate(answers):
         if at is None or (accuracy, -loss) > best:
             best, at = (accuracy, -loss), step
-        if step and step - at >= patience:
-            break
     assert (loop.best, loop.best_step) == (best, at)
-    assert [row["step"] for row in loop.rows] == list(range(step + 1))
-    stopped = step > 0 and step - at >= patience
-    assert loop.stopped == ("patience" if stopped else "end")
+    assert [row["step"] for row in loop.rows] == list(range(len(answers)))
+    assert loop.stopped == "end"
 
 
 def test_no_steps_is_zero_shot(tiny):
@@ -387,15 +380,15 @@ def test_the_same_seed_gives_the_same_fit(tiny):
 def test_all_candidates_of_a_step_share_one_step_and_one_noise(tiny, monkeypatch):
     calls = []
 
-    def passes(model, adapter, latents, texts, pairs, t, e, scoring, *, contexts):
+    def passes(model, adapter, latents, texts, pairs, t, e, scoring, *, prompts):
         calls.append((t, e, texts, pairs))
         return torch.zeros(len(pairs), requires_grad=True), torch.zeros(len(pairs), 4, 16, 16)
 
     monkeypatch.setattr(sources, "pass_scores", passes)
     items = few_shot("refcoco", 4)
     fit(
-        tiny, SoftPrompt(tiny), items, steps=6, time_steps=2, negatives=3,
-        scoring=ONE, validation=False, progress=False, batch_pairs=8,
+        tiny, SoftPrompt(tiny), items, steps=6, negatives=3,
+        scoring=Scoring(time_steps=2), validation=False, progress=False, batch_pairs=8,
     )  # fmt: skip
     places = []
     for t, e, texts, pairs in calls:
@@ -433,8 +426,8 @@ def test_a_step_takes_as_many_items_as_fit_and_one_at_least(tiny, monkeypatch):
 
 def test_texts_are_encoded_once_where_nothing_changes_them(tiny):
     items = few_shot("comvg", 1)
-    assert passes_of(tiny, SoftPrompt(tiny), items).contexts is None
-    kept = passes_of(tiny, LoRA(tiny), items).contexts
+    assert passes_of(tiny, SoftPrompt(tiny), items).prompts is None
+    kept = passes_of(tiny, LoRA(tiny), items).prompts
     assert torch.equal(kept, tiny.encode_text(list(items.texts))) and not kept.requires_grad
 
 
@@ -448,7 +441,7 @@ def test_the_drawing_loss_is_that_of_the_right_pairs(tiny, task, correct, rows):
     columns = source.columns
     eps = e + torch.arange(1.0, 2 * columns + 1).view(-1, 1, 1, 1)  # pair k misses by k + 1
     want = [(columns * i + k + 1) ** 2 for i, own in enumerate(rows) for k in own]
-    got = source._drawing(eps, e, torch.tensor(correct), 2)
+    got = source._drawing(eps, e, torch.tensor(correct))
     assert got.item() == pytest.approx(sum(want) / len(want), rel=1e-5)
 
 
@@ -469,15 +462,15 @@ def test_validation_on_the_cache_keeps_no_graph(tiny, cached, monkeypatch):
     labelled, rest, parts = cached
     scoring, seen = Scoring(time_steps=2), []
     source = sources.Cached(
-        tiny, HeadWeights(tiny, scoring), labelled, rest, scoring, parts[1.0], 0
+        tiny, HeadWeights(tiny, scoring), labelled, rest, scoring, parts[1.0], False
     )
 
-    def pooled(*given):
+    def pool(self, *given):
         seen.append(torch.is_grad_enabled())
-        return sources_pooled(*given)
+        return plain(self, *given)
 
-    sources_pooled = sources.pooled
-    monkeypatch.setattr(sources, "pooled", pooled)
+    plain = HeadWeights.pool
+    monkeypatch.setattr(HeadWeights, "pool", pool)
     accuracy, loss = source.validate()
     assert 0 <= accuracy <= 1 and loss > 0
     assert source.batch(0).scores.requires_grad and seen == [False, True]
@@ -492,13 +485,12 @@ def test_settings_at_the_edge_of_the_range_are_taken(tiny):
             fit(tiny, LoRA(tiny), few_shot("comvg", 1), steps=1, **{**QUICK, **how})
 
 
-def test_wrong_settings_of_a_fit_are_refused(tiny):
+def test_wrong_settings_of_a_fit_are_refused(tiny, unchecked):
     items = few_shot("comvg", 1)
     for bad, words in (
         ({"loss": "mse"}, "hinge, infonce"),
         ({"steps": -1}, "steps=-1"),
         ({"margin": -1.0}, "margin=-1"),
-        ({"layer": "up"}, "unknown setting layer"),
     ):
         with pytest.raises(ValueError, match=words):
             fit(tiny, SoftPrompt(tiny), items, **{**QUICK, **bad})
@@ -548,8 +540,8 @@ def test_components_without_the_token_mask_are_refused(tiny, cached):
     _, rest, parts = cached
     with pytest.raises(ValueError, match="not 'eos'"):
         fit(
-            tiny, HeadWeights(tiny, Scoring(time_steps=2)), rest, time_steps=2, token_mask="eos",
-            parts=(parts[1.0][1], None), validation=False, progress=False,
+            tiny, HeadWeights(tiny, Scoring(time_steps=2)), rest,
+            scoring=Scoring(time_steps=2, token_mask="eos"), parts=(parts[1.0][1], None), validation=False, progress=False,
         )  # fmt: skip
 
 
@@ -581,7 +573,7 @@ def test_files_of_another_model_or_shape_are_refused(tiny, tmp_path):
     about = json.loads((folder / "adapter.json").read_text())
     for change, words in (
         ({"model_sha256": "0" * 64}, "000000000000; this model is tiny"),
-        ({"config": {**about["config"], "n": 4}}, r"\(3, 32\).*asks for \(4, 32\)"),
+        ({"config": {**about["config"], "n": 4}}, r"\[3, 32\].*\[4, 32\]"),
         ({"kind": "magic"}, "soft prompt"),
     ):
         (folder / "adapter.json").write_text(json.dumps({**about, **change}))
@@ -601,8 +593,8 @@ def test_a_missing_or_a_further_number_is_refused(tiny, tmp_path):
     file = folder / "adapter.safetensors"
     whole = load_file(file)
     for tensors, name in (
-        ({**whole, "more": torch.zeros(1)}, "more has shape .1,. in"),
-        ({"residual.start": whole["residual.start"]}, "residual.padding has shape none in"),
+        ({**whole, "more": torch.zeros(1)}, "(?s)do not belong together.*Unexpected key.*more"),
+        ({"residual.start": whole["residual.start"]}, "(?s)Missing key.*residual.padding"),
     ):
         save_file(tensors, file)
         with pytest.raises(AdapterMismatch, match=name):
@@ -665,8 +657,6 @@ def test_validation_is_asked_now_and_then_and_at_the_end(every):
     loop = looped([(0.5, 0.1)] * 9, 7, every=every)
     checked = [r["step"] for r in loop.rows if not np.isnan(r["validation_accuracy"])]
     assert checked == sorted({0, 7, *range(every, 8, every)})
-    assert loop._shown() == {"best": "0.50"}
-    assert dataclasses.replace(loop, best=(-np.inf, -np.inf))._shown() == {}
 
 
 def test_drawing_is_added_with_its_weight_and_steep_losses_are_clipped():
@@ -679,8 +669,7 @@ def test_drawing_is_added_with_its_weight_and_steep_losses_are_clipped():
 
         source = type("Source", (), {"batch": staticmethod(batch)})()
         loop = Loop(
-            adapter, source, infonce, 1, 1, None, 0.1, 0.0, weight, Meter(),
-            Memory(torch.device("cpu")),
+            adapter, source, infonce, 1, 1, 0.1, weight, Meter(), Memory(torch.device("cpu")),
         )  # fmt: skip
         loop._step(torch.optim.SGD([adapter.number], lr=0.1), 1)
         assert float(adapter.number.grad) == pytest.approx(gradient, abs=1e-5)
@@ -691,9 +680,6 @@ def test_ties_are_wrong_and_a_lone_right_one_is_right():
     scores = torch.tensor([[1.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [-5.0, -6.0, -7.0]])
     found = objectives.right(scores, torch.tensor([0, 0, 0, 0]))
     assert found.tolist() == [False, True, False, True]
-    for temperature in (0.0, -1.0):
-        with pytest.raises(ValueError, match="temperature"):
-            objectives.loss_function("infonce", 1.0, temperature)
 
 
 def test_of_a_long_list_the_right_one_is_always_kept_and_its_place_told(tiny):
@@ -745,7 +731,7 @@ def test_a_scoring_is_a_fixed_thing_whatever_it_was_made_from():
 @pytest.mark.parametrize(
     ("over", "kind"), [((), "signed"), (("layer",), "hard"), (("x",), "signed")]
 )
-def test_weights_over_nothing_or_of_another_kind_are_refused(tiny, over, kind):
+def test_weights_over_nothing_or_of_another_kind_are_refused(tiny, unchecked, over, kind):
     with pytest.raises(ValueError, match="weights go over some of"):
         HeadWeights(tiny, ONE, over=over, kind=kind)
 
@@ -765,8 +751,9 @@ def test_units_do_not_depend_on_what_was_learned_nor_on_the_scores_weight(tiny, 
     for weight in (1.0, 4.0):
         scoring = Scoring(time_steps=2, attention_weight=weight, error_weight=weight)
         adapter = HeadWeights(tiny, scoring, over=["layer"], error=True)
-        adapter.unit.fill_(7.0), adapter.unit_error.fill_(7.0)
-        adapter.calibrate(known.by_reading["all"], known.errors, labelled, scoring)
+        adapter.unit.fill_(7.0)
+        adapter.unit_error.fill_(7.0)
+        adapter.calibrate(known, labelled, scoring)
         found.append((adapter.unit.clone(), adapter.unit_error.clone()))
     torch.testing.assert_close(found[0][0], found[1][0])
     torch.testing.assert_close(4 * found[0][1], found[1][1])
