@@ -118,7 +118,7 @@ def components(
     _check(images, texts, masks, readings, pooling, noises, batch_size)
     prior = TextPrior.given(prior)
     grid = time_grid(steps, model.scheduler.config.num_train_timesteps)
-    chosen = choose_layers(model, layers)
+    chosen: dict[str, Any] = choose_layers(model, layers)
     index = _pairs(pairs, len(images), len(texts))
     once = Encoded(model, images, texts, index, masks, errors=errors, structure=bool(readings))
     heads = max(attn.heads for attn in chosen.values())
@@ -185,7 +185,7 @@ def pass_components(
     single = len(token_masks) <= 1  # keeps the fused kernel in reach
     masks = list(token_masks) if not single else token_masks[0] if token_masks else None
 
-    def read(logits: Tensor) -> Tensor:
+    def read(logits: Tensor, roles: Any = roles) -> Tensor:
         read = readings_of(logits.float(), roles.to(logits.device), readings)[..., None]
         return F.pad(read, (0, logits.shape[1] - 1), value=float("nan"))  # one for all heads
 

@@ -97,9 +97,7 @@ class LoRA(Adapter):
                 _put(model.unet, path, module)
 
 
-def _wrap(
-    unet: nn.Module, paths: list[str], rank: int, alpha: int, seed: int
-) -> dict[str, nn.Module]:
+def _wrap(unet: nn.Module, paths: list[str], rank: int, alpha: int, seed: int) -> dict[str, Any]:
     """Return {path: peft layer} and leave the U-Net as it was."""
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -55,16 +55,18 @@ class TipAdapter(Method):
         features, self.sharpness = pair_features(model, items), towers(model).logit_scale.exp()
         self.standard = _Standard(features)
         right = matches(items).flatten().to(features.device)
-        self.keys = self._unit(features).flatten(0, 1)  # (pairs, 2 d)
+        self.keys = keys = self._unit(features).flatten(0, 1)  # (pairs, 2 d)
         self.values = torch.where(right, 1 / right.sum(), -1 / (~right).sum())
         known = pair_features(model, validation)
-        self.alpha, self.beta = self._choose(known, validation, ALPHAS)
+        self.alpha, self.beta = self._choose(known, validation, keys, ALPHAS)
         return 0
 
-    def _choose(self, known: Tensor, validation: Task, alphas: tuple) -> tuple[float, float]:
+    def _choose(
+        self, known: Tensor, validation: Task, keys: Tensor, alphas: tuple[float, ...]
+    ) -> tuple[float, float]:
         """Return the best (alpha, beta); among equals the smallest alpha."""
         grid = list(product(alphas, BETAS))
-        reached = [merit(self._logits(known, a, b, self.keys), validation)[0] for a, b in grid]
+        reached = [merit(self._logits(known, a, b, keys), validation)[0] for a, b in grid]
         return grid[max(range(len(grid)), key=lambda i: reached[i])]
 
     def _unit(self, features: Tensor) -> Tensor:
@@ -104,17 +106,20 @@ class TunedTipAdapter(TipAdapter):
 
     def _fit(self, model: Any, items: Task, validation: Task, seed: int, progress: bool) -> int:
         super()._fit(model, items, validation, seed, progress)
+        keys: Any = self.keys
         features, known = pair_features(model, items), pair_features(model, validation)
-        alpha, beta = self._choose(known, validation, ALPHAS[1:])  # without a cache: no gradient
-        self.keys = trained(
-            self.keys,
+        alpha, beta = self._choose(
+            known, validation, keys, ALPHAS[1:]
+        )  # without a cache: no gradient
+        self.keys = keys = trained(
+            keys,
             lambda keys: decision_loss(self._logits(features, alpha, beta, keys), items),
             lambda keys: merit(self._logits(known, alpha, beta, keys), validation),
             steps=self.steps, lr=self.lr, check_every=self.check_every, fade=False, name="keys",
             progress=progress,
         )  # fmt: skip
-        self.alpha, self.beta = self._choose(known, validation, ALPHAS)
-        return self.keys.numel()
+        self.alpha, self.beta = self._choose(known, validation, keys, ALPHAS)
+        return keys.numel()
 
 
 class LinearProbe(Method):
@@ -141,7 +146,7 @@ class LinearProbe(Method):
             reached = merit(self.standard(known) @ weight, validation)
             if reached > best:
                 best, self.weight, self.strength = reached, weight, strength
-        return self.weight.numel() + 1
+        return features.shape[-1] + 1
 
     def _score(self, model: Any, items: Task, seed: int, progress: bool) -> Tensor:
         if self.weight is None:

@@ -105,7 +105,8 @@ def features(
     columns = []
     for name in readings:
         if name == ERROR:
-            columns.append(parts.select(steps=steps).errors.mean(-1, keepdim=True))
+            errors: Any = parts.select(steps=steps).errors
+            columns.append(errors.mean(-1, keepdim=True))
         else:
             columns.append(parts.select(name, layers, steps).scores.nanmean(-1).mean(1))
     return torch.cat(columns, dim=-1)

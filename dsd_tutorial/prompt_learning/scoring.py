@@ -104,8 +104,10 @@ def pass_scores(
     image, text = pairs.to(latents.device).unbind(1)
     with adapter.active(model):
         if prompts is None or adapter.changes_text:
-            prompts = model.encode_text(list(texts))
-        states, noisy = prompts[text], model.add_noise(latents, e.expand_as(latents), t)
+            states = model.encode_text(list(texts))[text]
+        else:
+            states = prompts[text]
+        noisy = model.add_noise(latents, e.expand_as(latents), t)
         mask = token_mask(model, texts, scoring.token_mask)
         mask = None if mask is None else mask.to(text.device)[text]
         fields, error = noisy[image], adapter.needs_error(scoring)

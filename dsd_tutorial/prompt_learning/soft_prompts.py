@@ -108,5 +108,5 @@ class SoftPrompt(Adapter):
 
 
 def _ids(args: tuple, kwargs: dict) -> Tensor:
-    ids = args[0] if args else kwargs.get("input_ids", kwargs.get("input"))
+    ids = args[0] if args else kwargs["input_ids" if "input_ids" in kwargs else "input"]
     return ids.view(-1, ids.shape[-1])

@@ -113,9 +113,9 @@ class Passes:
         self.model, self.adapter, self.items, self.validation = model, adapter, items, validation
         self.scoring, self.seed, self.drawing, self.progress = scoring, seed, drawing, progress
         self.pairs, self.correct = item_pairs(items), correct_of(items)
-        columns = self.pairs.shape[1]
-        narrow = 1 in items.shape and negatives is not None and negatives + 1 < columns
-        self.columns = negatives + 1 if narrow else columns
+        self.columns = self.pairs.shape[1]
+        if 1 in items.shape and negatives is not None:
+            self.columns = min(self.columns, negatives + 1)
         self.count = max(1, min(len(self.pairs), batch_pairs // self.columns))
         self.numbers = torch.Generator().manual_seed(seed)
         self.waiting, self.grid = [], scoring.grid(model)

@@ -57,6 +57,8 @@ class HeadWeights(Adapter):
     cached = True
     steps = 300
     checks = 60
+    unit: Tensor
+    unit_error: Tensor
 
     def __init__(
         self,
@@ -76,8 +78,8 @@ class HeadWeights(Adapter):
                 "kind is 'softmax' or 'signed'"
             )
         self.over, self.form, self.reads_error = tuple(over), kind, error
-        chosen = choose_layers(model, scoring.layers)
-        self.heads = [attn.heads for attn in chosen.values()]
+        chosen: dict[str, Any] = choose_layers(model, scoring.layers)
+        self.heads: list[int] = [attn.heads for attn in chosen.values()]
         self.layers, self.grid = tuple(chosen), scoring.grid(model)
         self.on = None if on is None else on.requires_grad_(False)
         self.changes_text = on is not None and on.changes_text
@@ -174,9 +176,9 @@ class HeadWeights(Adapter):
                 for i, n in zip(index, shape, strict=True)
             ]
             self.unit[index] = whole / _spread(share[:, *own].sum((1, 2, 3)), items)
-        for i in range(len(self.unit_error)):
-            own = parts.errors if len(self.unit_error) == 1 else parts.errors[:, i : i + 1]
-            self.unit_error[i] = whole / _spread(own.sum(1) / len(self.grid), items)
+        if self.reads_error and parts.errors is not None:
+            for i, own in enumerate(parts.errors.chunk(len(self.unit_error), dim=1)):
+                self.unit_error[i] = whole / _spread(own.sum(1) / len(self.grid), items)
 
 
 def gradient_guided(

@@ -54,15 +54,15 @@ class DiffusionClassifier(Method):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self.steps, self.noises, self.batch_size = steps, noises, batch_size
-        self.keep = dict(sorted((keep or {}).items()))
-        left = list(self.keep.values())
-        if any(not 0 < s < steps for s in self.keep) or left != sorted(set(left), reverse=True):
+        self.keep = rounds = dict(sorted((keep or {}).items()))
+        left = list(rounds.values())
+        if any(not 0 < s < steps for s in rounds) or left != sorted(set(left), reverse=True):
             raise ValueError(
-                f"keep={dict(keep)}: time steps seen (1 to {steps - 1}) -> candidates that go on, "
+                f"keep={rounds}: time steps seen (1 to {steps - 1}) -> candidates that go on, "
                 "fewer each time; such as {2: 5, 4: 2}"
             )
         if left and left[-1] < 1:
-            raise ValueError(f"keep={dict(keep)} leaves no candidate: keep at least 1")
+            raise ValueError(f"keep={rounds} leaves no candidate: keep at least 1")
 
     def _score(self, model: Any, items: Task, seed: int, progress: bool) -> Tensor:
         from tqdm.auto import tqdm

@@ -56,9 +56,10 @@ class Method(ABC):
             ("items", items, self.needs == "both"),
             ("validation", validation, self.needs != "nothing"),
         ):
-            if used and part is None:
+            if part is not None:
+                labels += len(part.items) if used else 0
+            elif used:
                 raise ValueError(f"{self.name} needs {what}: pass a task, such as validation_set()")
-            labels += len(part.items) if used else 0
         with measure(model) as meter:
             parameters = self._fit(model, items, validation, seed, progress)
         return meter.cost(parameters, labels)

@@ -540,8 +540,8 @@ def test_components_without_the_token_mask_are_refused(tiny, cached):
     _, rest, parts = cached
     with pytest.raises(ValueError, match="not 'eos'"):
         fit(
-            tiny, HeadWeights(tiny, Scoring(time_steps=2)), rest,
-            scoring=Scoring(time_steps=2, token_mask="eos"), parts=(parts[1.0][1], None), validation=False, progress=False,
+            tiny, HeadWeights(tiny, Scoring(time_steps=2)), rest, parts=(parts[1.0][1], None),
+            scoring=Scoring(time_steps=2, token_mask="eos"), validation=False, progress=False,
         )  # fmt: skip
 
 

@@ -71,6 +71,6 @@ def test_other_items_are_scored_by_what_was_fitted(tiny, items):
 
 def test_what_cannot_be_fitted_is_refused(tiny, items):
     with pytest.raises(ValueError, match="penalty=-1"):
-        fit_readings(tiny, items, penalty=-1, **HOW)
+        fit_readings(tiny, items, penalty=-1.0, **HOW)
     with pytest.raises(ValueError, match="start names 'peak'"):
         fit_readings(tiny, items, readings=READ, start={"peak": 1.0}, **HOW)
