@@ -7,8 +7,7 @@
 Per head, Q comes from the pixels and K from the text; logits = Q K^T / sqrt(d_head). The score of a
 pixel is the log-sum-exp of its raw logits over the tokens (He et al., arXiv 2305.10722, as in the
 released code; `pooling.py` has the general form). What is reported are the logits the pass really
-used: the outputs of `to_q` and `to_k` themselves (so LoRA is in them), or what an altering
-processor says it used.
+used, with LoRA and every edit in them: its processor is replaced by one that tells.
 """
 
 from __future__ import annotations
@@ -23,8 +22,14 @@ from torch import Tensor
 from dsd_tutorial.attention.heat import HeatRecorder
 from dsd_tutorial.attention.layers import choose_layers
 from dsd_tutorial.attention.pooling import Normalise, check_form
-from dsd_tutorial.attention.processors import AlteredAttnProcessor, Edit, FusedAttnProcessor, Prefix
-from dsd_tutorial.attention.watching import STOCK, Masks, Observation, Request, Watch, check_masks
+from dsd_tutorial.attention.processors import (
+    Edit,
+    Listener,
+    OpenAttnProcessor,
+    Prefix,
+    opened,
+)
+from dsd_tutorial.attention.watching import Masks, Observation, Request, Watch, check_masks
 
 
 class NothingCaptured(RuntimeError):
@@ -70,6 +75,7 @@ def observe(
 
     Raises:
         ValueError: For an unknown layer or a bad mask, before anything runs.
+        RuntimeError: For a layer whose logits cannot be known.
         NothingCaptured: At the end of the block, if a chosen layer was never run.
     """
     if keep not in ("last", "mean", "all"):
@@ -99,17 +105,17 @@ def observe(
             hook = unet.register_forward_pre_hook(seen.heat.begin_pass, with_kwargs=True)
             stack.callback(hook.remove)
         for name, attn in modules.items():
-            plain = type(attn.processor).__name__ == "AttnProcessor2_0"
-            if request.fusable and plain:
-                stack.enter_context(_processor(attn, FusedAttnProcessor()))
-            stack.callback(Watch(name, attn, request, seen).remove)
+            processor = opened(name, attn.processor)
+            stack.enter_context(_processor(attn, processor))
+            listener = Listener(Watch(name, request, seen).take, request.fusable, grad)
+            processor.listeners.append(listener)
+            stack.callback(processor.listeners.remove, listener)
         yield seen
     missing = [name for name in modules if name not in seen.calls]
     if missing:
         raise NothingCaptured(
             f"no attention was computed in {', '.join(missing)} inside the observe block: run the "
-            "U-Net (model.predict_noise or model.sample) inside it; fused projections "
-            "(fuse_qkv_projections) hide Q and K, undo them first"
+            "U-Net (model.predict_noise or model.sample) inside it"
         )
     if keep == "all":
         for store in (seen.scores, seen.maps, seen.logits):
@@ -139,7 +145,7 @@ def alter(
 
     Raises:
         ValueError: For unknown layers, and for nothing to do.
-        RuntimeError: For a layer whose processor is not a stock one.
+        RuntimeError: For a layer whose logits cannot be known.
     """
     if edit is None and not prefix:
         raise ValueError("alter has nothing to do: give edit=, prefix=, or both")
@@ -153,26 +159,13 @@ def alter(
     with ExitStack() as stack:
         for name, attn in modules.items():
             own = (prefix[name],) if name in prefix else ()
-            new = _extended(name, attn.processor, (edit,) if edit else (), own)
+            new = opened(name, attn.processor, (edit,) if edit else (), own)
             stack.enter_context(_processor(attn, new))
         yield list(modules)
 
 
-def _extended(
-    name: str, old: Any, edits: tuple[Edit, ...], prefixes: tuple[Prefix, ...]
-) -> AlteredAttnProcessor:
-    if isinstance(old, AlteredAttnProcessor):
-        return AlteredAttnProcessor(name, old.edits + edits, old.prefixes + prefixes)
-    if isinstance(old, FusedAttnProcessor) or type(old).__name__ in STOCK:
-        return AlteredAttnProcessor(name, edits, prefixes)
-    raise RuntimeError(
-        f"layer {name} has the processor {type(old).__name__}, which would be lost: altering "
-        f"starts from one of {', '.join(STOCK)}"
-    )
-
-
 @contextmanager
-def _processor(attn: Any, new: Any) -> Iterator[None]:
+def _processor(attn: Any, new: OpenAttnProcessor) -> Iterator[None]:
     old = attn.processor
     attn.set_processor(new)
     try:

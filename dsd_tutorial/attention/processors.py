@@ -1,16 +1,14 @@
-"""Attention processors that say which logits they used: one alters them, one is fast.
+"""The attention processor that says which logits it used, lets them be edited, and is fast.
 
-Both do around the attention what diffusers' stock processor does (norms, mask, residual), and tell
-every function in their `listeners` an `AttentionRecord`, or the log-partition alone where a fused
-kernel computed nothing else. `attention.observe` listens there; for the stock processors it reads
-the outputs of `to_q` and `to_k` instead.
+It does around the attention what diffusers' stock processor does, and tells every one of its
+listeners an `AttentionRecord`, or the log-partition alone where a fused kernel computed nothing
+else. `attention.observe` listens; `attention.alter` edits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,9 +16,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from dsd_tutorial.attention.logits import fused_kernel, head_bias, scaled_logits, split_heads
 from dsd_tutorial.attention.pooling import add_gated
 
 Edit = Callable[[Tensor, str], Tensor]
+# Processors of diffusers that use to_q and to_k and leave the logits alone.
+STOCK = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
 
 
 @dataclass(frozen=True)
@@ -74,106 +75,69 @@ class Prefix:
         return AttentionRecord(logits, extra, gate.expand(self.key.shape[:2])[:, None, :])
 
 
-def scaled_logits(
-    query: Float[Tensor, "batch heads pixels width"],
-    key: Float[Tensor, "*some heads tokens width"],
-    scale: float,
-    bias: Float[Tensor, "batch heads rows tokens"] | None = None,
-) -> Float[Tensor, "batch heads pixels tokens"]:
-    """Return Q K^T * scale + bias in float32."""
-    with torch.autocast(query.device.type, enabled=False):  # small differences are what we rank by
-        logits = scale * (query.float() @ key.float().transpose(-1, -2))
-    return logits if bias is None else logits + bias
+@dataclass(eq=False)
+class Listener:
+    """Who is told what a layer used."""
+
+    take: Callable[[Told], None]
+    fusable: bool = False  # whether the log-partition is enough
+    grad: bool = False  # whether the logits must carry gradients
 
 
-def split_heads(
-    attn: Any, states: Float[Tensor, "batch positions channels"]
-) -> Float[Tensor, "batch heads positions width"]:
-    """Return the part of each head; `channels` is heads times width."""
-    batch, positions, width = states.shape
-    return states.view(batch, positions, attn.heads, width // attn.heads).transpose(1, 2)
+class OpenAttnProcessor:
+    """diffusers' AttnProcessor2_0 in the open: its output, unless edits or prefixes change it.
 
-
-def head_bias(
-    attn: Any, attention_mask: Tensor | None, tokens: int, batch: int
-) -> Float[Tensor, "batch heads one_or_pixels tokens"] | None:
-    """Return the additive mask as the stock processor reads it.
-
-    Raises:
-        ValueError: Where its length differs from the number of tokens.
+    With them: logits, then every edit(logits, layer name), then softmax, then V. Without: the fused
+    attention, from whose kernel the log-partition is had where that is all that is listened for.
+    For the cross-attention of a U-Net's transformer blocks, which stand outside every norm.
     """
-    if attention_mask is None:
-        return None
-    if attention_mask.shape[-1] != tokens:
-        raise ValueError(f"attention_mask covers {attention_mask.shape[-1]} of {tokens} tokens")
-    mask = attn.prepare_attention_mask(attention_mask, tokens, batch)
-    return mask.view(batch, attn.heads, -1, tokens)
 
-
-class _Surroundings:
-    """Everything of diffusers' AttnProcessor2_0 but the attention itself (`_attend`)."""
-
-    def __init__(self) -> None:
-        self.listeners: list[Callable[[Told], None]] = []
-
-    def tell(self, record: Told) -> None:
-        for listener in list(self.listeners):
-            listener(record)
-
-    def _attend(
-        self, attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
-    ) -> Float[Tensor, "batch heads pixels width"]:
-        raise NotImplementedError
+    def __init__(
+        self,
+        name: str,
+        edits: tuple[Edit, ...] = (),
+        prefixes: tuple[Prefix, ...] = (),
+        listeners: list[Listener] | None = None,
+    ):
+        self.name, self.edits, self.prefixes = name, edits, prefixes
+        self.listeners: list[Listener] = [] if listeners is None else listeners
 
     def __call__(
         self,
         attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        hidden_states: Float[Tensor, "batch pixels channels"],
+        encoder_hidden_states: Float[Tensor, "batch tokens states"],
         attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        """Return what the layer adds to its hidden states, in their shape."""
-        residual = hidden_states
-        if attn.spatial_norm is not None:
-            hidden_states = attn.spatial_norm(hidden_states, temb)
-        shape = hidden_states.shape
-        if len(shape) == 4:  # (batch, channels, height, width) -> (batch, pixels, channels)
-            hidden_states = hidden_states.flatten(2).transpose(1, 2)
-        if attn.group_norm is not None:
-            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
-        context = encoder_hidden_states
-        if context is None:
-            context = hidden_states
-        elif attn.norm_cross:
-            context = attn.norm_encoder_hidden_states(context)
+    ) -> Float[Tensor, "batch pixels channels"]:
+        """Return what the layer adds to its hidden states."""
         query = split_heads(attn, attn.to_q(hidden_states))
-        key, value = (split_heads(attn, f(context)) for f in (attn.to_k, attn.to_v))
-        query = query if attn.norm_q is None else attn.norm_q(query)
-        key = key if attn.norm_k is None else attn.norm_k(key)
+        key, value = (split_heads(attn, f(encoder_hidden_states)) for f in (attn.to_k, attn.to_v))
         bias = head_bias(attn, attention_mask, key.shape[2], len(key))
-        mixed = self._attend(attn, query, key, value, bias)  # (batch, heads, pixels, d_head)
-        mixed = mixed.transpose(1, 2).flatten(2).to(query.dtype)
-        out = attn.to_out[1](attn.to_out[0](mixed))
-        if len(shape) == 4:
-            out = out.transpose(1, 2).reshape(shape)
-        if attn.residual_connection:
-            out = out + residual
-        return out / attn.rescale_output_factor
+        mixed = self._attend(attn.scale, query, key, value, bias)  # (batch, heads, pixels, width)
+        return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2).to(query.dtype)))
 
+    def _attend(
+        self, scale: float, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "batch heads pixels width"]:
+        if self.edits or self.prefixes:
+            return self._attend_altered(scale, query, key, value, bias)
+        if self.listeners:
+            short = bias is None and not torch.is_grad_enabled()
+            if short and all(listener.fusable for listener in self.listeners):
+                kernel = fused_kernel(query.device.type, query.dtype, query.shape[-1])
+                if kernel is not None:
+                    out, log_partition = kernel(query, key, value, scale)
+                    self._tell(log_partition)
+                    return out
+            grad = any(listener.grad for listener in self.listeners)
+            with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+                self._tell(AttentionRecord(scaled_logits(query, key, scale, bias)))
+        return F.scaled_dot_product_attention(query, key, value, bias, scale=scale)
 
-class AlteredAttnProcessor(_Surroundings):
-    """Attention in the open: logits, then every edit(logits, layer name), then softmax, then V.
-
-    Without edits and prefixes its output equals the stock processor's.
-    """
-
-    def __init__(self, name: str, edits: tuple[Edit, ...] = (), prefixes: tuple[Prefix, ...] = ()):
-        super().__init__()
-        self.name, self.edits, self.prefixes = name, edits, prefixes
-
-    def _attend(self, attn, query, key, value, bias):
-        logits = scaled_logits(query, key, attn.scale, bias)
+    def _attend_altered(
+        self, scale: float, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "batch heads pixels width"]:
+        logits = scaled_logits(query, key, scale, bias)
         for edit in self.edits:
             edited = edit(logits, self.name)
             if edited.shape != logits.shape:
@@ -185,11 +149,33 @@ class AlteredAttnProcessor(_Surroundings):
         record = AttentionRecord(logits)
         if self.prefixes:
             prefix = _joined(self.prefixes)
-            record = prefix.record(query, logits, attn.scale)
+            record = prefix.record(query, logits, scale)
             added = prefix.value.to(value.dtype).expand(len(value), -1, -1, -1)
             value = torch.cat([value, added], dim=2)
-        self.tell(record)
+        self._tell(record)
         return record.probabilities().to(value.dtype) @ value
+
+    def _tell(self, record: Told) -> None:
+        for listener in self.listeners:
+            listener.take(record)
+
+
+def opened(
+    name: str, old: Any, edits: tuple[Edit, ...] = (), prefixes: tuple[Prefix, ...] = ()
+) -> OpenAttnProcessor:
+    """Return what takes the place of the processor `old`: the same, open, with more edits.
+
+    Raises:
+        RuntimeError: `old` is neither open nor one of diffusers' that leave the logits alone.
+    """
+    if isinstance(old, OpenAttnProcessor):
+        return OpenAttnProcessor(name, old.edits + edits, old.prefixes + prefixes, old.listeners)
+    if type(old).__name__ in STOCK:
+        return OpenAttnProcessor(name, edits, prefixes)
+    raise RuntimeError(
+        f"layer {name} has the processor {type(old).__name__}, whose logits cannot be known: start "
+        f"from one of {', '.join(STOCK)}; projections that were fused must be undone first"
+    )
 
 
 def _joined(prefixes: Sequence[Prefix]) -> Prefix:
@@ -199,57 +185,3 @@ def _joined(prefixes: Sequence[Prefix]) -> Prefix:
         torch.cat([p.value for p in prefixes], dim=1),
         torch.cat(gates, dim=1),
     )
-
-
-class FusedAttnProcessor(_Surroundings):
-    """The stock fused attention, which also hands on the log-partition its kernel computed.
-
-    For inference: with gradients on, or a mask, or when a listener has set `wants_logits`, it
-    computes the logits as well and tells those.
-    """
-
-    wants_logits = False
-
-    def _attend(self, attn, query, key, value, bias):
-        kernel = None
-        if bias is None and not (self.wants_logits or torch.is_grad_enabled()):
-            kernel = fused_kernel(query.device.type, query.dtype, query.shape[-1])
-        if kernel is None:
-            self.tell(AttentionRecord(scaled_logits(query, key, attn.scale, bias)))
-            return F.scaled_dot_product_attention(query, key, value, bias, scale=attn.scale)
-        out, log_partition = kernel(query, key, value, attn.scale)
-        self.tell(log_partition)
-        return out
-
-
-def _cpu_kernel(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return operator(query, key, value, scale=scale)[:2]
-
-
-def _cuda_kernel(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    operator = torch.ops.aten._scaled_dot_product_efficient_attention
-    out, lse = operator(query, key, value, None, True, scale=scale)[:2]
-    return out, lse[..., : query.shape[2]]  # the kernel pads the pixels to a multiple of 32
-
-
-@cache
-def fused_kernel(device_type: str, dtype: torch.dtype, width: int) -> Callable | None:
-    """Return a kernel (q, k, v, scale) -> (output, log-partition), or None where there is none.
-
-    These operators are private to torch and have moved before: each is tried once on small tensors
-    against the explicit computation, and one that is missing, refuses or differs is not used.
-    """
-    kernel = {"cpu": _cpu_kernel, "cuda": _cuda_kernel}.get(device_type)
-    if kernel is None:
-        return None
-    numbers = torch.Generator().manual_seed(0)
-    q, k = (torch.randn(2, 2, n, width, generator=numbers) for n in (9, 5))
-    q, k = (x.to(device_type, dtype) for x in (q, k))
-    try:
-        _, lse = kernel(q, k, k, width**-0.5)
-    except (RuntimeError, AttributeError, TypeError, NotImplementedError):
-        return None
-    want = scaled_logits(q, k, width**-0.5).logsumexp(-1)
-    close = lse.shape == want.shape and bool((lse - want).abs().max() < 1e-2)
-    return kernel if close else None

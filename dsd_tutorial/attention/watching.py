@@ -1,8 +1,7 @@
-"""How a pass is watched: hooks on one layer, and what is computed from the logits they see.
+"""What is computed from the logits of a pass, and how much of it is kept.
 
-The parts behind `attention.observe`. Q and K are the outputs of `to_q` and `to_k` themselves, so
-that nothing is computed twice and LoRA on them is in; an altering processor tells its own logits.
-Each record is reduced at once, so that memory holds one layer's logits at a time.
+The parts behind `attention.observe`. Each record is reduced at once, so that memory holds one
+layer's logits at a time.
 """
 
 from __future__ import annotations
@@ -17,18 +16,10 @@ from torch import Tensor
 
 from dsd_tutorial.attention.heat import HeatRecorder, Size
 from dsd_tutorial.attention.pooling import Normalise, log_sum_exp
-from dsd_tutorial.attention.processors import (
-    AttentionRecord,
-    Told,
-    head_bias,
-    scaled_logits,
-    split_heads,
-)
+from dsd_tutorial.attention.processors import AttentionRecord, Told
 from dsd_tutorial.attention.token_masks import Word
 
 Masks = Tensor | Sequence[Tensor | None] | None
-# Processors of diffusers that use to_q and to_k and leave the logits alone.
-STOCK = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
 CHUNK = 2**25  # logits held at once, in numbers (128 MB): the explicit path goes through in parts
 
 
@@ -141,71 +132,23 @@ def check_masks(masks: Masks) -> None:
 
 
 class Watch:
-    """The hooks of one layer: collects Q and K of a pass, or listens to its processor."""
+    """What listens to one layer."""
 
-    def __init__(self, name: str, attn: Any, request: Request, seen: Observation):
+    def __init__(self, name: str, request: Request, seen: Observation):
         self.name, self.request, self.seen = name, request, seen
-        self.q = self.k = self.heard = None
-        self.projections = (attn.to_q, attn.to_k)
-        self.handles = [
-            attn.register_forward_pre_hook(self._before),
-            attn.register_forward_hook(self._after, with_kwargs=True, always_call=True),
-            attn.to_q.register_forward_hook(lambda m, a, out: setattr(self, "q", out)),
-            attn.to_k.register_forward_hook(lambda m, a, out: setattr(self, "k", out)),
-        ]
 
-    def remove(self) -> None:
-        """Take every hook off; nothing of the watch stays on the layer."""
-        for handle in self.handles:
-            handle.remove()
-        self._stop_listening()
-
-    def _stop_listening(self) -> None:
-        if self.heard is not None and self._take in self.heard.listeners:
-            self.heard.listeners.remove(self._take)
-            self.heard.wants_logits = False
-        self.heard = self.q = self.k = None
-
-    def _before(self, attn: Any, args: tuple) -> None:
-        kind = type(attn.processor).__name__
-        if self.projections != (attn.to_q, attn.to_k):
-            raise RuntimeError(
-                f"to_q or to_k of layer {self.name} was replaced inside the observe block (LoRA "
-                "added or removed?): do that before observing"
-            )
-        if hasattr(attn.processor, "listeners"):
-            self.heard = attn.processor
-            self.heard.listeners.append(self._take)
-            if not self.request.fusable:
-                self.heard.wants_logits = True
-        elif kind not in STOCK:
-            raise RuntimeError(
-                f"layer {self.name} has the processor {kind}, whose logits cannot be known: give "
-                "it a list `listeners` and call each with an AttentionRecord (processors.py)"
-            )
-
-    def _after(self, attn: Any, args: tuple, kwargs: dict, out: Tensor | None) -> None:
-        listened = self.heard is not None
-        q, k = self.q, self.k
-        self._stop_listening()
-        if listened or out is None or q is None or k is None:  # told already, or the pass failed
-            return
-        mask = kwargs.get("attention_mask", args[2] if len(args) > 2 else None)
-        with torch.set_grad_enabled(self.request.grad and torch.is_grad_enabled()):
-            q, k = split_heads(attn, q), split_heads(attn, k)
-            bias = head_bias(attn, mask, k.shape[2], len(k))
-            self._take(AttentionRecord(scaled_logits(q, k, attn.scale, bias)))
-
-    def _take(self, record: Told) -> None:
-        request, seen = self.request, self.seen
-        if request.grad and not torch.is_grad_enabled():
+    def take(self, record: Told) -> None:
+        """Compute what is requested from one pass, and keep it."""
+        grad = self.request.grad
+        if grad and not torch.is_grad_enabled():
             raise RuntimeError("observe(grad=True) met a pass under no_grad: no gradient to keep")
-        with torch.set_grad_enabled(request.grad and torch.is_grad_enabled()):
+        seen = self.seen
+        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             found = self._computed(record)
         seen.path[self.name] = "fused" if isinstance(record, Tensor) else "explicit"
         seen.calls[self.name] = calls = seen.calls.get(self.name, 0) + 1
         for kind, value in found.items():
-            self._keep(getattr(seen, kind), value if request.grad else value.detach(), calls)
+            self._keep(getattr(seen, kind), value if grad else value.detach(), calls)
 
     def _computed(self, record: Told) -> dict[str, Tensor]:
         request = self.request
