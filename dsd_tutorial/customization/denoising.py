@@ -84,7 +84,7 @@ class Denoising:
         """Return what the raw U-Net should answer: e or v, (batch, 4, h, w)."""
         if self.model.prediction_type == "epsilon":
             return draw.e
-        signal, spread = self.model._levels(draw.t, len(draw.t))
+        signal, spread = self.model.noise_levels(draw.t, len(draw.t))
         return signal * draw.e - spread * self.latents[draw.index]
 
     def answer(self, noisy: Tensor, t: Tensor, contexts: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from dsd_tutorial.stable_diffusion.encoders import Encoders
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "clip", "image_processor")
 Steps = int | Num[Tensor, ""] | Num[Tensor, " batch"]
 Latents = Float[Tensor, "batch channels height width"]
+Levels = Float[Tensor, "batch 1 1 1"]
 
 
 class StableDiffusion(Encoders):
@@ -107,8 +108,8 @@ class StableDiffusion(Encoders):
 
     # -- diffusion -----------------------------------------------------------------------------
 
-    def _noise_levels(self, timesteps: Steps, batch: int) -> tuple[Tensor, Tensor]:
-        """Return sqrt(abar_t) and sqrt(1 - abar_t), each (batch, 1, 1, 1)."""
+    def noise_levels(self, timesteps: Steps, batch: int) -> tuple[Levels, Levels]:
+        """Return sqrt(abar_t) and sqrt(1 - abar_t) for each of `batch` images."""
         steps = torch.as_tensor(timesteps, device=self.device).long().expand(batch)
         abar = self.scheduler.alphas_cumprod.to(self.device, torch.float32)[steps]
         return abar.sqrt().view(-1, 1, 1, 1), (1 - abar).sqrt().view(-1, 1, 1, 1)
@@ -118,7 +119,7 @@ class StableDiffusion(Encoders):
 
         `timesteps` is one for all or one each, in 0..999.
         """
-        signal, spread = self._noise_levels(timesteps, len(latents))
+        signal, spread = self.noise_levels(timesteps, len(latents))
         return signal * latents + spread * noise
 
     def predict_noise(self, noisy_latents: Tensor, timesteps: Steps, context: Tensor) -> Latents:
@@ -139,7 +140,7 @@ class StableDiffusion(Encoders):
         output = self._unet(noisy_latents, timesteps, context)
         if self.prediction_type == "epsilon":
             return output
-        signal, spread = self._noise_levels(timesteps, len(noisy_latents))
+        signal, spread = self.noise_levels(timesteps, len(noisy_latents))
         return signal * output + spread * noisy_latents.to(self.device)
 
     def _unet(self, latents: Tensor, timesteps: Steps, context: Tensor) -> Latents:

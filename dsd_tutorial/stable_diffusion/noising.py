@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 TRAINING_STEPS = 1000
@@ -22,7 +23,9 @@ def time_grid(steps: int | Sequence[int], training_steps: int = TRAINING_STEPS) 
 
     An int n cuts the range into n equal cells and takes the middle of each: 1 -> (500,),
     2 -> (250, 750). Another grid is another score; more noises on one grid only steady it.
-    Raises ValueError for an empty grid or a step outside the range.
+
+    Raises:
+        ValueError: For an empty grid or a step outside the range.
     """
     if isinstance(steps, int):
         if not 1 <= steps <= training_steps:
@@ -37,8 +40,10 @@ def time_grid(steps: int | Sequence[int], training_steps: int = TRAINING_STEPS) 
     return grid
 
 
-def shared_noise(shape: Sequence[int], seed: int, step: int, noise: int = 0) -> Tensor:
-    """Return standard normal noise (1, *shape), float32 on the CPU, the same on every machine.
+def shared_noise(
+    shape: Sequence[int], seed: int, step: int, noise: int = 0
+) -> Float[Tensor, "1 channels height width"]:
+    """Return standard normal noise, float32 on the CPU, the same on every machine.
 
     `step` is the index of the time step in its list, `noise` counts the noises of one time step.
     """

@@ -215,7 +215,7 @@ def test_a_folder_of_real_size_asks_for_its_public_clip(tmp_path, monkeypatch, w
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(f'{{"hidden_size": {width}}}')
     asked = []
-    monkeypatch.setattr(files, "clip_folder", lambda source, download: asked.append(source))
+    monkeypatch.setattr(files, "_cached_clip", lambda source, download: asked.append(source))
     files.towers_for(resolve(tmp_path)[0], tmp_path, None, False)
     assert asked == [REGISTRY[name].clip_repo] == [CLIP_BY_TEXT_WIDTH[width]]
 
