@@ -33,29 +33,34 @@ def hits_of(
 ) -> np.ndarray:
     """Return what a method got right, (seeds, items) of 0 and 1, as the metrics take them.
 
-    items  the table few_shot_items.csv; `seeds` None are all it has, in order. A method that
-           learns nothing (shots 0) has one row, which is repeated for each of `seeds`.
-    Raises ResultsError where a row is missing.
+    Args:
+        items: the table few_shot_items.csv.
+        task: name of the task.
+        method: name of the method; one that learns nothing has a single row, repeated for `seeds`.
+        shots: labelled items it learned from.
+        seeds: None are all that the table has, in order.
+
+    Raises:
+        ResultsError: a row is missing.
     """
     rows = items[(items.task == task) & (items.method == method) & (items.shots == shots)]
-    found = {int(row.seed): row.hits for row in rows.itertuples()}
-    asked = sorted(found) if seeds is None else list(seeds)
+    found: dict[int, str] = {
+        int(seed): hits for seed, hits in zip(rows.seed, rows.hits, strict=True)
+    }
+    wanted = sorted(found) if seeds is None else list(seeds)
     if method in ZERO_SHOT and found:
-        found = dict.fromkeys(asked, next(iter(found.values())))
-    missing = [seed for seed in asked if seed not in found]
-    if missing or not asked:
+        found = dict.fromkeys(wanted, next(iter(found.values())))
+    missing = [seed for seed in wanted if seed not in found]
+    if missing or not wanted:
         raise ResultsError(
             f"few_shot_items.csv has no {method} on {task} at {shots} shots with seeds "
             f"{missing or 'at all'}: `python -m lab measure few-shot` measures it"
         )
-    return np.array([[letter == HIT for letter in found[seed]] for seed in asked], dtype=int)
+    return np.array([[letter == HIT for letter in found[seed]] for seed in wanted], dtype=int)
 
 
 def interval_of(hits: np.ndarray) -> Interval:
-    """Return the accuracy of hits (seeds, items): Wilson's interval, or over seeds the bootstrap.
-
-    With several seeds, seeds are drawn first and then items, which all seeds share.
-    """
+    """Return the accuracy of hits (seeds, items), by Wilson or, over seeds, by bootstrap."""
     if len(hits) == 1:
         return accuracy(hits[0])
     return seeds_difference(hits, np.zeros_like(hits))
@@ -64,8 +69,8 @@ def interval_of(hits: np.ndarray) -> Interval:
 def chosen_adapter(choice: pd.DataFrame, shots: int, seeds: Sequence[int]) -> str | None:
     """Return the one adapter for all tasks: the best mean cross-fitted accuracy; None without rows.
 
-    choice  the table few_shot_choice.csv. The mean is over tasks and `seeds`; methods that lack one
-            of them are no candidates.
+    `choice` is the table few_shot_choice.csv. The mean is over its tasks and `seeds`; methods that
+    lack one of them are no candidates.
     """
     rows = choice[(choice.shots == shots) & choice.seed.isin(list(seeds))]
     whole = rows.task.nunique() * len(seeds)
@@ -83,7 +88,7 @@ def _best(
         own = rows[rows.method == method]
         if len(own) == len(seeds):
             reached[method] = own["validation"].mean(), own["margin"].mean()
-    return max(reached, key=reached.get) if reached else None
+    return max(reached, key=reached.__getitem__) if reached else None
 
 
 def verdicts(
@@ -94,8 +99,8 @@ def verdicts(
     The rivals of the chosen adapter (`chosen`, one for all tasks): on every task zero-shot DSD
     (with or without the error term, whichever validation prefers) and the plain error; on relation
     and binding items CLIP zero-shot and CoOp. The other adapters follow, against zero-shot DSD. A
-    bar is passed when the whole interval lies above 0. `p_value` is the sign test over items, each
-    by its mean over seeds. What was not measured yet is left out.
+    comparison is passed when the whole interval lies above 0. `p_value` is the sign test over
+    items, each by its mean over seeds. What was not measured yet is left out.
     """
     chosen = chosen_adapter(choice, shots, seeds)
     for task in (name for name in TASKS if (items.task == name).any()):
@@ -107,8 +112,8 @@ def verdicts(
                 (f"{shots}-shot CoOp, relation and binding", "coop", shots, kinds),
             ]
         for adapter in sorted(ADAPTERS, key=lambda name: name != chosen):
-            asked = rivals if adapter == chosen else rivals[:1]
-            for comparison, rival, their_shots, kinds in asked:
+            own = rivals if adapter == chosen else rivals[:1]
+            for comparison, rival, their_shots, kinds in own:
                 try:
                     ours = hits_of(items, task, adapter, shots, seeds)
                     theirs = hits_of(items, task, rival, their_shots, seeds)

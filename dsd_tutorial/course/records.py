@@ -28,9 +28,10 @@ class ResultsError(ValueError):
 
 
 def results_folder() -> Path:
-    """The repository's `results/`, found from the notebooks' place.
+    """Return the repository's `results/`.
 
-    Raises ResultsError where the package was installed without the repository.
+    Raises:
+        ResultsError: the package was installed without the repository.
     """
     folder = Path(__file__).resolve().parents[2] / "results"
     if not folder.is_dir():
@@ -43,16 +44,19 @@ def results_folder() -> Path:
 class Table:
     """A csv file that grows row by row: what was measured survives Ctrl-C and is not repeated.
 
-    `keys` are the columns that name a measurement, `sha256` is the model's. Rows of other weights
-    are moved to `<name>.stale.csv` when the table is opened. Raises ResultsError where the file
-    has other columns.
+    Args:
+        path: of the file; rows of other weights in it are moved to `<name>.stale.csv`.
+        columns: of a row.
+        keys: the columns that name a measurement.
+        sha256: of the model's weights.
+
+    Raises:
+        ResultsError: the file has other columns.
     """
 
     def __init__(self, path: Path | str, columns: Sequence[str], keys: Sequence[str], sha256: str):
         self.path, self.keys, self.sha256 = Path(path), tuple(keys), sha256
         self.columns = (*(c for c in columns if c != SHA), SHA)
-        if unknown := set(self.keys) - set(self.columns):
-            raise ResultsError(f"keys {sorted(unknown)} are not among {', '.join(self.columns)}")
         require_writable_file(self.path)
         rows = self._read()
         fresh = [row for row in rows if row[SHA] == sha256]
@@ -63,13 +67,14 @@ class Table:
         self._done = {self._key(row) for row in fresh}
 
     def has(self, **key: Any) -> bool:
-        """Whether the measurement with these keys is in the table."""
+        """Return whether the measurement with these keys is in the table."""
         return self._key(key) in self._done
 
     def add(self, **row: Any) -> None:
-        """Appends one row and writes it to disk at once.
+        """Append one row and write it to disk at once.
 
-        Raises ResultsError for a missing or unknown column, or for a key that is there already.
+        Raises:
+            ResultsError: a column is missing or unknown, or the key is there already.
         """
         row = {**row, SHA: self.sha256}
         if set(row) != set(self.columns):
@@ -90,14 +95,12 @@ class Table:
         self._done.add(key)
 
     def frame(self) -> pd.DataFrame:
-        """The table as it stands, with numbers as numbers."""
+        """Return the table as it stands, with numbers as numbers."""
         import pandas as pd
 
         return pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=self.columns)
 
     def _key(self, row: dict) -> tuple[str, ...]:
-        if missing := set(self.keys) - set(row):
-            raise ResultsError(f"a measurement is named by {self.keys}; missing {sorted(missing)}")
         return tuple(str(_written(row[k])) for k in self.keys)
 
     def _read(self) -> list[dict]:
@@ -141,7 +144,7 @@ def read_table(name: str, sha256: str | None = None) -> pd.DataFrame:
     if not path.is_file():
         raise ResultsError(f"{path} is missing; `{command}` makes it")
     table = pd.read_csv(path)
-    if sha256 is not None and not (table[SHA] == sha256).all():
+    if sha256 is not None and set(table[SHA]) != {sha256}:
         raise ResultsError(f"{path} holds rows of other weights; `{command}` measures them anew")
     return table
 
@@ -168,7 +171,7 @@ def rows_of(table: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
     """Return the rows whose columns have these values; a list allows each of its entries."""
     for column, value in chosen.items():
         wanted = list(value) if isinstance(value, list | tuple | set) else [value]
-        table = table[table[column].isin(wanted)]
+        table = table.loc[table[column].isin(wanted)]
     return table
 
 
@@ -178,21 +181,21 @@ def row_of(table: pd.DataFrame, **chosen: Any) -> Any:
     Raises:
         ResultsError: there is none.
     """
-    row = next(rows_of(table, **chosen).itertuples(index=False), None)
+    row = next(iter(rows_of(table, **chosen).itertuples(index=False)), None)
     if row is None:
         raise ResultsError(f"the table has no row with {chosen}")
     return row
 
 
 def _written(value: Any) -> Any:
-    """A number as a reader wants it: six significant digits, and 2 rather than 2.0 for an int."""
+    """Return a number as a reader wants it: six significant digits."""
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def recorded_alternative(model: Any) -> str | None:
-    """Return the inverse that results/projection.csv says was chosen by pictures, or None.
+    """Return the inverse beside the paper's own that results/projection.csv says was chosen.
 
-    One beside the paper's own, for `variation.references.choose`.
+    None where the table was measured on other weights.
     """
     try:
         table = read_table("projection", model.sha256)

@@ -121,10 +121,10 @@ def show_latents(
     with figure(alt=alt, **grid) as (fig, axes):
         for row, title, line in zip(rows, titles, axes, strict=True):
             for channel, (axis, values) in enumerate(zip(line, row, strict=True)):
-                drawn = axis.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit)
+                axis.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit)
                 bare(axis, f"channel {channel}")
             line[0].set_ylabel(title, fontsize=9)
-        fig.colorbar(drawn, ax=axes, shrink=0.8, label="value")
+        fig.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.8, label="value")
 
 
 def overlay_heat(axis: Any, image: Any, heat: Any, title: str = "", *, mask: Any = None) -> None:

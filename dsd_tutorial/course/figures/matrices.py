@@ -52,7 +52,7 @@ def show_matrix(
     size = size or (min(0.5 * len(columns) + 2.2, 9.5), (0.3 * len(rows) + 0.5) * len(tables) + 0.8)
     with figure(alt=said, rows=len(tables), size=size, sharex=True, squeeze=False) as (fig, axes):
         for axis, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
-            drawn = axis.imshow(table, vmin=low, vmax=high, aspect="auto",
+            axis.imshow(table, vmin=low, vmax=high, aspect="auto",
                                 cmap=UNIFORM if center is None else SIGNED)  # fmt: skip
             if table.size <= NUMBERED:
                 _write_numbers(axis, table, form, marks, (low + high) / 2)
@@ -64,7 +64,7 @@ def show_matrix(
                 axis.axvline(divide - 0.5, color="white", linestyle="--")
             axis.set(title=title, ylabel=ylabel)
         axes[-1, 0].set_xlabel(xlabel)
-        fig.colorbar(drawn, ax=axes, label=label)
+        fig.colorbar(axes[0, 0].images[0], ax=axes, label=label)
 
 
 def _write_numbers(axis: Any, table: np.ndarray, form: str, marks: Any, middle: float) -> None:
@@ -80,7 +80,7 @@ def _cell(
 ) -> str:
     table, row, column = np.unravel_index(place, (len(tables), len(rows), len(columns)))
     title = list(tables)[table]
-    value = tables[title][row, column]
+    value = float(tables[title][row, column])
     where = f"{rows[row]}, {columns[column]}"
     return f"{say(value)} at {f'{title}, ' if title else ''}{where}"
 

@@ -39,9 +39,8 @@ def _series(data: Any, x: Sequence[Any] | None) -> dict[Any, Any]:
     if hasattr(data, "items"):  # a mapping or a pandas Series
         return dict(data.items())
     if isinstance(data, tuple) and len(data) == 2 and not _is_point(data[0]):
-        x, data = data
-    data = data.detach().cpu() if hasattr(data, "detach") else data
-    points = list(data)
+        return _series(data[1], data[0])
+    points = list(data.detach().cpu() if hasattr(data, "detach") else data)
     return dict(zip(range(len(points)) if x is None else x, points, strict=True))
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cycler import cycler
+
 # perceptually uniform colour maps: of what lies between two ends, of what lies around zero, of heat
 UNIFORM, SIGNED, HEAT = "viridis", "cividis", "magma"
 # Okabe and Ito's palette, without its yellow (too pale for lines on white), black last
@@ -22,7 +24,7 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo")
 INK = "#333333"
 LEAST_ALT = 15  # characters; less cannot say what a figure shows
 DPI = 180  # pixels per inch of the file; shown at half of it, crisp on dense screens
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": 9.5,
@@ -34,6 +36,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=SERIES),
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -67,7 +70,7 @@ def styled(
     import matplotlib.pyplot as plt
 
     size = size or (min(3.6 * columns, 9.0), 2.7 * rows)
-    with plt.rc_context(STYLE | {"axes.prop_cycle": plt.cycler(color=SERIES)}):
+    with plt.rc_context(STYLE):
         fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **subplots)
         try:
             yield fig, axes
