@@ -89,6 +89,7 @@ def show_rows(
     names = [name.strip() for name in rows]
     grid = _grid(len(rows) * columns, columns, side)
     above = titles if isinstance(titles, Mapping) else {next(iter(rows)): titles}
+    grid["size"] = (grid["size"][0] + 0.3, side * len(rows) + 0.25 * len(above))
     with figure(alt=f"{alt} Rows: {', '.join(names)}.", **grid) as (_, axes):
         for axis in axes.flat:
             bare(axis)

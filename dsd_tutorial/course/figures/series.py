@@ -40,7 +40,7 @@ def _series(data: Any, x: Sequence[Any] | None) -> dict[Any, Any]:
         return dict(data.items())
     if isinstance(data, tuple) and len(data) == 2 and not _is_point(data[0]):
         return _series(data[1], data[0])
-    points = list(data.detach().cpu() if hasattr(data, "detach") else data)
+    points = list(getattr(data, "detach", lambda: data)())
     return dict(zip(range(len(points)) if x is None else x, points, strict=True))
 
 
