@@ -6,14 +6,12 @@ A table is added in three steps.
    weights and code, and a function that measures:
 
        class ReadingsPlan(Plan):
-           n: PositiveInt
-           seed: int
+           n: PositiveInt = 300
+           seed: int = 0
 
-       def evaluate_readings(model="shapes-sd", n=300, *, seed=0, device="auto", output=None,
-                             cache=CACHE, progress=True):
-           plan = ReadingsPlan(n=n, seed=seed)
-           runner = Runner("readings", model, plan, unit="tasks", device=device, output=output,
-                           cache=cache, progress=progress)
+       def evaluate_readings(model="shapes-sd", **values):
+           plan, options = Options.split(ReadingsPlan, values)
+           runner = Runner("readings", model, plan, options, unit="tasks")
            table = runner.table(("task", "reading", "accuracy", "low", "high", "n"), KEYS)
            runner.run([Item({"task": t, "reading": r}, partial(measure, runner.model, t, r), cost)
                        for t in TASKS for r in READINGS], table)
@@ -27,7 +25,8 @@ A table is added in three steps.
    `table.frame()` and write it with `runner.publish(rows, beside="bars")`; its columns are the keys
    of the rows.
 
-Change what a row means, and the runner's `version` goes up by one: then the cache is not asked.
+Change what a row means, and the runner's `version` goes up by one: then the cache has no answer, and
+a stamped table refuses to go on with the old rows (one without `settings` has to be moved away).
 
 A row of the few-shot table is an entry of one of the groups at the end of `few_shot_methods.py`:
 name -> function of (setup, shots, seed) that fits on `setup.few(shots, seed)`, may choose on

@@ -45,7 +45,7 @@ pipeline_tag: text-to-image
 # shapes-sd
 
 A small Stable Diffusion, trained from scratch on coloured shapes, for the course `dsd_tutorial`.
-It is an ordinary diffusers pipeline folder (64 x 64 pictures, {latent} latents, {unet:.1f} million
+It is an ordinary diffusers pipeline folder (64 x 64 images, {latent} latents, {unet:.1f} million
 parameters in the U-Net); `clip/` holds the whole CLIP whose text tower the U-Net reads.
 
 ```python
@@ -62,7 +62,7 @@ pipe(
 ```
 
 ## Data
-Pictures of one or two objects on a plain background, drawn by a programme, with captions from a
+Images of one or two objects on a plain background, drawn by a programme, with captions from a
 small grammar. Shapes: {shapes}. Colours: {colors}. Backgrounds: {backgrounds}. Relations:
 {relations}. Held out of all training: the shapes {held_shapes}, the colours {held_colors}, the
 texture {held_textures}, the pairs {held_pairs}; and the tenth of all scenes each that make up the
@@ -71,17 +71,17 @@ validation and the test split.
 ## Training
 In this order: tokenizer, autoencoder, CLIP (plain contrastive loss on random distinct captions),
 U-Net (v-prediction, on the frozen autoencoder and text encoder, with a noise schedule that ends in
-pure noise). In {alone:.0%} of its examples the end state stands alone for the caption, a little off
-(`training/unet.py` says why: image prompts live on it). The U-Net has seen {samples:,} samples; the
-rest of its record is in `unet/training.json`. Commands: `python -m lab train
+pure noise). In {alone:.0%} of its examples the EOS state stands alone for the caption, a little off
+(`lab/training/unet.py` says why: image prompts live on it). The U-Net has seen {samples:,} samples;
+the rest of its record is in `unet/training.json`. Commands: `python -m lab train
 tokenizer|autoencoder|clip|unet`; `--init` continues from these weights. CLIP and U-Net were both
-continued: CLIP with louder places (`training/clip.py`), the U-Net from weights that had read the
-text tower of before, by the best linear map between the two towers' states; end states alone and
-the schedule came with the last part of the samples.
+continued: CLIP with stronger places (`lab/training/clip.py`), the U-Net from weights that had read
+the text tower of before, by the best linear map between the two towers' states; EOS states alone
+and the schedule came with the last part of the samples.
 
 ## What it can do
 Measured by `python -m lab measure model` on test scenes; guidance {guidance} and {steps} steps were
-chosen on validation scenes. Intervals are 95 % (Wilson). A programme reads the generated pictures,
+chosen on validation scenes. Intervals are 95 % (Wilson). A programme reads the generated images,
 and what it cannot read counts as wrong.
 
 | figure | value | interval | n | aim | what |

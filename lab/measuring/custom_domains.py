@@ -61,19 +61,14 @@ class DomainTuning:
     """How many images, and how domains are learned and drawn."""
 
     model: Any
+    plan: Any  # a `CustomizationPlan`
     table: Any  # where what was chosen can be read again
     inverse: Inverse
-    images: int
-    steps: int
-    n: int
-    seeds: int
-    sampling: dict[str, Any]
-    seed: int
     _fitted: dict[tuple[str, float], Domain] = field(default_factory=dict)  # the last choice
 
     def items(self, name: str) -> list[Item]:
         """Return the choice of the learning rate, the old world before, the domain after."""
-        after = {"method": f"ft_{name}", "steps": self.steps}
+        after = {"method": f"ft_{name}", "steps": self.plan.ft}
         return [
             Item(after | {"metric": "lr_chosen"}, partial(self._choose, name), len(RATES)),
             Item({"method": "before", "metric": OLD[-1], "steps": 0}, self._before, 0),
@@ -86,15 +81,15 @@ class DomainTuning:
         pairs = [("gain", "fidelity", f"before_{name}")]
         pairs += [(f"change_of_{metric}", metric, "before") for metric in OLD]
         for title, metric, before in pairs:
-            key = {"method": after, "metric": title, "steps": self.steps}
-            yield key, (after, metric, self.steps), (before, metric, 0)
+            key = {"method": after, "metric": title, "steps": self.plan.ft}
+            yield key, (after, metric, self.plan.ft), (before, metric, 0)
 
     def fit(self, name: str, lr: float) -> Domain:
         """Return the `Domain` learned from images of the train split."""
-        scenes = domain_scenes(name, self.images, self.seed + 30, "train")
+        scenes = domain_scenes(name, self.plan.images, self.plan.seed + 30, "train")
         return fit_domain(
             self.model, render(scenes, self.model.resolution)[0], text=DOMAINS[name][1],
-            inverse=self.inverse, steps=self.steps, lr=lr, seed=self.seed, progress=False,
+            inverse=self.inverse, steps=self.plan.ft, lr=lr, seed=self.plan.seed, progress=False,
         )  # fmt: skip
 
     def untouched(self) -> Domain:
@@ -109,7 +104,12 @@ class DomainTuning:
     def draw(self, prompts: Tensor, seeds: int) -> Tensor:
         """Return images (prompts, seeds, 3, height, width), always from the same noise."""
         images = self.model.sample(
-            embeddings=prompts, n=seeds, seed=self.seed + 60_000, progress=False, **self.sampling
+            embeddings=prompts,
+            n=seeds,
+            steps=self.plan.sampling,
+            guidance=self.plan.guidance,
+            seed=self.plan.seed + 60_000,
+            progress=False,
         )
         return images.unflatten(0, (len(prompts), seeds))
 
@@ -128,7 +128,7 @@ class DomainTuning:
     def _choose(self, name: str) -> list[Row]:
         """Return the scores of all learning rates on validation, and the best one."""
         self._fitted.clear()
-        found, about = {}, {"method": f"ft_{name}", "steps": self.steps}
+        found, about = {}, {"method": f"ft_{name}", "steps": self.plan.ft}
         for lr in RATES:
             self._fitted[name, lr] = domain = self.fit(name, lr)
             found[lr] = self.score(domain, name)
@@ -139,7 +139,9 @@ class DomainTuning:
 
     def score(self, domain: Domain, name: str) -> float:
         """Return what a learning rate is chosen by: the domain and the old world, half each."""
-        new, old = (domain_scenes(s, TRIED_ON, self.seed + 40, "validation") for s in (name, "old"))
+        new, old = (
+            domain_scenes(s, TRIED_ON, self.plan.seed + 40, "validation") for s in (name, "old")
+        )
         world = (merit(self.varied(domain, old, 1)) + merit(self.captioned(domain, old))) / 2
         return (merit(self.varied(domain, new, 1)) + world) / 2
 
@@ -148,17 +150,17 @@ class DomainTuning:
 
     def _measure(self, name: str) -> list[Row]:
         """Return the rows of one domain, before and after, and what it cost."""
-        lr = self.table.number(f"ft_{name}", "lr_chosen", self.steps)
+        lr = self.table.number(f"ft_{name}", "lr_chosen", self.plan.ft)
         domain = self._fitted.get((name, lr)) or self.fit(name, lr)
-        scenes = domain_scenes(name, self.n, self.seed + 50, "test")
+        scenes = domain_scenes(name, self.plan.n, self.plan.seed + 50, "test")
         before = {"method": f"before_{name}", "steps": 0}
-        after = {"method": f"ft_{name}", "steps": self.steps}
+        after = {"method": f"ft_{name}", "steps": self.plan.ft}
         after |= {"seconds": float(domain.seconds), "parameters": domain.parameters}
         rows = [self._ceiling(name, scenes)]
         for state, about in ((self.untouched(), before), (domain, after)):
-            found = self.varied(state, scenes, self.seeds)
+            found = self.varied(state, scenes, self.plan.seeds)
             rows += [about | {"metric": metric, "values": v} for metric, v in found.items()]
-        rows += self._old_world(domain, {"method": f"ft_{name}", "steps": self.steps})
+        rows += self._old_world(domain, {"method": f"ft_{name}", "steps": self.plan.ft})
         peak = domain.peak_memory / 2**20
         rows.append(after | {"metric": "peak_memory_mib", "value": float(peak)})
         return [*rows, after | {"metric": "best_step", "value": float(domain.tuning.best_step)}]
@@ -173,7 +175,7 @@ class DomainTuning:
 
     def _old_world(self, domain: Domain, about: Row) -> list[Row]:
         """Return the rows of the old world, by image prompt and by caption."""
-        scenes = domain_scenes("old", 2 * self.n, self.seed + 51, "test")
+        scenes = domain_scenes("old", 2 * self.plan.n, self.plan.seed + 51, "test")
         found = self.varied(domain, scenes, 1), self.captioned(domain, scenes)
         return [
             about | {"metric": metric, "values": each["fidelity"]}

@@ -64,14 +64,11 @@ class ReferenceTuning:
     """References of the test split and of the validation split, and how they are drawn."""
 
     model: Any
+    plan: Any  # a `CustomizationPlan`
     table: Any  # where what was chosen can be read again
     chosen: Chosen
     test: Sequence[Scene]
     validation: Sequence[Scene]
-    seeds: int
-    sampling: dict[str, Any]
-    batch_size: int
-    seed: int
 
     def items(self, name: str) -> list[Item]:
         """Return the choices of one way, and its measurement; costs count references."""
@@ -108,12 +105,12 @@ class ReferenceTuning:
         """Return one `Tuned` per reference."""
         images = render(list(scenes), self.model.resolution)[0]
         how = {
-            "steps": max(at), "lr": lr, "batch_size": self.batch_size, "at": at,
+            "steps": max(at), "lr": lr, "batch_size": self.plan.batch, "at": at,
             "check_every": max(1, max(at)), "progress": False,
         }  # fmt: skip
         found = []
         for i, (image, scene) in enumerate(zip(images, scenes, strict=True)):
-            shape, seed = scene.things[0].shape, self.seed + i
+            shape, seed = scene.things[0].shape, self.plan.seed + i
             if way.is_word:
                 word = shape if way.start == "word" else None
                 tuned = textual_inversion(self.model, image[None], word=word, seed=seed, **how)
@@ -128,7 +125,8 @@ class ReferenceTuning:
     @torch.no_grad()
     def draw(self, tuned: Sequence[Tuned], prompts: Sequence[Tensor], seeds: int) -> Tensor:
         """Return images (references, seeds, 3, height, width) of one prompt for each reference."""
-        first, how = self.seed + 50_000, {**self.sampling, "n": seeds, "progress": False}
+        first, how = self.plan.seed + 50_000, {"n": seeds, "progress": False}
+        how |= {"steps": self.plan.sampling, "guidance": self.plan.guidance}
         if any("lora" in one.module for one in tuned):  # a U-Net of its own for each reference
             drawn = []
             for i, (one, prompt) in enumerate(zip(tuned, prompts, strict=True)):
@@ -152,7 +150,7 @@ class ReferenceTuning:
         self, tuned: Sequence[Tuned], scenes: Sequence[Scene], seeds: int, alpha: float
     ) -> Tensor:
         """Return (3, references): another colour is requested; changed, the rest kept, both."""
-        edits = [edit for edit in make_edits(scenes, self.seed) if edit.kind == "color"]
+        edits = [edit for edit in make_edits(scenes, self.plan.seed) if edit.kind == "color"]
         images = render(list(scenes), self.model.resolution)[0]
         old = nearest_text(self.model, images, edits[0].values)  # every colour: the same for all
         with torch.no_grad():
@@ -203,13 +201,13 @@ class ReferenceTuning:
         size = tuned[0].parameters
         for step in way.at:
             seconds = sum(_row(one, step)["seconds"] for one in tuned) / len(tuned)
-            found = self.varied([t.at(step) for t in tuned], self.test, self.seeds)
+            found = self.varied([t.at(step) for t in tuned], self.test, self.plan.seeds)
             found["error"] = torch.tensor([_row(one, step)["checked"] for one in tuned]).tolist()
             about = {"method": name, "steps": step, "seconds": seconds, "parameters": size}
             rows += [about | {"metric": metric, "values": v} for metric, v in found.items()]
         for step in way.edits:
             alpha = self.table.number(name, "alpha_chosen", step)
-            parts = self.edited([t.at(step) for t in tuned], self.test, self.seeds, alpha)
+            parts = self.edited([t.at(step) for t in tuned], self.test, self.plan.seeds, alpha)
             about = {"method": name, "steps": step, "parameters": size}
             for metric, values in zip(("changed", "kept", "joint"), parts, strict=True):
                 rows.append(about | {"metric": f"edit_{metric}", "values": values.tolist()})

@@ -11,7 +11,6 @@ what was chosen or counted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -23,7 +22,7 @@ from dsd_tutorial.projection.references import reference_sets
 from lab.measuring.custom_domains import DOMAINS, USUAL, DomainTuning
 from lab.measuring.custom_references import WAYS, ReferenceTuning
 from lab.measuring.projection import fit_inverses
-from lab.measuring.runner import CACHE, Plan, Runner
+from lab.measuring.runner import Options, Plan, Runner
 from lab.measuring.tables import Row
 
 if TYPE_CHECKING:
@@ -39,38 +38,20 @@ TRIED_ON = 4  # validation references on which learning rates and alphas are cho
 class CustomizationPlan(Plan):
     """How many references and variations; images, steps and batches of what is tuned."""
 
-    n: Annotated[int, Field(ge=4)]
-    seeds: PositiveInt
-    images: PositiveInt
-    ft: PositiveInt
-    batch: PositiveInt
-    sampling: PositiveInt
-    guidance: float | None
-    seed: int
-    parts: tuple[Literal[PARTS], ...] = Field(exclude=True)
-    ways: tuple[Literal[tuple(WAYS)], ...] = Field(exclude=True)
-    domains: tuple[Literal[tuple(DOMAINS)], ...] = Field(exclude=True)
+    n: Annotated[int, Field(ge=4)] = 20
+    seeds: PositiveInt = 3
+    images: PositiveInt = 100  # that a domain is learned from
+    ft: PositiveInt = 300  # steps that it is learned for
+    batch: PositiveInt = 4  # of ct
+    sampling: PositiveInt = 10  # denoising steps of every image
+    guidance: float | None = None
+    seed: int = 0
+    parts: tuple[Literal[PARTS], ...] = Field(PARTS, exclude=True)
+    ways: tuple[Literal[tuple(WAYS)], ...] = Field(tuple(WAYS), exclude=True)
+    domains: tuple[Literal[tuple(DOMAINS)], ...] = Field(USUAL, exclude=True)
 
 
-def evaluate_customization(
-    model: Any = "shapes-sd",
-    n: int = 20,
-    seeds: int = 3,
-    *,
-    parts: Sequence[str] = PARTS,
-    ways: Sequence[str] | None = None,
-    domains: Sequence[str] | None = None,
-    images: int = 100,
-    ft_steps: int = 300,
-    batch_size: int = 4,
-    sampling_steps: int = 10,
-    guidance: float | None = None,
-    device: str = "auto",
-    output: Path | str | None = None,
-    cache: Path | str = CACHE,
-    seed: int = 0,
-    progress: bool = True,
-) -> pd.DataFrame:
+def evaluate_customization(model: Any = "shapes-sd", **values: Any) -> pd.DataFrame:
     """Return the table results/customization.csv after measuring what it lacks.
 
     One row per (method, metric, steps): value with its 95 % interval over references, seconds (of
@@ -83,35 +64,23 @@ def evaluate_customization(
          the paired "gain"; before, ft_<domain>: "old_by_image" and "old_by_caption" on 2 n scenes
          of the old world, and the paired "change_of_..."; ceiling_<domain>: the images themselves
 
-    `domains` None: a shape, a colour and a texture. `images` a domain is learned from, `ft_steps`,
-    `batch_size` of ct, `sampling_steps` per image.
+    `values` are those of `CustomizationPlan` and `Options`.
     Raises ValueError for unknown words or too few, ResultsError for a file with other settings.
     """
-    plan = CustomizationPlan(
-        n=n, seeds=seeds, images=images, ft=ft_steps, batch=batch_size, sampling=sampling_steps,
-        guidance=guidance, seed=seed, parts=(parts,) if isinstance(parts, str) else tuple(parts),
-        ways=tuple(ways or WAYS), domains=tuple(domains or USUAL),
-    )  # fmt: skip
-    runner = Runner(
-        "customization", model, plan, unit="tunings", device=device, output=output, cache=cache,
-        progress=progress,
-    )  # fmt: skip
+    plan, options = Options.split(CustomizationPlan, values)
+    runner = Runner("customization", model, plan, options, unit="tunings")
+    n, seed = plan.n, plan.seed
     table = Tables(runner)
     pairs = 1500 if n >= 10 else 100
-    _, inverses, validation = fit_inverses(runner.model, n, pairs, seed, progress)
-    sampling = {"steps": sampling_steps, "guidance": guidance}
+    _, inverses, validation = fit_inverses(runner, n, pairs, seed)
     if "ct" in plan.parts:
         test = reference_sets(runner.model, n, "test", seed + 12)["one"].scenes
-        tuning = ReferenceTuning(
-            runner.model, table, inverses, test, validation.scenes[:TRIED_ON], seeds, sampling,
-            batch_size, seed,
-        )  # fmt: skip
+        tried = validation.scenes[:TRIED_ON]
+        tuning = ReferenceTuning(runner.model, plan, table, inverses, test, tried)
         runner.run([item for name in plan.ways for item in tuning.items(name)], table)
         table.compare(row for name in plan.ways for row in tuning.comparisons(name))
     if "ft" in plan.parts:
-        fitting = DomainTuning(
-            runner.model, table, inverses.truncated, images, ft_steps, n, seeds, sampling, seed
-        )
+        fitting = DomainTuning(runner.model, plan, table, inverses.truncated)
         runner.run([item for name in plan.domains for item in fitting.items(name)], table)
         table.compare(row for name in plan.domains for row in fitting.comparisons(name))
     return table.frame()

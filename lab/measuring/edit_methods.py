@@ -81,9 +81,7 @@ class EditSet:
 
     references: References
     chosen: Chosen
-    options: dict[str, Any]  # of edit_prompt, for all edits: copies
-    steps: int
-    guidance: float | None
+    plan: Any  # an `EditingPlan`
     seed: int
 
     @cached_property
@@ -118,7 +116,7 @@ class EditSet:
         which = range(len(self.edits))[rows]
         places = [i // len(KINDS) for i in which]  # of the references
         seeds = [self.seed + 10_000 * number + place for place in places]
-        shared = {"steps": self.steps, "guidance": self.guidance, "progress": False}
+        shared = {"steps": self.plan.steps, "guidance": self.plan.guidance, "progress": False}
         words, targets = [e.text for e in edits], [e.target for e in edits]
         if method.startswith("image_"):
             return self._images_alone(method, places, seeds, shared)
@@ -133,7 +131,7 @@ class EditSet:
             prompts = model.encode_text(words if method == "words" else targets)
         else:
             name, own = EDITS[method]
-            inverse, options = getattr(self.chosen, name), {**self.options, **own}
+            inverse, options = getattr(self.chosen, name), {"copies": self.plan.copies, **own}
             if options.get("source_prompt") == NEAREST:
                 options["source_prompt"] = self.replaced[rows]
             elif options.get("neutral") == NEAREST:
@@ -147,8 +145,7 @@ class EditSet:
         """One variation of each reference, the same for all its edits."""
         inverse, each = getattr(self.chosen, method.removeprefix("image_")), len(KINDS)
         images = self.images[list(places[::each])]
-        copies = self.options.get("copies")
-        prompts = image_to_prompt(self.references.model, images, inverse, copies=copies)
+        prompts = image_to_prompt(self.references.model, images, inverse, copies=self.plan.copies)
         drawn = self.references.model.sample(embeddings=prompts, seed=seeds[::each], **shared)
         return drawn.repeat_interleave(each, 0)
 

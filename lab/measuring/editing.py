@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -25,7 +24,7 @@ from dsd_tutorial.projection.references import References, reference_sets
 from dsd_tutorial.variation.edit_items import KINDS
 from lab.measuring.edit_methods import EDITS, GRIDS, METHODS, ONE_SEED, EditSet
 from lab.measuring.projection import fit_inverses
-from lab.measuring.runner import CACHE, Item, Plan, Runner
+from lab.measuring.runner import Item, Options, Plan, Runner
 from lab.measuring.tables import Row, Table
 
 KEYS = ("split", "method", "alpha")
@@ -40,33 +39,18 @@ NONE = math.nan  # the setting of a method that has none
 class EditingPlan(Plan):
     """How many references and noises, and what all edits share."""
 
-    n: Annotated[int, Field(ge=4)]
-    seeds: PositiveInt
-    steps: PositiveInt
-    guidance: float | None
-    pairs: PositiveInt
-    copies: int | str | None
+    n: Annotated[int, Field(ge=4)] = 24
+    seeds: PositiveInt = 3
+    steps: PositiveInt = 20
+    guidance: float | None = None
+    pairs: PositiveInt = 1500  # that the alternative inverses are fitted on
+    copies: int | str | None = None  # of `edit_prompt`, for all edits
     fill: Literal["text"] = "text"  # stored rows name it; there is no other
-    seed: int
-    methods: tuple[Literal[tuple(METHODS)], ...] = Field(exclude=True)
+    seed: int = 0
+    methods: tuple[Literal[METHODS], ...] = Field(METHODS, exclude=True)
 
 
-def evaluate_editing(
-    model: Any = "shapes-sd",
-    n: int = 24,
-    *,
-    seeds: int = 3,
-    steps: int = 20,
-    guidance: float | None = None,
-    methods: Sequence[str] | None = None,
-    copies: int | str | None = None,
-    pairs: int = 1500,
-    device: str = "auto",
-    output: Path | str | None = None,
-    cache: Path | str = CACHE,
-    seed: int = 0,
-    progress: bool = True,
-) -> pd.DataFrame:
+def evaluate_editing(model: Any = "shapes-sd", **values: Any) -> pd.DataFrame:
     """Return the table results/editing.csv after measuring what it lacks.
 
     One row per (method, kind, alpha, metric): value and 95 % interval over references (Wilson; for
@@ -77,29 +61,20 @@ def evaluate_editing(
     the row `best` names, from one. `validation_changed` and so on are what the choices were made
     on: n // 2 other references, one noise; `fine_` rows of the best edit: up to `FINE` more.
 
-    methods         some of `METHODS` (None: all)
-    copies          of `edit_prompt`, for all edits; what differs from the default belongs into a
-                    file of its own (`output`)
-    pairs           training pairs that the alternative inverses are fitted on
+    `values` are those of `EditingPlan` and `Options`.
 
     Raises ValueError for n < 4, seeds < 1 or an unknown method, ResultsError where the file holds
     other settings, PenultimateLayerError for SD 2.x.
     """
-    plan = EditingPlan(
-        n=n, seeds=seeds, steps=steps, guidance=guidance, pairs=pairs, copies=copies,
-        seed=seed, methods=tuple(METHODS if methods is None else methods),
-    )  # fmt: skip
-    runner = Runner(
-        "editing", model, plan, device=device, output=output, cache=cache, progress=progress
-    )
+    plan, options = Options.split(EditingPlan, values)
+    runner, n, seed = Runner("editing", model, plan, options), plan.n, plan.seed
     table = runner.table(ITEMS, KEYS, "items", stamped=True)
-    _, inverses, validation = fit_inverses(runner.model, n, pairs, seed, progress)
+    _, inverses, validation = fit_inverses(runner, n, plan.pairs, seed)
     half = References(validation.scenes[: max(2, n // 2)], runner.model)
     more = reference_sets(runner.model, min(2 * n, FINE), "validation", seed + 77)["one"]
     test = reference_sets(runner.model, n, "test", seed + 12)["one"]
-    options = {"copies": copies}
     sets = {
-        split: EditSet(references, inverses, options, steps, guidance, seed + shift)
+        split: EditSet(references, inverses, plan, seed + shift)
         for split, references, shift in (
             ("validation", half, 5_000), ("fine", more, 5_000), ("test", test, 0),
         )
@@ -110,8 +85,9 @@ def evaluate_editing(
     if best := editing.best(plan.methods):
         runner.run([editing.item("fine", best, alpha, 1) for alpha in GRIDS[best]], table)
     chosen = [("test", m, editing.chosen(m), editing.noises(m)) for m in plan.methods]
-    curve = [("test", best, alpha, 1) for alpha in GRIDS.get(best, ())]
-    runner.run([editing.item(*job) for job in (*chosen, *curve)], table)
+    runner.run([editing.item(*job) for job in chosen], table)
+    if best:  # its curve
+        runner.run([editing.item("test", best, alpha, 1) for alpha in GRIDS[best]], table)
     runner.publish(editing.rows(inverses.name))
     return pd.read_csv(runner.path())
 

@@ -26,7 +26,7 @@ from dsd_tutorial.shapes.tasks import TASKS
 from lab.measuring.few_shot_methods import BY_PASSES, CACHED, METHODS, ON_CLIP, ZERO_SHOT
 from lab.measuring.few_shot_task import Outcome, TaskSetup
 from lab.measuring.pairs import PairCache
-from lab.measuring.runner import CACHE, Item, Plan, Runner
+from lab.measuring.runner import Item, Options, Plan, Runner
 from lab.measuring.tables import Row
 
 CURVE_METHODS = (*ON_CLIP, *CACHED)  # what learns within seconds
@@ -46,18 +46,18 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 class FewShotPlan(Plan):
     """Which rows there are, and in which order they are measured."""
 
-    n_items: PositiveInt
-    steps: PositiveInt
-    updates: PositiveInt
-    fit_steps: PositiveInt
-    tasks: tuple[Literal[TASKS], ...] = Field(exclude=True)
-    methods: tuple[Literal[tuple(METHODS)], ...] = Field(exclude=True)
-    shots: PositiveInt = Field(exclude=True)
+    n_items: PositiveInt = 300  # test items of each task
+    steps: PositiveInt = 6  # time steps of what is computed once and read by most methods
+    updates: PositiveInt = 40  # optimiser steps of what needs passes of its own (`BY_PASSES`)
+    fit_steps: PositiveInt = 2  # and its time steps
+    tasks: tuple[Literal[TASKS], ...] = Field(TASKS, exclude=True)
+    methods: tuple[Literal[tuple(METHODS)], ...] = Field(tuple(METHODS), exclude=True)
+    shots: PositiveInt = Field(16, exclude=True)
     seeds: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_different)] = Field(
-        exclude=True, min_length=1
+        (0, 1, 2), exclude=True, min_length=1
     )
-    curve_task: Literal[TASKS] | None = Field(exclude=True)
-    curve_shots: tuple[PositiveInt, ...] = Field(exclude=True)
+    curve_task: Literal[TASKS] | None = Field("comvg", exclude=True)  # None: no curve
+    curve_shots: tuple[PositiveInt, ...] = Field((1, 2, 4, 8, 16, 32), exclude=True)
 
     @property
     def settings(self) -> str:
@@ -90,66 +90,38 @@ class FewShotPlan(Plan):
 
     def most(self, task: str) -> int:
         """Return the largest number of labelled items that any method looks at."""
-        return max(self.shots, *(self.curve_shots if task == self.curve_task else (0,)))
+        return max(self.shots, 0, *(self.curve_shots if task == self.curve_task else ()))
 
 
-def evaluate_few_shot(
-    model: Any = "shapes-sd",
-    *,
-    tasks: Sequence[str] = TASKS,
-    methods: Sequence[str] = tuple(METHODS),
-    shots: int = 16,
-    seeds: Sequence[int] = (0, 1, 2),
-    n_items: int = 300,
-    curve_task: str | None = "comvg",
-    curve_shots: Sequence[int] = (1, 2, 4, 8, 16, 32),
-    steps: int = 6,
-    updates: int = 40,
-    fit_steps: int = 2,
-    device: str = "auto",
-    output: Path | str | None = None,
-    cache: Path | str = CACHE,
-    progress: bool = True,
-) -> Path:
+def evaluate_few_shot(model: Any = "shapes-sd", **values: Any) -> Path:
     """Return the path of few_shot.csv after measuring what it and the tables beside it lack.
 
-    tasks, methods     of `TASKS` and `METHODS`; methods that learn nothing are measured once
-    shots, seeds       labelled items, and the seeds that draw them (and starts, and batches)
-    curve_task, curve_shots    where else `CURVE_METHODS` are measured; None for no curve
-    steps              time steps of what is computed once and read by most methods
-    updates, fit_steps    optimiser steps and time steps of what needs passes of its own
-                       (`BY_PASSES`): on two cores the larger part of the time
+    `values` are those of `FewShotPlan` and `Options`.
 
     unet_passes, labels and seconds are what the method *alone* would need: fitting it, choosing on
     the validation items and scoring the test items, although most of it was computed once for all.
     Raises ValueError for unknown names, ResultsError where the tables hold rows of other settings.
     """
-    plan = FewShotPlan(
-        n_items=n_items, steps=steps, updates=updates, fit_steps=fit_steps, tasks=tuple(tasks),
-        methods=tuple(methods), shots=shots, seeds=tuple(seeds), curve_task=curve_task,
-        curve_shots=() if curve_task is None else tuple(curve_shots),
-    )  # fmt: skip
-    runner = Runner(
-        "few_shot", model, plan, unit="rows", device=device, output=output, cache=cache,
-        progress=progress,
-    )  # fmt: skip
+    plan, options = Options.split(FewShotPlan, values)
+    runner = Runner("few_shot", model, plan, options, unit="rows")
     items = runner.table(ITEMS, KEYS, "items", stamped=True)
-    if other := set(items.frame()["hits"].str.len()) - {n_items}:
+    if other := set(items.frame()["hits"].str.len()) - {plan.n_items}:
         raise ResultsError(
-            f"{items.path} holds rows of {other.pop()} test items; requested are {n_items}: give "
-            "another output, or move that file away"
+            f"{items.path} holds rows of {other.pop()} test items; requested are {plan.n_items}: "
+            "give another output, or move that file away"
         )
     choice = runner.table(CHOICE, KEYS, "choice")
-    pairs = PairCache(runner.model, Path(cache), steps, progress=progress)
-    setups = {t: TaskSetup(t, pairs, n_items, plan.most(t), updates, fit_steps) for t in plan.tasks}
+    pairs = PairCache(runner.model, Path(options.cache), plan.steps, progress=options.progress)
+    more = plan.updates, plan.fit_steps
+    setups = {t: TaskSetup(t, pairs, plan.n_items, plan.most(t), *more) for t in plan.tasks}
     keys = list(plan.keys())
-    candidates = [k for k in keys if k["method"] in CACHED and k["shots"] == shots]
+    candidates = [k for k in keys if k["method"] in CACHED and k["shots"] == plan.shots]
     try:
         runner.run([Item(key, partial(_test, setups, key)) for key in keys], items)
         runner.run([Item(key, partial(_cross_fit, setups, key)) for key in candidates], choice)
     finally:
         runner.publish(summary(items.frame(), plan.seeds))
-        found = verdicts(items.frame(), choice.frame(), shots, plan.seeds)
+        found = verdicts(items.frame(), choice.frame(), plan.shots, plan.seeds)
         runner.publish(list(found), "bars")
     return runner.path()
 

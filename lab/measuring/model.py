@@ -23,7 +23,7 @@ from dsd_tutorial.shapes.render import render
 from dsd_tutorial.shapes.scene import Scene, random_scenes
 from lab.measuring.card import write_card
 from lab.measuring.probes import image_probes, text_probes
-from lab.measuring.runner import CACHE, Item, Plan, Runner
+from lab.measuring.runner import Item, Options, Plan, Runner
 from lab.measuring.tables import Row
 
 GUIDANCES = (3.0, 4.0, 6.0, 8.0, 10.0)
@@ -35,27 +35,20 @@ CHUNK = 50
 class ModelPlan(Plan):
     """How many prompts of each kind."""
 
-    n: Annotated[int, Field(ge=10)]
-    seed: int
+    n: Annotated[int, Field(ge=10)] = 500
+    seed: int = 0
 
 
 def evaluate_model(
-    model: Any = "shapes-sd",
-    n: int = 500,
-    device: str = "auto",
-    output: Path | None = None,
-    cache: Path | str = CACHE,
-    seed: int = 0,
-    progress: bool = True,
+    model: Any = "shapes-sd", output: Path | None = None, **values: Any
 ) -> dict[str, Any]:
     """Return all figures of the embedded model, written with the card to `output`.
 
-    `output` is a folder (None: the model's). Each figure is {"value", "low", "high", "n"} with a
-    95 % Wilson interval.
+    `output` is a folder (None: the model's), `values` are those of `ModelPlan` and `Options`. Each
+    figure is {"value", "low", "high", "n"} with a 95 % Wilson interval.
     """
-    runner = Runner(
-        "model", model, ModelPlan(n=n, seed=seed), device=device, cache=cache, progress=progress
-    )
+    plan, options = Options.split(ModelPlan, values)
+    runner, n, seed = Runner("model", model, plan, options), plan.n, plan.seed
     sd, few = runner.model, min(200, 2 * n)
     tried = few * (len(GUIDANCES) + len(STEPS) - 1)
     (sampling,) = runner.run(

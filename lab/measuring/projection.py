@@ -8,10 +8,8 @@ from the same noise, so rows can be compared image by image.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -43,7 +41,7 @@ from dsd_tutorial.projection.references import (
 from dsd_tutorial.shapes.captions import full_description
 from dsd_tutorial.variation import states_to_prompt
 from dsd_tutorial.variation.fidelity import diversity, fidelity
-from lab.measuring.runner import CACHE, Item, Plan, Runner
+from lab.measuring.runner import Item, Options, Plan, Runner
 from lab.measuring.tables import Row
 
 if TYPE_CHECKING:
@@ -69,43 +67,28 @@ VALIDATION = "validation_objects"  # what the alternative is chosen by
 class ProjectionPlan(Plan):
     """How many references, variations and denoising steps."""
 
-    n: Annotated[int, Field(ge=4)]
-    seeds: PositiveInt
-    steps: PositiveInt
-    guidance: float | None
-    seed: int
+    n: Annotated[int, Field(ge=4)] = 100
+    seeds: PositiveInt = 3
+    steps: PositiveInt = 20
+    guidance: float | None = None
+    seed: int = 0
 
 
 @torch.no_grad()
-def evaluate_projection(
-    model: Any = "shapes-sd",
-    n: int = 100,
-    *,
-    seeds: int = 3,
-    steps: int = 20,
-    guidance: float | None = None,
-    device: str = "auto",
-    output: Path | str | None = None,
-    cache: Path | str = CACHE,
-    seed: int = 0,
-    progress: bool = True,
-) -> pd.DataFrame:
+def evaluate_projection(model: Any = "shapes-sd", **values: Any) -> pd.DataFrame:
     """Return the table results/projection.csv after measuring what it lacks.
 
     One row per (method, metric): value with its 95 % interval over `n` references, milliseconds per
     image (of the conversion for cosine and retrieval, of sampling for the rest). `n` references
     of one object, n // 4 of two and of stripes, each varied from `seeds` noises (bounds that show
-    nothing new with more: one).
+    nothing new with more: one). `values` are those of `ProjectionPlan` and `Options`.
 
     Raises ValueError for n < 4 or seeds < 1, PenultimateLayerError for SD 2.x.
     """
-    plan = ProjectionPlan(n=n, seeds=seeds, steps=steps, guidance=guidance, seed=seed)
-    runner = Runner(
-        "projection", model, plan, device=device, output=output, cache=cache, progress=progress
-    )
+    plan, options = Options.split(ProjectionPlan, values)
+    runner, n, seed = Runner("projection", model, plan, options), plan.n, plan.seed
     table = runner.table(COLUMNS, ("method", "metric"))
-    pairs = max(200, 15 * n)
-    known, chosen, validation = fit_inverses(runner.model, n, pairs, seed, progress, "direct")
+    known, chosen, validation = fit_inverses(runner, n, max(200, 15 * n), seed, "direct")
     chosen = replace(
         chosen, inverses={**chosen.inverses, ONE: centered_one(runner.model, seed=seed)}
     )
@@ -115,24 +98,20 @@ def evaluate_projection(
     frame = table.frame()
     found = frame[frame.metric == VALIDATION].set_index("method").value
     best = max(ALTERNATIVES, key=lambda name: float(found[name]))
-    ours.chosen = replace(chosen, alternative=chosen.inverses[best], name=best)
+    ours = replace(ours, chosen=replace(chosen, alternative=chosen.inverses[best], name=best))
     table.add(ours.choices())
     runner.run([*ours.conversions(), *ours.variations()], table)
     return table.frame()
 
 
 def fit_inverses(
-    model: Any,
-    n: int,
-    pairs: int,
-    seed: int,
-    progress: bool,
-    alternative: str | None = None,
+    runner: Runner, n: int, pairs: int, seed: int, alternative: str | None = None
 ) -> tuple[Calibration, Chosen, References]:
     """Return what is fitted on train scenes and chosen on `n` validation references.
 
     `alternative` None is the one that results/projection.csv says was chosen by images.
     """
+    model, progress = runner.model, runner.progress
     known = calibrate(model, seed=seed, progress=progress)
     trained = collect_pairs(model, n=pairs, seed=seed + 1, progress=progress)
     validation = reference_sets(model, n, "validation", seed + 2)["one"]
@@ -213,17 +192,13 @@ class Projection:
             rows = retrieved(method, inverse(references.clip_images) @ weight.T, elapsed)
             return rows + rows_of(method, "cosine", cosines(inverse, references), elapsed)
 
-        inverses = {
-            **self.chosen.inverses, "no_threshold": self._uncut(), "untrained": self._untrained(),
-            "truncated": self.chosen.truncated, "alternative": self.chosen.alternative,
-        }  # fmt: skip
         before = Item(
             {"method": "clip", "metric": "retrieval_r1"},
             lambda: retrieved("clip", references.clip_images.embedding, 0.0), 0,
         )  # fmt: skip
         return [before] + [
             Item({"method": name, "metric": "cosine"}, partial(measure, name, inverse), 0)
-            for name, inverse in inverses.items()
+            for name, inverse in self.inverses.items()
         ]
 
     def variations(self) -> list[Item]:
@@ -269,34 +244,37 @@ class Projection:
         elapsed = 1000 * (time.perf_counter() - start) / (len(prompts) * seeds)
         return torch.stack(drawn, 1), elapsed
 
+    @cached_property
+    def inverses(self) -> dict[str, Inverse]:
+        """Return every inverse by the name of its rows."""
+        return {
+            **self.chosen.inverses,
+            "no_threshold": fit_inverse(
+                self.model, threshold=None, calibration=self.known, progress=False
+            ),
+            "untrained": fit_random(self.model, self.plan.seed, self.known),
+            "truncated": self.chosen.truncated,
+            "alternative": self.chosen.alternative,
+        }
+
     def prompts(self, method: str, references: References) -> Tensor:
         """Return the prompts (references, tokens, states) of one method or bound."""
-        model, chosen = self.model, self.chosen
-        if method in chosen.inverses and method != "truncated":
-            inverse = chosen.inverses[method]
-            return states_to_prompt(model, inverse(references.clip_images), copies=inverse.copies)
+        usual, own = self.chosen.truncated, self.chosen.inverses
         if method == "caption":
-            return model.encode_text(references.captions)
-        recipes: dict[str, Callable[[], Tensor]] = {
-            "true_eos": lambda: references.states,
-            "mean_text": lambda: self._mean().expand(len(references.scenes), -1),
-            "untrained": lambda: self._untrained()(references.clip_images),
-            "no_threshold": lambda: self._uncut()(references.clip_images),
-            "alternative": lambda: chosen.alternative(references.clip_images),
-            "another_image": lambda: chosen.truncated(references.clip_images).roll(1, 0),
-        }
-        states = recipes.get(method, lambda: chosen.truncated(references.clip_images))()
-        copies = "all" if method == "all_copies" else chosen.truncated.copies
-        return states_to_prompt(model, states, copies=copies)
-
-    def _mean(self) -> Tensor:
-        return (self.known.length * F.normalize(self.known.mean, dim=-1)).float()[None]
-
-    def _uncut(self) -> Inverse:
-        return fit_inverse(self.model, threshold=None, calibration=self.known, progress=False)
-
-    def _untrained(self) -> Inverse:
-        return fit_random(self.model, self.plan.seed, self.known)
+            return self.model.encode_text(references.captions)
+        if method == "true_eos":
+            states = references.states
+        elif method == "mean_text":
+            mean = self.known.length * F.normalize(self.known.mean, dim=-1)
+            states = mean.float()[None].expand(len(references.scenes), -1)
+        else:
+            states = self.inverses.get(method, usual)(references.clip_images)
+        if method == "another_image":
+            states = states.roll(1, 0)
+        copies = "all" if method == "all_copies" else usual.copies
+        if method in own and method != "truncated":
+            copies = own[method].copies
+        return states_to_prompt(self.model, states, copies=copies)
 
 
 def conversion_time(inverse: Inverse, references: References, repeats: int = 20) -> float:

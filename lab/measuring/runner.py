@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
@@ -52,6 +51,32 @@ class Plan(BaseModel, frozen=True, extra="forbid"):
     def settings(self) -> str:
         """Return, for example, "n 24, seeds 3, steps 12"."""
         return ", ".join(f"{name} {value}" for name, value in self.model_dump().items())
+
+
+PlanType = TypeVar("PlanType", bound=Plan)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure: nothing of it determines a row.
+
+    device    where a model that is not loaded yet goes
+    output    the csv file (None: in results/)
+    cache     the folder of what was computed
+    progress  whether the plan and a bar are shown
+    """
+
+    device: str = "auto"
+    output: Path | str | None = None
+    cache: Path | str = CACHE
+    progress: bool = True
+
+    @classmethod
+    def split(cls, plan: type[PlanType], values: dict[str, Any]) -> tuple[PlanType, Options]:
+        """Return the plan that these values make, and the options among them."""
+        names = {field.name for field in fields(cls)}
+        rest = {name: value for name, value in values.items() if name not in names}
+        return plan(**rest), cls(**{k: v for k, v in values.items() if k in names})
 
 
 @dataclass(frozen=True)
@@ -121,42 +146,33 @@ class Runner:
         name: Of the table, as in results/<name>.csv.
         model: A loaded model, a name, a hub id or a folder.
         plan: All that determines rows beside weights, code and the item's key.
+        options: See `Options`.
         version: Of the code: one more when a change of it changes rows.
         unit: What the costs of items count.
-        device: Where a model that is not loaded yet goes.
-        output: The csv file (None: in results/).
-        cache: The folder of what was computed.
-        progress: Whether the plan and a bar are shown.
-
     """
 
     def __init__(
-        self,
-        name: str,
-        model: Any,
-        plan: Plan,
-        *,
-        version: int = 1,
+        self, name: str, model: Any, plan: Plan, options: Options, *, version: int = 1,
         unit: str = "images",
-        device: str = "auto",
-        output: Path | str | None = None,
-        cache: Path | str = CACHE,
-        progress: bool = True,
-    ):
+    ):  # fmt: skip
         from dsd_tutorial.stable_diffusion import load_model
 
-        self.name, self.unit, self.progress = name, unit, progress
-        self._output = output
+        self.name, self.unit, self.options = name, unit, options
         by_name = isinstance(model, str | Path)
-        self.model = load_model(model, device=device) if by_name else model
+        self.model = load_model(model, device=options.device) if by_name else model
         self.settings = plan.settings + (f", version {version}" if version > 1 else "")
         self.cache = Cache(
-            cache, name, weights=self.model.sha256, version=version, **plan.model_dump()
+            options.cache, name, weights=self.model.sha256, version=version, **plan.model_dump()
         )
+
+    @property
+    def progress(self) -> bool:
+        """Return whether the plan and a bar are shown."""
+        return self.options.progress
 
     def path(self, beside: str = "") -> Path:
         """Return the csv file, or that of a table beside it."""
-        path = Path(self._output or results_folder() / f"{self.name}.csv")
+        path = Path(self.options.output or results_folder() / f"{self.name}.csv")
         return path.with_name(f"{path.stem}_{beside}.csv") if beside else path
 
     def table(
@@ -236,16 +252,11 @@ def interrupts() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield check  # only the main thread may listen to signals
-        return
-    before = signal.getsignal(signal.SIGINT)
-
     def note(number: int, frame: Any) -> None:
         pressed.append(number)
         signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, note)
     try:
         yield check
     finally:

@@ -6,6 +6,7 @@ pipeline, clip/ with the whole CLIP. `checksums.json` holds the SHA-256 of every
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from dsd_tutorial.saving import replacing_in, write_json
@@ -40,15 +41,8 @@ def load_tokenizer(folder: Path):
 
 def load_part(folder: Path, name: str):
     """`vae`, `unet`, `clip` or `text_encoder` of a model folder in fp32, frozen, in eval mode."""
-    if name == "vae":
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL as kind
-    elif name == "unet":
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as kind
-    elif name == "clip":
-        from transformers import CLIPModel as kind
-    else:
-        from transformers import CLIPTextModel as kind
-    model = read_part(kind, _need(folder, name))
+    library, kind = {**PIPELINE, "clip": ("transformers", "CLIPModel")}[name]
+    model = read_part(getattr(importlib.import_module(library), kind), _need(folder, name))
     return model.float().requires_grad_(False).eval()
 
 
@@ -94,7 +88,7 @@ def write_unet(unet, output: Path, record: dict) -> None:
 def make_scheduler():
     """Stable Diffusion's noise schedule (scaled linear, 1,000 steps), made to end in pure noise.
 
-    As it is, the last step still holds 7 % of the picture. A network that is never shown pure noise
+    As it is, the last step still holds 7 % of the image. A network that is never shown pure noise
     takes the layout from it and not from the text, and at sampling reads a layout into noise that
     has none: left and right come out by chance (Lin et al., arXiv 2305.08891).
     """

@@ -20,7 +20,7 @@ from lab.training.loop import Loop, Options, make_accelerator
 TEXT_WIDTH = 128  # also the projection's, as in Stable Diffusion 1.x
 VISION_WIDTH = 160  # wider than the projection, as in the original
 PLACE_WORDS = ("left", "right", "top", "bottom", "above", "below", "over", "under")
-PLACE_LOUDNESS, WORD_LOUDNESS = 2.5, 0.8  # a patch's embedding is about 3.4 long, a word's 0.4
+PLACE_LENGTH, WORD_LENGTH = 2.5, 0.8  # a patch's embedding is about 3.4 long, a word's 0.4
 SCALE_LIMIT = 4.6052  # log 100, as in the original
 
 
@@ -45,12 +45,12 @@ def build_clip(tokenizer):
 
 
 @torch.no_grad()
-def speak_up(clip, tokenizer) -> None:
-    """Makes places louder, in place: a code of the patch's row and column, and louder place words.
+def strengthen_places(clip, tokenizer) -> None:
+    """Adds a code of the patch's row and column, and lengthens the embeddings of place words.
 
     Left and right look and read almost alike at first, while a batch can mostly be told apart by
     colour and shape. Each tower then sees nothing to match in the other, and both settle on *side*
-    without saying which one: 53 % of opposite captions told apart after 2,650 steps. With louder
+    without saying which one: 53 % of opposite captions told apart after 2,650 steps. With stronger
     places it is learned within a few hundred.
     """
     positions = clip.vision_model.embeddings.position_embedding.weight
@@ -59,19 +59,19 @@ def speak_up(clip, tokenizer) -> None:
     words = clip.text_model.embeddings.token_embedding.weight
     ids = tokenizer.convert_tokens_to_ids([f"{word}</w>" for word in PLACE_WORDS])
     noise = torch.randn(len(ids), words.shape[1], generator=torch.Generator().manual_seed(1))
-    words[ids] += (WORD_LOUDNESS / words.shape[1] ** 0.5 * noise).to(words)
+    words[ids] += (WORD_LENGTH / words.shape[1] ** 0.5 * noise).to(words)
 
 
 def place_code(side: int, width: int) -> Tensor:
     """Sines and cosines of row and column, (side * side, width), centred, of mean length
-    `PLACE_LOUDNESS` (as in Beyer et al., arXiv 2205.01580, there in place of a learned code).
+    `PLACE_LENGTH` (as in Beyer et al., arXiv 2205.01580, there in place of a learned code).
     """
     angles = torch.pi / 2 * 100.0 ** -(torch.arange(width // 4) / (width // 4))
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     x, y = x.flatten()[:, None] * angles, y.flatten()[:, None] * angles
     code = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
     code = code - code.mean(0)
-    return code * PLACE_LOUDNESS / code.norm(dim=1).mean()
+    return code * PLACE_LENGTH / code.norm(dim=1).mean()
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def train_clip(
     clip.set_attn_implementation("eager")  # the backward of sdpa is slow on CPU
     clip.train().to(accelerator.device)
     if not image_side:
-        speak_up(clip, tokenizer)
+        strengthen_places(clip, tokenizer)
     for name, parameter in clip.named_parameters():
         parameter.requires_grad_(not (image_side and name.startswith("text_")))
     pool = make_pool(options.pool, options.seed + 7, tokenizer=tokenizer, device=accelerator.device)

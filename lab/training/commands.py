@@ -57,7 +57,7 @@ def train(
         ),
     ] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' average.")] = None,
-    pool: Annotated[int | None, typer.Option(min=1, help="Pictures to draw from.")] = None,
+    pool: Annotated[int | None, typer.Option(min=1, help="Images to draw from.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop well after so many.")] = None,
     work: Annotated[Path, typer.Option(help="Folder of checkpoints and logs.")] = Path(
         "build/training"

@@ -1,6 +1,6 @@
-"""The pool of training pictures and captions that every trainer draws its batches from.
+"""The pool of training images and captions that every trainer draws its batches from.
 
-Pictures are rendered once and kept as bytes on the training device; every scene carries several
+Images are rendered once and kept as bytes on the training device; every scene carries several
 captions, already tokenised. Only scenes of the *train* split ever enter a pool.
 """
 
@@ -42,7 +42,7 @@ class Pool:
         return len(self.scenes)
 
     def batch_images(self, index: Tensor) -> Tensor:
-        """Pictures (k, 3, size, size) in [0, 1] for `index` (k,)."""
+        """Images (k, 3, size, size) in [0, 1] for `index` (k,)."""
         return self.images[index].float() / 255
 
     def draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ def make_pool(
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Pool:
-    """A pool of `n` train scenes with their pictures and, given a tokenizer, their captions."""
+    """A pool of `n` train scenes with their images and, given a tokenizer, their captions."""
     scenes = random_scenes(n, seed, split="train", one_object_share=one_object_share)
     images = torch.empty(n, 3, size, size, dtype=torch.uint8, device=device)
     bar = tqdm(range(0, n, CHUNK), desc="rendering", unit_scale=CHUNK, disable=not progress)

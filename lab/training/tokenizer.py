@@ -1,6 +1,6 @@
 """Trains the small byte-pair tokenizer of shapes-sd on captions of the train split.
 
-It pads with its end-of-text token, as Stable Diffusion 1.x does: the many end states behind a
+It pads with its end-of-text token, as Stable Diffusion 1.x does: the many EOS states behind a
 caption are what SD-IPC later replaces (Ding et al., arXiv 2305.12716).
 """
 

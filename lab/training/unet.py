@@ -5,11 +5,11 @@ Stable Diffusion 2.1 does. What an object is and where it goes is decided at hig
 the loss on e alone hardly sees it: an error in z0 counts with the signal-to-noise ratio, a few
 thousandths, while in v it counts fully. For the same reason most time steps are drawn from the
 noisy side, and the weight of nearly clean steps is capped (min-SNR, arXiv 2303.09556).
-Cross-attention learns in coordinates in which all that the text says is equally loud
+Cross-attention learns in coordinates in which all that the text says has the same scale
 (whitening.py).
 
-In some examples the end state stands alone for the caption, a little off (`end_state_alone`). Most
-of Stable Diffusion's 77 positions hold padding that repeats the end state, so its U-Net learns to
+In some examples the EOS state stands alone for the caption, a little off (`eos_state_alone`). Most
+of Stable Diffusion's 77 positions hold padding that repeats the EOS state, so its U-Net learns to
 read it; captions of this world fill half of the sequence, and a U-Net trained on them alone reads
 words only. Without it there is nothing for SD-IPC to replace (Ding et al., arXiv 2305.12716).
 """
@@ -138,24 +138,24 @@ class Denoising:
         return loss, {"mse": each.detach().mean()}
 
     def _context(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        """What the U-Net reads (n, L, d): captions, end states alone, or the empty prompt."""
+        """What the U-Net reads (n, L, d): captions, EOS states alone, or the empty prompt."""
         states = self.encoder(torch.cat([tokens, self.empty])).last_hidden_state.float()
         states, empty = states[:-1], states[-1]
         ends = (tokens == self.end).int().argmax(1)
-        alone = end_state_alone(states, ends, empty, generator)
+        alone = eos_state_alone(states, ends, empty, generator)
         which = torch.rand(len(tokens), 1, 1, generator=generator).to(states.device)
         states = torch.where(which < EMPTY_SHARE + END_SHARE, alone, states)
         return torch.where(which < EMPTY_SHARE, empty, states)
 
 
-def end_state_alone(
+def eos_state_alone(
     states: Tensor,
     ends: Tensor,
     empty: Tensor,
     generator: torch.Generator,
     noise: float = END_NOISE,
 ) -> Tensor:
-    """Prompts (n, L, d) in which copies of the end state, made noisy, follow the start token.
+    """Prompts (n, L, d) in which copies of the EOS state, made noisy, follow the start token.
 
     4 to L - 1 copies of the state at `ends` (n,), all alike; behind them the padding of the empty
     prompt, `empty` (L, d). The noise is normal, up to `noise` a dimension (uniformly drawn for each
@@ -195,14 +195,14 @@ def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
 
 @torch.no_grad()
 def encode_pool(vae, pool: Pool, chunk: int = 256) -> Tensor:
-    """Scaled mean latents (n, 4, h, w) of every picture of the pool, in half precision."""
+    """Scaled mean latents (n, 4, h, w) of every image of the pool, in half precision."""
     scale, parts = vae.config.scaling_factor, []
     for start in tqdm(range(0, len(pool), chunk), desc="encoding", unit_scale=chunk):
         index = torch.arange(start, min(start + chunk, len(pool)), device=pool.images.device)
         with torch.autocast(index.device.type, torch.bfloat16):
             mean = vae.encode(pool.batch_images(index) * 2 - 1).latent_dist.mean
         parts.append((mean.float() * scale).half())
-    pool.images = pool.images[:0]  # the pictures are not needed again
+    pool.images = pool.images[:0]  # the images are not needed again
     return torch.cat(parts)
 
 

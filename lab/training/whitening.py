@@ -1,11 +1,12 @@
 """Cross-attention learns on whitened text states: an exact change of coordinates, undone after.
 
-A contrastive text encoder says some things loudly and some in a whisper: two captions that differ
-in a colour have end states with a cosine near one half, two that differ in "left" and "right" one
-near 0.999. A linear probe reads both without error, but gradient descent follows the loud ones, and
-position and relation come ages later or never. In coordinates in which the states' second moment is
-the identity all of them are equally loud. Keys and values are linear in the states, so with
-W' = W P^-1 and c' = P c nothing changes (W' c' = W c) but the way the loss looks to the optimiser.
+A contrastive text encoder says some things by large differences and some by tiny ones: two captions
+that differ in a colour have EOS states with a cosine near one half, two that differ in "left" and
+"right" one near 0.999. A linear probe reads both without error, but gradient descent follows the
+large ones, and position and relation come ages later or never. In coordinates in which the states'
+second moment is the identity all have the same scale. Keys and values are linear in the states, so
+with W' = W P^-1 and c' = P c nothing changes (W' c' = W c) but the way the loss looks to the
+optimiser.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-FLOOR = 1e-3  # of the mean second moment: directions below it are noise, not whispers
+FLOOR = 1e-3  # of the mean second moment: directions below it are noise
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from lab.measuring import custom_domains, custom_references, customization
 from lab.measuring.custom_domains import ATTRIBUTES, DOMAINS, domain_scenes, merit, shares
 from lab.measuring.custom_references import WAYS, Way
 from lab.measuring.customization import CustomizationPlan, Tables, evaluate_customization
-from lab.measuring.runner import Runner
+from lab.measuring.runner import Options, Runner
 
 
 def test_fidelity_asks_for_everything_in_one_picture():
@@ -56,11 +56,9 @@ def test_domains_hold_what_no_training_picture_holds():
 
 
 def tables_of(tiny, folder, n=4):
-    plan = CustomizationPlan(
-        n=n, seeds=1, images=1, ft=1, batch=1, sampling=1, guidance=None, seed=0, parts=(), ways=(),
-        domains=(),
-    )  # fmt: skip
-    return Tables(Runner("customization", tiny, plan, output=folder / "x.csv", cache=folder))
+    plan = CustomizationPlan(n=n, seeds=1, images=1)
+    options = Options(output=folder / "x.csv", cache=folder)
+    return Tables(Runner("customization", tiny, plan, options))
 
 
 def test_tables_keep_items_and_compare_them_in_pairs(tiny, tmp_path):
@@ -104,14 +102,14 @@ def short(monkeypatch):
     monkeypatch.setattr(custom_domains, "TRIED_ON", 2)
     monkeypatch.setitem(fit_domain.__kwdefaults__, "keep_count", 2)
     return {
-        "n": 4, "seeds": 1, "images": 3, "ft_steps": 1, "batch_size": 1, "sampling_steps": 1,
+        "n": 4, "seeds": 1, "images": 3, "ft": 1, "batch": 1, "sampling": 1,
         "progress": False,
     }  # fmt: skip
 
 
 def test_ct_is_measured_once_and_goes_on(tiny, tmp_path, short, monkeypatch):
     path, ways = tmp_path / "customization.csv", ["closed_form", "closed_form_kv", "word"]
-    options = {**short, "parts": "ct", "output": path, "cache": tmp_path}
+    options = {**short, "parts": ("ct",), "output": path, "cache": tmp_path}
     first = evaluate_customization(tiny, ways=ways[:1], **options)
     calls, real = [], custom_references.customize
     monkeypatch.setattr(
@@ -143,7 +141,7 @@ def test_ct_is_measured_once_and_goes_on(tiny, tmp_path, short, monkeypatch):
 
 def test_ft_is_measured_before_and_after(tiny, tmp_path, short):
     path = tmp_path / "customization.csv"
-    options = {**short, "parts": "ft", "output": path, "domains": ["striped"]}
+    options = {**short, "parts": ("ft",), "output": path, "domains": ["striped"]}
     options["cache"] = tmp_path
     table = evaluate_customization(tiny, **options)
     rows = table.set_index(["method", "metric", "steps"])
@@ -163,7 +161,7 @@ def test_ft_is_measured_before_and_after(tiny, tmp_path, short):
     assert evaluate_customization(tiny, **options).equals(table)
 
 
-@pytest.mark.parametrize("wrong", [{"parts": "xt"}, {"ways": ["far"]}, {"n": 3}, {"images": 0}])
+@pytest.mark.parametrize("wrong", [{"parts": ("xt",)}, {"ways": ["far"]}, {"n": 3}, {"images": 0}])
 def test_what_cannot_be_measured_is_refused(tiny, tmp_path, wrong):
     with pytest.raises(ValueError, match=r"=('xt'|'far'|3|0): Input should be"):
         evaluate_customization(tiny, output=tmp_path / "x.csv", progress=False, **wrong)

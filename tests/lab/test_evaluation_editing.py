@@ -17,7 +17,7 @@ from dsd_tutorial.variation.edit_items import KINDS, Edit, make_edits
 from lab.measuring import edit_methods
 from lab.measuring.commands import measure as evaluate
 from lab.measuring.edit_methods import EDITS, GRIDS, METHODS, ONE_SEED, EditSet
-from lab.measuring.editing import evaluate_editing
+from lab.measuring.editing import EditingPlan, evaluate_editing
 
 CIRCLE = Thing("circle", "red", 0.3, 0.5, 0.15)
 SQUARE = Thing("square", "blue", 0.75, 0.5, 0.15)
@@ -102,7 +102,7 @@ def edits(tiny):
     pairs = collect_pairs(tiny, n=60, progress=False)
     references = reference_sets(tiny, 4, "validation", 1)["one"]
     chosen = choose_inverses(tiny, known, pairs, references)
-    return EditSet(references, chosen, {"copies": None}, 2, 1.0, 0)
+    return EditSet(references, chosen, EditingPlan(steps=2, guidance=1.0), 0)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, PositiveInt
 
-from lab.measuring.runner import Item, Plan, Runner, interrupts
+from lab.measuring.runner import Item, Options, Plan, Runner, interrupts
 
 COLUMNS = ("item", "square")
 
@@ -21,12 +21,10 @@ class SquaresPlan(Plan):
 
 def squares(tiny, folder, calls, output="t.csv", kill=None, **options):
     """Measure the squares of three numbers, two of one call."""
-    plan = SquaresPlan(n=3, **{k: v for k, v in options.items() if k in ("seed", "only")})
-    more = {k: v for k, v in options.items() if k in ("version", "progress")}
-    runner = Runner(
-        "squares", tiny, plan, output=folder / output, cache=folder / "cache",
-        **{"progress": False, **more},
-    )  # fmt: skip
+    version = options.pop("version", 1)
+    values = {"n": 3, "output": folder / output, "cache": folder / "cache", "progress": False}
+    plan, how = Options.split(SquaresPlan, values | options)
+    runner = Runner("squares", tiny, plan, how, version=version)
     table = runner.table(COLUMNS, ("item",))
 
     def measure(i):
@@ -71,7 +69,7 @@ def test_a_plan_is_checked_in_one_line():
 KILLED = """
 import os, signal, sys
 from types import SimpleNamespace
-from lab.measuring.runner import Item, Plan, Runner
+from lab.measuring.runner import Item, Options, Plan, Runner
 
 class NoPlan(Plan):
     pass
@@ -84,7 +82,8 @@ def measure(i):
         os.kill(os.getpid(), signal.SIGKILL)
     return [{"item": i, "square": i * i}]
 
-runner = Runner("killed", SimpleNamespace(sha256="a"), NoPlan(), output="t.csv", cache="cache")
+options = Options(output="t.csv", cache="cache")
+runner = Runner("killed", SimpleNamespace(sha256="a"), NoPlan(), options)
 table = runner.table(("item", "square"), ("item",))
 runner.run([Item({"item": i}, lambda i=i: measure(i)) for i in range(3)], table)
 """

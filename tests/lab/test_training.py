@@ -13,7 +13,7 @@ from torch import nn
 from dsd_tutorial.shapes.captions import parse
 from lab.training.artifacts import load_part, load_tokenizer
 from lab.training.autoencoder import train_autoencoder
-from lab.training.clip import PLACE_LOUDNESS, contrastive_loss, place_code, train_clip
+from lab.training.clip import PLACE_LENGTH, contrastive_loss, place_code, train_clip
 from lab.training.data import make_pool
 from lab.training.loop import Ema, Loop, Options, TrainingDiverged, make_accelerator
 from lab.training.tokenizer import train_tokenizer
@@ -21,7 +21,7 @@ from lab.training.unet import (
     HIGH_NOISE,
     HIGH_SHARE,
     draw_timesteps,
-    end_state_alone,
+    eos_state_alone,
     parent_hashes,
     train_unet,
 )
@@ -136,7 +136,7 @@ def test_time_steps_cover_everything_with_more_weight_on_high_noise():
 
 def test_the_end_state_stands_alone_at_its_length_and_repeats_itself():
     def draw(noise):
-        return end_state_alone(states, ends, empty, torch.Generator().manual_seed(1), noise)
+        return eos_state_alone(states, ends, empty, torch.Generator().manual_seed(1), noise)
 
     generator = torch.Generator().manual_seed(0)
     states, empty = (torch.randn(*s, generator=generator) for s in ((200, 12, 8), (12, 8)))
@@ -206,9 +206,9 @@ def test_refining_the_image_tower_leaves_the_text_side_as_it_was(trained, tmp_pa
 
 def test_places_are_told_apart_by_their_code():
     code = place_code(4, 32)
-    assert code.norm(dim=1).mean() == pytest.approx(PLACE_LOUDNESS)
+    assert code.norm(dim=1).mean() == pytest.approx(PLACE_LENGTH)
     apart = torch.cdist(code, code) + 9 * torch.eye(16)
-    assert apart.min() > 0.1 * PLACE_LOUDNESS
+    assert apart.min() > 0.1 * PLACE_LENGTH
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"lr": 0.0}, {"pool": 0}])
