@@ -25,8 +25,8 @@ A table is added in three steps.
    `table.frame()` and write it with `runner.publish(rows, beside="bars")`; its columns are the keys
    of the rows.
 
-Change what a row means, and the runner's `version` goes up by one: then the cache has no answer, and
-a stamped table refuses to go on with the old rows (one without `settings` has to be moved away).
+Change what a row means, and the runner's `version` goes up by one: then the cache has no answer,
+and a stamped table refuses to go on with the old rows (one without `settings`: move it away).
 
 A row of the few-shot table is an entry of one of the groups at the end of `few_shot_methods.py`:
 name -> function of (setup, shots, seed) that fits on `setup.few(shots, seed)`, may choose on

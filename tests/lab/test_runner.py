@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import Field, PositiveInt
 
+from dsd_tutorial.course.records import read_table
+from lab.measuring.customization import CustomizationPlan
+from lab.measuring.editing import EditingPlan
+from lab.measuring.few_shot import FewShotPlan
 from lab.measuring.runner import Item, Options, Plan, Runner, interrupts
 
 COLUMNS = ("item", "square")
@@ -116,3 +120,11 @@ def test_ctrl_c_that_a_method_swallowed_is_heard():
             pass
         check()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("name", "plan"), [
+    ("few_shot_items", FewShotPlan()), ("editing_items", EditingPlan(steps=12)),
+    ("customization_items", CustomizationPlan()),
+])  # fmt: skip
+def test_a_run_goes_on_with_the_shipped_tables(name, plan):
+    assert set(read_table(name).settings) == {plan.settings}
