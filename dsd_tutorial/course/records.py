@@ -1,20 +1,13 @@
-"""Tables of results: one row at a time, resumable, each row with the weights it was measured on.
+"""Tables of results as notebooks read them: each row names the weights it was measured on.
 
-`python -m lab measure ...` writes them to `results/`; notebooks and documents read them. A row that
-was measured on other weights is worth nothing beside the shipped ones, so it never stays in a table
-that is being continued.
+`python -m lab measure ...` writes them to `results/`. A row that was measured on other weights is
+worth nothing beside the shipped ones.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tqdm.auto import tqdm
-
-from dsd_tutorial.saving import replacing, require_writable_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,95 +32,6 @@ def results_folder() -> Path:
             f"no folder {folder}; results come with the repository: clone it, or pass the file"
         )
     return folder
-
-
-class Table:
-    """A csv file that grows row by row: what was measured survives Ctrl-C and is not repeated.
-
-    Args:
-        path: of the file; rows of other weights in it are moved to `<name>.stale.csv`.
-        columns: of a row.
-        keys: the columns that name a measurement.
-        sha256: of the model's weights.
-
-    Raises:
-        ResultsError: the file has other columns.
-    """
-
-    def __init__(self, path: Path | str, columns: Sequence[str], keys: Sequence[str], sha256: str):
-        self.path, self.keys, self.sha256 = Path(path), tuple(keys), sha256
-        self.columns = (*(c for c in columns if c != SHA), SHA)
-        require_writable_file(self.path)
-        rows = self._read()
-        fresh = [row for row in rows if row[SHA] == sha256]
-        if len(fresh) < len(rows):
-            self._move_aside([row for row in rows if row[SHA] != sha256])
-        if self.path.exists():
-            self._write(self.path, fresh)  # without other weights' rows and half-written lines
-        self._done = {self._key(row) for row in fresh}
-
-    def has(self, **key: Any) -> bool:
-        """Return whether the measurement with these keys is in the table."""
-        return self._key(key) in self._done
-
-    def add(self, **row: Any) -> None:
-        """Append one row and write it to disk at once.
-
-        Raises:
-            ResultsError: a column is missing or unknown, or the key is there already.
-        """
-        row = {**row, SHA: self.sha256}
-        if set(row) != set(self.columns):
-            wrong = sorted(set(row) ^ set(self.columns))
-            raise ResultsError(f"a row needs exactly {', '.join(self.columns)}; not so {wrong}")
-        key = self._key(row)
-        if key in self._done:
-            raise ResultsError(
-                f"{self.path.name} already holds {dict(zip(self.keys, key, strict=True))}"
-            )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow({k: _written(v) for k, v in row.items()})
-        self._done.add(key)
-
-    def frame(self) -> pd.DataFrame:
-        """Return the table as it stands, with numbers as numbers."""
-        import pandas as pd
-
-        return pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=self.columns)
-
-    def _key(self, row: dict) -> tuple[str, ...]:
-        return tuple(str(_written(row[k])) for k in self.keys)
-
-    def _read(self) -> list[dict]:
-        if not self.path.exists():
-            return []
-        with open(self.path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != self.columns:
-                raise ResultsError(
-                    f"{self.path} has the columns {reader.fieldnames}, not {list(self.columns)}; "
-                    "move it away to start anew"
-                )
-            return [row for row in reader if None not in row.values()]  # a half-written last line
-
-    def _move_aside(self, rows: list[dict]) -> None:
-        number, aside = 1, self.path.with_suffix(".stale.csv")
-        while aside.exists():  # those of a change before
-            number += 1
-            aside = self.path.with_suffix(f".{number}.stale.csv")
-        self._write(aside, rows)
-        tqdm.write(f"{self.path.name}: {len(rows)} rows of other weights moved to {aside.name}")
-
-    def _write(self, path: Path, rows: list[dict]) -> None:
-        with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 def read_table(name: str, sha256: str | None = None) -> pd.DataFrame:
@@ -185,11 +89,6 @@ def row_of(table: pd.DataFrame, **chosen: Any) -> Any:
     if row is None:
         raise ResultsError(f"the table has no row with {chosen}")
     return row
-
-
-def _written(value: Any) -> Any:
-    """Return a number as a reader wants it: six significant digits."""
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def recorded_alternative(model: Any) -> str | None:
