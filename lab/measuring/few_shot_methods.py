@@ -13,6 +13,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from dsd_tutorial.matching import Components
 from dsd_tutorial.matching.baselines.attention_score import Choice
 from dsd_tutorial.matching.cost import Cost, measure
 from dsd_tutorial.matching.items import merit
@@ -27,7 +28,7 @@ from dsd_tutorial.prompt_learning import (
 )
 from dsd_tutorial.prompt_learning.adapters import Adapter
 from dsd_tutorial.prompt_learning.methods import make_method
-from dsd_tutorial.shapes.tasks import few_shot
+from dsd_tutorial.shapes.tasks import Task, few_shot
 from lab.measuring.few_shot_task import Outcome, TaskSetup
 from lab.measuring.pairs import PairData
 
@@ -38,6 +39,8 @@ FORMS = (
     ("signed", ("step", "layer")),
     ("softmax", ("step", "layer", "head")),
 )
+Sets = tuple[Task, Task]  # labelled items, validation items
+Parts = tuple[Components, Components]  # of them
 PASS_CHECKS = 3  # how often validation is asked where every look costs U-Net passes
 
 
@@ -88,9 +91,10 @@ def _weights(
     few, started, tried = setup.few(shots, seed), perf_counter(), []
     for choice in dict.fromkeys((setup.plain_choices[error], setup.choices[error])):
         scoring = _scoring(choice)
-        parts = [data.part(choice.layers, choice.steps) for data in (few, setup.validation)]
-        for adapter in learn(setup.model, *parts, scoring, error, seed):
-            known = adapter.pool(parts[1].components, scoring).detach()
+        parts = _read(few, choice), _read(setup.validation, choice)
+        items = few.items, setup.validation_items
+        for adapter in learn(setup.model, items, parts, scoring, error, seed):
+            known = adapter.pool(parts[1], scoring).detach()
             tried.append((merit(known, setup.validation_items), known, choice, adapter))
     _, known, choice, adapter = max(tried, key=lambda row: row[0])
     cost = Cost(parameters=adapter.size, seconds=perf_counter() - started)
@@ -99,29 +103,26 @@ def _weights(
     reads_error = adapter.reads_error or choice.error_weight != 0
     cost = cost + setup.test.cost(len(choice.steps), reads_error)
     cost = cost + Cost(labels=len(few.items.items) + len(setup.validation_items.items))
-    test = setup.test.part(choice.layers, choice.steps)
-    scores = adapter.pool(test.components, _scoring(choice)).detach()
+    scores = adapter.pool(_read(setup.test, choice), _scoring(choice)).detach()
     return setup.outcome(scores, known, cost)
 
 
 def _by_gradient(
-    model: Any, few: PairData, known: PairData, scoring: Scoring, error: bool, seed: int
+    model: Any, items: Sets, parts: Parts, scoring: Scoring, error: bool, seed: int
 ) -> Iterator[HeadWeights]:
     """Yield the weights that one gradient gives, without training."""
-    yield gradient_guided(
-        model, few.items, scoring, error=error, parts=few.components, progress=False
-    )
+    yield gradient_guided(model, items[0], scoring, error=error, parts=parts[0], progress=False)
 
 
 def _by_fitting(
-    model: Any, few: PairData, known: PairData, scoring: Scoring, error: bool, seed: int
+    model: Any, items: Sets, parts: Parts, scoring: Scoring, error: bool, seed: int
 ) -> Iterator[HeadWeights]:
     """Yield weights of every form, fitted."""
     for form, over in FORMS:
         adapter = HeadWeights(model, scoring, over=over, kind=form, error=error)
         fit(
-            model, adapter, few.items, scoring=scoring, validation=known.items, seed=seed,
-            parts=(few.components, known.components), progress=False,
+            model, adapter, items[0], scoring=scoring, validation=items[1], seed=seed,
+            parts=parts, progress=False,
         )  # fmt: skip
         yield adapter
 
@@ -174,6 +175,10 @@ def _prompt(
     spent = spent + setup.validation.cost(error=True)
     known = fitted.scores(setup.model, setup.validation_items, **how)  # only to compare adapters
     return setup.outcome(scores, known, spent)
+
+
+def _read(data: PairData, choice: Choice) -> Components:
+    return data.components.select(layers=choice.layers, steps=choice.steps)
 
 
 def _scoring(choice: Choice) -> Scoring:

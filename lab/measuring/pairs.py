@@ -81,15 +81,6 @@ class PairData:
             seconds=self.seconds[list(which)],
         )  # fmt: skip
 
-    def part(self, layers: Sequence[str], steps: Sequence[int]) -> PairData:
-        """Return the same items in these layers and at these time steps alone."""
-        columns = [self.layers.index(name) for name in layers]
-        rows = [self.steps.index(t) for t in steps]
-        return replace(
-            self, table=self.table[:, :, rows][:, :, :, columns], squares=self.squares[:, rows],
-            empties=self.empties[:, rows], layers=tuple(layers), steps=tuple(steps),
-        )  # fmt: skip
-
     def cost(self, steps: int | None = None, error: bool = False) -> Cost:
         """Return what these pairs cost a method that reads `steps` time steps (None: all).
 

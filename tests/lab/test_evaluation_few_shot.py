@@ -150,11 +150,11 @@ def test_weights_begin_at_the_chosen_reading_and_only_get_better_on_validation(s
     monkeypatch.setattr(method.format("FORMS"), (("signed", ("step", "layer", "head")),))
     monkeypatch.setattr(setup, "plain_choices", setup.choices)
     choice = setup.choices[0]
-    seen = setup.test.part(choice.layers, choice.steps)
+    read = setup.test.components.select(layers=choice.layers, steps=choice.steps)
     learned = measure_one(setup, "head_weights", 4, 0)
-    assert learned.cost.parameters == seen.table[0, 0].numel()
+    assert learned.cost.parameters == read.scores[0].numel()
     torch.testing.assert_close(
-        choice.score(seen.components), choice.score(setup.test.components), atol=0, rtol=0
+        choice.score(read), choice.score(setup.test.components), atol=0, rtol=0
     )
 
 
