@@ -81,8 +81,7 @@ def sdedit(
     """
     latents = model.encode_image(to_tensor(images, model.resolution))  # (images, 4, h, w)
     context = text if isinstance(text, Tensor) else model.encode_text(text)
-    if guidance is None:
-        guidance = model.entry.guidance if model.entry is not None else 7.5
+    guidance = model.guidance if guidance is None else guidance
     empty = model.encode_text("")
     taken = _check(strength, steps, guidance)
     if len(context) not in (1, len(latents)) or context.shape[1] != empty.shape[1]:
@@ -101,6 +100,7 @@ def sdedit(
             return tensors
 
         for start in starts:
+            model.batches_sampled += 1  # other images, though their prompts may be the same
             rows = slice(start, start + size)
             found = pipeline(
                 prompt_embeds=context[rows],

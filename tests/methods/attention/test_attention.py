@@ -121,7 +121,7 @@ def test_fused_and_explicit_scores_are_equal_and_the_pass_is_the_stock_one(tiny,
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         {"lam": 2.0},
         {"token_mask": torch.ones(32, dtype=torch.bool)},
@@ -130,8 +130,8 @@ def test_fused_and_explicit_scores_are_equal_and_the_pass_is_the_stock_one(tiny,
         {"normalise": "mean"},
     ],
 )
-def test_what_the_kernel_does_not_know_takes_the_explicit_path(tiny, inputs, asked):
-    with torch.no_grad(), observe(tiny, "mid.0", **asked) as seen:
+def test_what_the_kernel_does_not_know_takes_the_explicit_path(tiny, inputs, requested):
+    with torch.no_grad(), observe(tiny, "mid.0", **requested) as seen:
         tiny.predict_noise(*inputs)
     assert seen.path == {"mid.0": "explicit"}
 
@@ -411,9 +411,9 @@ def test_only_chosen_layers_are_altered_and_edits_nest(tiny, inputs):
 def test_observers_nest_and_each_gets_what_it_asked_for(tiny, inputs):
     mask = torch.arange(32) < 3
     for first, second in (((mask,), ()), ((), (mask,))):
-        asked = [{"token_mask": m[0]} if m else {} for m in (first, second)]
-        with torch.no_grad(), observe(tiny, "mid", **asked[0]) as a:
-            with observe(tiny, "mid", **asked[1]) as b:
+        requested = [{"token_mask": m[0]} if m else {} for m in (first, second)]
+        with torch.no_grad(), observe(tiny, "mid", **requested[0]) as a:
+            with observe(tiny, "mid", **requested[1]) as b:
                 tiny.predict_noise(*inputs)
         logits = by_hand(tiny.unet, "mid.0", inputs)
         for seen, m in ((a, first), (b, second)):

@@ -8,6 +8,7 @@ from tiny_model import pipeline_of, tiny_model
 from dsd_tutorial.attention import alter, heat_maps, observe, pointing_game, token_heat
 from dsd_tutorial.attention.token_masks import word_positions
 from dsd_tutorial.stable_diffusion.noising import shared_noise
+from dsd_tutorial.variation.img2img import sdedit
 
 TEXT = "a red circle left of a hexagon"
 FAST = {"steps": 2, "progress": False}
@@ -141,6 +142,13 @@ def test_heat_of_the_sampler_in_batches(tiny):
     assert len(seen.heat_map("circle")) == 1
 
 
+def test_heat_of_edited_images_in_batches(tiny, image):
+    """diffusers' own pipeline calls the U-Net; each of its batches has other images."""
+    with observe(tiny, heat=True) as seen:
+        sdedit(tiny, image.expand(3, -1, -1, -1), TEXT, steps=2, batch_size=2, progress=False)
+    assert seen.heat_map("circle").shape == (3, 64, 64)
+
+
 def test_what_is_guided_away_from_is_no_image(tiny):
     tiny.encode_text("a blue circle")  # met before as a prompt
     with observe(tiny, heat=True) as seen:
@@ -214,7 +222,7 @@ def test_pointing_game_and_its_chance():
     assert pointing_game(small, lower_left)
     numbers = torch.Generator().manual_seed(0)
     blind = [pointing_game(torch.rand(8, 8, generator=numbers), mask) for _ in range(2000)]
-    assert sum(blind) / 2000 == pytest.approx(8 / 64, abs=0.03)  # the mask's share of the picture
+    assert sum(blind) / 2000 == pytest.approx(8 / 64, abs=0.03)  # the mask's share of the image
 
 
 @pytest.mark.parametrize(

@@ -133,16 +133,16 @@ def test_a_file_that_is_not_listed(copy):
 
 
 @pytest.mark.parametrize(
-    "gone", ["model_index.json", UNET, "vae/config.json", "clip/model.safetensors", "tokenizer"]
+    "missing", ["model_index.json", UNET, "vae/config.json", "clip/model.safetensors", "tokenizer"]
 )
-def test_a_missing_file(copy, gone):
-    if (copy / gone).is_dir():
-        (copy / gone).rename(copy / "elsewhere")
+def test_a_missing_file(copy, missing):
+    if (copy / missing).is_dir():
+        (copy / missing).rename(copy / "elsewhere")
     else:
-        (copy / gone).unlink()
+        (copy / missing).unlink()
     with pytest.raises(MissingModelError) as caught:
         load_model(copy)
-    assert str(copy) in str(caught.value) and gone.split("/")[0] in str(caught.value)
+    assert str(copy) in str(caught.value) and missing.split("/")[0] in str(caught.value)
 
 
 def test_missing_tensors_are_never_random(copy):
@@ -196,21 +196,21 @@ def put(cache: Path, repo_id: str, revision: str, content: Path) -> Path:
 
 
 def test_nothing_is_fetched_without_being_asked(cache, monkeypatch):
-    asked = []
+    requested = []
 
     def snapshot_download(repo_id, **options):
-        asked.append((repo_id, options["local_files_only"]))
+        requested.append((repo_id, options["local_files_only"]))
         raise OSError("not here")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     with pytest.raises(MissingModelError, match="Nothing is downloaded without being asked") as e:
         load_model("sd-1.5")
-    assert asked == [(source.repo_id, True) for source in REGISTRY["sd-1.5"].sources]
+    assert requested == [(source.repo_id, True) for source in REGISTRY["sd-1.5"].sources]
     assert "hf download" in str(e.value) and str(cache) in str(e.value)
-    asked.clear()
+    requested.clear()
     with pytest.raises(MissingModelError):
         load_model("sd-2.1-base", download=True)
-    assert asked == [(source.repo_id, False) for source in REGISTRY["sd-2.1-base"].sources]
+    assert requested == [(source.repo_id, False) for source in REGISTRY["sd-2.1-base"].sources]
 
 
 def test_a_cached_mirror_is_found_with_its_clip(cache, saved):

@@ -14,28 +14,28 @@ from dsd_tutorial.stable_diffusion.pixels import (
 )
 
 
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Return a smooth random picture (blurred noise), as photographs are."""
+def smooth_image(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Return a smooth random image (blurred noise), as photographs are."""
     values = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def test_round_trip_with_pil():
-    original = picture(48, 64)
+    original = smooth_image(48, 64)
     images = to_tensor(original)
     assert images.shape == (1, 3, 48, 64) and images.dtype == torch.float32
     assert np.array_equal(np.array(to_pil(images)[0]), np.array(original))
 
 
 def test_pictures_of_different_sizes_need_a_side():
-    pair = [picture(48, 64), picture(80, 50)]
+    pair = [smooth_image(48, 64), smooth_image(80, 50)]
     with pytest.raises(ValueError, match="side="):
         to_tensor(pair)
     assert to_tensor(pair, 32).shape == (2, 3, 32, 32)
 
 
 def test_a_path_is_a_picture(tmp_path):
-    picture(20, 20).save(tmp_path / "p.png")
+    smooth_image(20, 20).save(tmp_path / "p.png")
     assert to_tensor(str(tmp_path / "p.png")).shape == (1, 3, 20, 20)
 
 
@@ -74,8 +74,8 @@ def test_same_pixels_as_the_processor_of_clip(size):
     theirs = module.CLIPImageProcessorPil(
         size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56}
     )
-    expected = theirs(picture(*size), return_tensors="pt")["pixel_values"]
-    ours = settings(to_tensor(picture(*size)))
+    expected = theirs(smooth_image(*size), return_tensors="pt")["pixel_values"]
+    ours = settings(to_tensor(smooth_image(*size)))
     # they round to bytes after resizing: half a byte, over the deviation
     assert (ours - expected).abs().max() <= 1.01 / 255 / min(settings.std)
 

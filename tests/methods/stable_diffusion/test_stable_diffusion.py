@@ -124,9 +124,9 @@ def test_clip_image_equals_clip(tiny, images):
 def test_pil_pictures_are_accepted(tiny, images):
     from dsd_tutorial.stable_diffusion.pixels import to_pil
 
-    pictures = to_pil(images)
-    assert torch.allclose(tiny.encode_image(pictures), tiny.encode_image(images), atol=0.05)
-    assert tiny.encode_clip_image(pictures).embedding.shape == (5, 32)
+    as_pil = to_pil(images)
+    assert torch.allclose(tiny.encode_image(as_pil), tiny.encode_image(images), atol=0.05)
+    assert tiny.encode_clip_image(as_pil).embedding.shape == (5, 32)
 
 
 def test_without_clip_the_remedy_is_named(tiny):
