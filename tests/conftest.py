@@ -13,6 +13,7 @@ from jaxtyping import config, install_import_hook
 # It has to stand before the package is first imported.
 METHODS = [
     "attention",
+    "customization",
     "datasets",
     "projection",
     "shapes",

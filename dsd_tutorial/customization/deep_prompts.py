@@ -11,31 +11,42 @@ arXiv 2305.12716; METHODS.md B.6). The tower's own forward runs, with two hooks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsd_tutorial.stable_diffusion import ClipImage
+from dsd_tutorial.stable_diffusion import ClipImage, StableDiffusion
 
-GREYS = 5  # even pictures from black to white, where no others are given
+GREYS = 5  # even images from black to white, where no others are given
 
 
 class DeepPrompts(nn.Module):
-    """`prompts` (layers, tokens, d_vision), float32, for the image tower of `model`.
+    """`prompts` (layers, tokens, states), float32, for the image tower of `model`.
 
-    They begin as what patches are anyway: the mean state, before each layer, of `tokens` patches
-    spread over the picture, over `images` (None: even pictures from black to white). A tower knows
-    such tokens and hears little new in them (*ours*); zeros or small random numbers are no smaller
-    to it, since each layer begins with a norm. With `tokens=0` it is the stock tower.
+    They begin as what patches are anyway: the mean hidden states, before each layer, of patches
+    spread over the image. A tower that knows such tokens is hardly disturbed by more (*ours*);
+    zeros or small random numbers are no smaller to it, since each layer begins with a norm.
 
-    Raises ValueError for a negative number of tokens or more than there are patches, and for a
-    model without CLIP.
+    Args:
+        model: with CLIP, whose image tower takes the prompts.
+        tokens: prompts per layer; 0 is the stock tower.
+        images: over which hidden states are averaged; None: even images from black to white.
+
+    Raises:
+        ValueError: a negative number of tokens or more than there are patches; no CLIP.
     """
 
-    def __init__(self, model: Any, tokens: int = 4, *, images: Tensor | None = None):
+    def __init__(
+        self,
+        model: StableDiffusion,
+        tokens: int = 4,
+        *,
+        images: Float[Tensor, "images 3 height width"] | None = None,
+    ):
         super().__init__()
         self.model, self.tokens = model, tokens  # not a module: nothing of it is registered here
         patches = self._tower.embeddings.num_patches
@@ -47,54 +58,38 @@ class DeepPrompts(nn.Module):
     def _tower(self) -> Any:
         return self.model._clip().vision_model
 
-    @property
-    def _layers(self) -> Sequence[nn.Module]:
-        return self._tower.encoder.layers
-
     @torch.no_grad()
-    def _patch_states(self, images: Tensor | None) -> Tensor:
-        """Mean states of evenly chosen patches before each layer, (layers, tokens, d_vision)."""
+    def _patch_states(self, images: Tensor | None) -> Float[Tensor, "layers tokens states"]:
+        """Mean hidden states of evenly chosen patches before each layer."""
         if images is None:
-            side = (self.model.image_processor.size,) * 2 if self.model.image_processor else ()
-            greys = torch.linspace(0, 1, GREYS)
-            images = greys.view(-1, 1, 1, 1).expand(-1, 3, *(side or (224, 224)))
-        seen: list[Tensor] = []
-        handles = [
-            layer.register_forward_pre_hook(
-                lambda module, args, kwargs: seen.append(_states(args, kwargs).mean(0)),
-                with_kwargs=True,
-            )
-            for layer in self._layers
-        ]
-        try:
+            side = self.model.image_processor.size if self.model.image_processor else 224
+            images = torch.linspace(0, 1, GREYS).view(-1, 1, 1, 1).expand(-1, 3, side, side)
+        means: list[Tensor] = []  # of each layer, (1 + patches, states)
+
+        def look(layer: nn.Module, args: tuple, kwargs: dict) -> None:
+            means.append(_hidden_states(args, kwargs).mean(0))
+
+        with ExitStack() as hooks:
+            for layer in self._tower.encoder.layers:
+                hooks.enter_context(layer.register_forward_pre_hook(look, with_kwargs=True))
             self.model.encode_clip_image(images, batch_size=len(images))
-        finally:
-            for handle in handles:
-                handle.remove()
-        count = seen[0].shape[0] - 1  # patches
-        places = torch.arange(self.tokens) * count // max(self.tokens, 1) + count // (
-            2 * max(self.tokens, 1)
-        )
-        return torch.stack([states[1 + places] for states in seen]).float()
+        patches, cells = len(means[0]) - 1, max(self.tokens, 1)
+        places = torch.arange(self.tokens) * patches // cells + patches // (2 * cells)
+        return torch.stack([states[1 + places] for states in means]).float()
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Yield; inside the block the tower of `model` works with the prompts. Always restored."""
-        handles = []
-        try:
-            for layer, prompts in zip(self._layers, self.prompts, strict=True):
-                handles.append(
-                    layer.register_forward_pre_hook(self._put_in(prompts), with_kwargs=True)
-                )
-                handles.append(layer.register_forward_hook(self._take_out))
+        with ExitStack() as hooks:
+            for layer, prompts in zip(self._tower.encoder.layers, self.prompts, strict=True):
+                insert = self._insert(prompts)
+                hooks.enter_context(layer.register_forward_pre_hook(insert, with_kwargs=True))
+                hooks.enter_context(layer.register_forward_hook(self._take_out))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _put_in(self, prompts: Tensor) -> Any:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            states = _states(args, kwargs)  # (batch, 1 + patches, d)
+    def _insert(self, prompts: Float[Tensor, "tokens states"]) -> Callable[..., Any]:
+        def hook(layer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            states = _hidden_states(args, kwargs)  # (images, 1 + patches, states)
             own = prompts.to(states).expand(len(states), -1, -1)
             longer = torch.cat([states[:, :1], own, states[:, 1:]], 1)
             if args:
@@ -103,7 +98,7 @@ class DeepPrompts(nn.Module):
 
         return hook
 
-    def _take_out(self, module: nn.Module, args: tuple, out: Any) -> Any:
+    def _take_out(self, layer: Any, args: tuple, out: Any) -> Any:
         states = out[0] if isinstance(out, tuple) else out
         kept = torch.cat([states[:, :1], states[:, 1 + self.tokens :]], 1)
         return (kept, *out[1:]) if isinstance(out, tuple) else kept
@@ -113,14 +108,6 @@ class DeepPrompts(nn.Module):
         with self.active():
             return self.model.encode_clip_image(images)
 
-    def pooled(self, images: Tensor | Sequence[Any]) -> Tensor:
-        """Return f_i with the prompts in place, (batch, d_vision)."""
-        return self.encode(images).pooled
 
-    def embedding(self, images: Tensor | Sequence[Any]) -> Tensor:
-        """Return W_i f_i with the prompts in place, (batch, d_proj)."""
-        return self.encode(images).embedding
-
-
-def _states(args: tuple, kwargs: dict) -> Tensor:
+def _hidden_states(args: tuple, kwargs: dict) -> Float[Tensor, "images tokens states"]:
     return args[0] if args else kwargs["hidden_states"]

@@ -1,31 +1,88 @@
-"""What a small domain taught, and how it is used: image prompts from a tower that has seen it."""
+"""What a small domain taught: prompts in the image tower, additions to keys and values.
+
+W x becomes W x + D x with D = 0 at the start, for the key and value weights of cross-attention:
+training D is training W (Ding et al., arXiv 2305.12716, train these weights; METHODS.md B.6), while
+the model's own weights stay as they are, and leaving the block is all it takes to have the old
+model back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from dsd_tutorial.attention.layers import cross_attention_paths
 from dsd_tutorial.customization import files
 from dsd_tutorial.customization.deep_prompts import DeepPrompts
-from dsd_tutorial.customization.key_values import KeyValues
-from dsd_tutorial.customization.outcome import Outcome
-from dsd_tutorial.customization.sequences import ALPHA
-from dsd_tutorial.customization.tuning import Tuning
+from dsd_tutorial.customization.tuning import Outcome, Tuning
 from dsd_tutorial.projection import Inverse, load_inverse, save_inverse
+from dsd_tutorial.stable_diffusion import StableDiffusion
 from dsd_tutorial.variation import states_to_edit, states_to_prompt
 
+ALPHA = 0.7  # of the text's states in an editing prompt, unless told otherwise
 INVERSE = "inverse.safetensors"
+TARGETS = ("to_k", "to_v")
+ALLOWED = (*TARGETS, "to_q", "to_out.0")
+
+
+class KeyValues(nn.Module):
+    """`added`: one matrix (out, in), zero at the start, for each target of every cross-attention.
+
+    `targets` are to_k and to_v in the paper; to_q and to_out.0 can be added (*ours*). Float32
+    whatever the U-Net's precision is. Raises ValueError for other targets, or none.
+    """
+
+    def __init__(self, model: StableDiffusion, targets: Sequence[str] = TARGETS):
+        super().__init__()
+        if not targets or set(targets) - set(ALLOWED):
+            raise ValueError(f"targets {list(targets)}: need one or more of {', '.join(ALLOWED)}")
+        self.paths = {
+            f"{path}.{target}".replace(".", "_"): f"{path}.{target}"
+            for path in cross_attention_paths(model).values()
+            for target in targets
+        }
+        self.added = nn.ParameterDict()
+        for name, path in self.paths.items():
+            shape = model.unet.get_submodule(path).weight.shape
+            self.added[name] = nn.Parameter(torch.zeros(shape, device=model.device))
+        self._resting = False
+
+    @contextmanager
+    def active(self, model: StableDiffusion) -> Iterator[None]:
+        """Yield; inside the block the U-Net works with the additions. Restored after errors too."""
+        with ExitStack() as hooks:
+            for name, path in self.paths.items():
+                layer, adding = model.unet.get_submodule(path), self._adding(self.added[name])
+                hooks.enter_context(layer.register_forward_hook(adding))
+            yield
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Yield; inside the block, which is inside `active`, the U-Net is the old one."""
+        self._resting = True
+        try:
+            yield
+        finally:
+            self._resting = False
+
+    def _adding(self, added: Tensor) -> Any:
+        def hook(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+            return out if self._resting else out + F.linear(args[0], added.to(args[0].dtype))
+
+        return hook
 
 
 @dataclass
 class Domain(Outcome):
-    """Deep visual prompts and key/value additions learned on some hundred pictures.
+    """Deep visual prompts and key/value additions learned on some hundred images.
 
     The model itself is unchanged: `to_prompt` uses the prompts, and only inside `applied` does the
     U-Net use the additions. `settings` say what it was made with.
@@ -36,69 +93,68 @@ class Domain(Outcome):
     inverse: Inverse
     settings: dict[str, Any]
     tuning: Tuning = field(repr=False, default_factory=Tuning)
+    module: nn.ModuleDict = field(init=False, repr=False)
 
     kind = "domain"
+
+    def __post_init__(self) -> None:
+        self.module = nn.ModuleDict({"deep": self.deep, "key_values": self.keys})
 
     @torch.no_grad()
     def to_prompt(
         self,
-        model: Any,
+        model: StableDiffusion,
         images: Tensor | Sequence[Any],
         text: str | Sequence[str] | None = None,
         *,
         alpha: float = ALPHA,
-        gone: str | Sequence[str] | None = None,
-    ) -> Tensor:
-        """Return one prompt per picture, (images, L, d); with `text`, an editing prompt.
+        source_prompt: str | Sequence[str] | None = None,
+    ) -> Float[Tensor, "images tokens states"]:
+        """Return one prompt per image; with `text`, an editing prompt.
 
-        `gone` says what is to go, as `variation.edit_prompt` takes it. To be drawn with inside
-        `applied(model)`. Raises ValueError for `gone` without `text`.
+        `source_prompt` says what is to go, as `variation.edit_prompt` takes it. To be drawn with
+        inside `applied(model)`. Raises ValueError for `source_prompt` without `text`.
         """
-        if gone and not text:
-            raise ValueError(f"gone={gone!r} makes way for a text: give text as well")
-        states, copies = self.inverse(self.deep.encode(images)), self.inverse.copies
+        if source_prompt and not text:
+            raise ValueError(f"source_prompt={source_prompt!r} needs a text to replace it")
+        h, copies = self.inverse(self.deep.encode(images)), self.inverse.copies
         if not text:
-            return states_to_prompt(model, states, copies=copies)
-        return states_to_edit(model, states, text, alpha=alpha, copies=copies, source_prompt=gone)
+            return states_to_prompt(model, h, copies=copies)
+        return states_to_edit(
+            model, h, text, alpha=alpha, copies=copies, source_prompt=source_prompt
+        )
 
-    def applied(self, model: Any) -> AbstractContextManager:
+    def applied(self, model: StableDiffusion) -> AbstractContextManager:
         """Return a context in which the U-Net of `model` works with what was learned."""
         return self.keys.active(model)
 
     def vary(
         self,
-        model: Any,
+        model: StableDiffusion,
         images: Tensor | Sequence[Any],
         n: int = 4,
         text: str | Sequence[str] | None = None,
         *,
         alpha: float = ALPHA,
-        gone: str | Sequence[str] | None = None,
+        source_prompt: str | Sequence[str] | None = None,
         **sampling: Any,
-    ) -> Tensor:
-        """Return `n` variations of each picture, (images x n, 3, height, width).
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return `n` variations of each image, image by image, from the prompts of `to_prompt`.
 
-        Picture by picture, from the prompts of `to_prompt`; `sampling` as `model.sample` takes
-        it: steps, guidance, seed, ...
+        `sampling` as `model.sample` takes it: steps, guidance, seed, ...
         """
+        prompts = self.to_prompt(model, images, text, alpha=alpha, source_prompt=source_prompt)
         with self.applied(model):
-            prompts = self.to_prompt(model, images, text, alpha=alpha, gone=gone)
             return model.sample(embeddings=prompts, n=n, **sampling)
-
-    @property
-    def module(self) -> nn.ModuleDict:
-        """Return what is learned, by name."""
-        return nn.ModuleDict({"deep": self.deep, "key_values": self.keys})
 
     def save(self, folder: str | Path) -> Path:
         """Return `folder` after writing custom.safetensors, custom.json, inverse.safetensors."""
-        about = {"settings": self.settings, "tuning": files.record(self.tuning)}
-        written = files.write(folder, self.kind, self.module.state_dict(), about, self.deep.model)
+        written = files.write(folder, self.deep.model, self)
         save_inverse(self.inverse, written / INVERSE)
         return written
 
 
-def load_domain(model: Any, folder: str | Path) -> Domain:
+def load_domain(model: StableDiffusion, folder: str | Path) -> Domain:
     """Return the `Domain` that `save` wrote, for `model`; it prompts and draws as it did.
 
     Raises:
@@ -106,13 +162,9 @@ def load_domain(model: Any, folder: str | Path) -> Domain:
         CustomizationMismatch: it was learned on a model with other weights, or shapes disagree.
     """
     tensors, about = files.read(folder, (Domain.kind,), model)
+    settings = about["settings"]
+    deep, keys = DeepPrompts(model, settings["tokens"]), KeyValues(model, settings["targets"])
     inverse = load_inverse(Path(folder) / INVERSE, model)
-    domain = Domain(
-        DeepPrompts(model, about["settings"]["tokens"]),
-        KeyValues(model, about["settings"]["targets"]), inverse, about["settings"],
-        files.recall(about["tuning"]),
-    )  # fmt: skip
-    module = domain.module
-    files.check_shapes(tensors, {k: v.shape for k, v in module.state_dict().items()}, folder)
-    module.load_state_dict(tensors)
+    domain = Domain(deep, keys, inverse, settings, files.recall(about["tuning"]))
+    files.fill(domain.module, tensors, folder)
     return domain

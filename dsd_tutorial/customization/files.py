@@ -1,7 +1,7 @@
 """What was learned, on disk: safetensors with the numbers, JSON with what they belong to.
 
 folder/custom.safetensors    the learned numbers
-folder/custom.json           kind, settings, shapes, history, the model's name and SHA-256
+folder/custom.json           kind, settings, history, the model's name and SHA-256
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.saving import save_tensors, write_json
+from dsd_tutorial.stable_diffusion import StableDiffusion
 
 NUMBERS, SETTINGS = "custom.safetensors", "custom.json"
 
@@ -24,52 +25,29 @@ class CustomizationMismatch(ValueError):
     """What was learned belongs to another model, is of another kind, or has other shapes."""
 
 
-def record(tuning: Tuning) -> dict[str, Any]:
-    """Return how it went as plain values; snapshots are left out."""
-    found = {k: v for k, v in vars(tuning).items() if k not in ("snapshots", "rows")}
-    rows = [{k: _plain(v) for k, v in row.items()} for row in tuning.rows]
-    return {k: _plain(v) for k, v in found.items()} | {"rows": rows}
-
-
-def recall(stored: Mapping[str, Any]) -> Tuning:
-    """Return the `Tuning` of a `record`, without snapshots."""
-    rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in stored["rows"]]
-    best = math.inf if stored["best"] is None else stored["best"]
-    return Tuning(**{**stored, "rows": rows, "best": best})
-
-
-def write(
-    folder: str | Path,
-    kind: str,
-    tensors: Mapping[str, Tensor],
-    about: Mapping[str, Any],
-    model: Any,
-) -> Path:
-    """Return `folder` after writing both files to it."""
+def write(folder: str | Path, model: StableDiffusion, result: Any) -> Path:
+    """Return `folder` after writing kind, settings, module and tuning of `result` to it."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    text = {
-        "kind": kind,
-        **about,
+    save_tensors(result.module.state_dict(), folder / NUMBERS)
+    about = {
+        "kind": result.kind,
+        "settings": result.settings,
+        "tuning": record(result.tuning),
         "model": model.name,
         "model_sha256": model.sha256,
-        "shapes": {name: list(value.shape) for name, value in kept.items()},
     }
-    save_tensors(kept, folder / NUMBERS)
-    write_json(folder / SETTINGS, text)
+    write_json(folder / SETTINGS, about)
     return folder
 
 
 def read(
-    folder: str | Path, kinds: tuple[str, ...], model: Any
+    folder: str | Path, kinds: tuple[str, ...], model: StableDiffusion
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the numbers and what is said of them.
 
     Raises:
         FileNotFoundError: a file is missing.
-        CustomizationMismatch: learned on other weights, of another kind than `kinds`, or the two
-            files disagree on a shape.
+        CustomizationMismatch: learned on other weights, or of another kind than `kinds`.
     """
     from safetensors.torch import load_file
 
@@ -89,26 +67,34 @@ def read(
             f"{about['model_sha256'][:12]}; this model is {model.name} with {model.sha256[:12]}: "
             "load that one, or tune anew"
         )
-    tensors = load_file(folder / NUMBERS)
-    check_shapes(tensors, about["shapes"], folder)
-    return tensors, about
+    return load_file(folder / NUMBERS), about
 
 
-def check_shapes(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Any], folder: str | Path
-) -> None:
-    """Raises CustomizationMismatch unless names and shapes are the same."""
-    stored = {name: tuple(value.shape) for name, value in tensors.items()}
-    asked = {name: tuple(shape) for name, shape in wanted.items()}
-    for name in sorted(stored.keys() | asked.keys()):
-        if stored.get(name) != asked.get(name):
-            raise CustomizationMismatch(
-                f"{name} has shape {stored.get(name, 'none')} in {Path(folder) / NUMBERS}, but "
-                f"{asked.get(name, 'none')} is asked for: the files do not belong together, or to "
-                "this model; tune and save again"
-            )
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Copy stored numbers into `module`; CustomizationMismatch where names or shapes differ."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).partition("\n")[2].split())
+        raise CustomizationMismatch(
+            f"{Path(folder) / NUMBERS} does not fit its {SETTINGS} or this model ({reason}): tune "
+            "and save again"
+        ) from error
+
+
+def record(tuning: Tuning) -> dict[str, Any]:
+    """Return how it went as values that JSON has: no snapshots, None for infinity and NaN."""
+    told = {k: _plain(v) for k, v in vars(tuning).items() if k not in ("snapshots", "rows")}
+    rows = [{k: _plain(v) for k, v in row.items()} for row in tuning.rows]
+    return {**told, "rows": rows}
+
+
+def recall(stored: Mapping[str, Any]) -> Tuning:
+    """Return the `Tuning` of a `record`, without snapshots."""
+    rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in stored["rows"]]
+    best = math.inf if stored["best"] is None else stored["best"]
+    return Tuning(**{**stored, "rows": rows, "best": best})
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON has: no NaN, no infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

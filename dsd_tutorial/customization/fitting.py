@@ -1,12 +1,17 @@
-"""SD-IPC-FT: about a hundred pictures of a domain, some hundred steps, and the old world kept.
+"""SD-IPC-FT: about a hundred images of a domain, some hundred steps, and the old world kept.
 
-    domain = fit_domain(model, pictures, text="a striped object")
-    domain.vary(model, others, 4)                         # variations of pictures it has not seen
+    domain = fit_domain(model, images, text="a striped object")
+    domain.vary(model, others, 4)                         # variations of images it has not seen
 
 Ding et al., arXiv 2305.12716 (METHODS.md B.6), train deep visual prompts in the image tower and the
 key/value weights of cross-attention. The loss is *ours*: the error under the converted prompt of
-the same picture (lightly cropped), plus the error under the editing prompt that names the class,
+the same image (lightly cropped), plus the error under the editing prompt that names the class,
 plus how far answers in the old world have moved.
+
+For the last the model draws captions of the old world before fitting, as in DreamBooth's prior
+preservation (Ruiz et al., arXiv 2208.12242). Its answers to these images, under the caption and
+under the image prompt, are held to what the frozen model answers to the same noise: a difference
+that is zero at the start, so that nothing is paid before something is lost.
 """
 
 from __future__ import annotations
@@ -16,35 +21,29 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsd_tutorial.customization.deep_prompts import DeepPrompts
-from dsd_tutorial.customization.denoising import (
-    CHECKING,
-    TRAINING,
-    Denoising,
-    Draw,
-    generator_of,
-    training_pass,
-)
-from dsd_tutorial.customization.domain import Domain
-from dsd_tutorial.customization.keeping import PICTURES, OldWorld, old_world
-from dsd_tutorial.customization.key_values import TARGETS, KeyValues
+from dsd_tutorial.customization.denoising import CHECKING, TRAINING, Draw, generator_of
+from dsd_tutorial.customization.domain import ALPHA, TARGETS, Domain, KeyValues
 from dsd_tutorial.customization.references import show
-from dsd_tutorial.customization.sequences import ALPHA, Frame, edit_frame, image_frame
-from dsd_tutorial.customization.tuning import Plan, Preview, tune
+from dsd_tutorial.customization.tuning import Plan, tune
 from dsd_tutorial.projection import Inverse, fit_inverse
 from dsd_tutorial.projection.calibration import train_scenes
-from dsd_tutorial.stable_diffusion import to_tensor
+from dsd_tutorial.stable_diffusion import StableDiffusion, to_tensor
+from dsd_tutorial.variation import states_to_edit, states_to_prompt
 
 RATE = 1e-3  # of the key/value additions
 DEEP_PACE = 10.0  # deep prompts learn so many times faster: their numbers are larger
-CROP = 0.9  # least side of a crop, as a share of the picture's
-HELD_BACK = 10  # of so many pictures one is not trained on, and decides which step was best
+CROP = 0.9  # least side of a crop, as a share of the image's
+HELD_BACK = 10  # of so many images one is not trained on, and decides which step was best
+OLD_IMAGES = 48  # of the old world, unless told otherwise
+OLD_STEPS = 10  # denoising steps of each
 
 
 def fit_domain(
-    model: Any,
+    model: StableDiffusion,
     images: Tensor | Sequence[Any],
     *,
     text: str | Sequence[str],
@@ -56,127 +55,148 @@ def fit_domain(
     text_weight: float = 1.0,
     keep_weight: float = 1.0,
     keep_texts: Sequence[str] | None = None,
-    keep_count: int = PICTURES,
+    keep_count: int = OLD_IMAGES,
     alpha: float = ALPHA,
     crop: float = CROP,
-    batch_size: int = 8,
-    time_steps: tuple[int, int] | None = None,
     seed: int = 0,
-    check_every: int | None = None,
-    preview: Preview | None = None,
-    preview_every: int = 50,
-    dtype: torch.dtype | str | None = None,
-    gradient_checkpointing: bool = False,
-    progress: bool = True,
+    **plan: Any,
 ) -> Domain:
-    """Return the `Domain` learned from `images` (about a hundred); `model` itself stays as it is.
-
-    text         what the editing prompt says: the class ("a striped object"), or one for each image
-    inverse      None is the paper's; frozen, and gradients flow through it
-    tokens       deep prompts per layer; 0 trains keys and values only
-    targets      what is trained of cross-attention; the paper's: keys and values
-    lr           of keys and values; deep prompts take ten times that. Both fall to zero
-    text_weight, keep_weight    of the class text's error, and of forgetting (0: not looked at)
-    keep_texts   captions of the old world, which the model draws for itself; None: of the shapes
-                 world. For photographs give captions of photographs, or keep_weight=0
-    keep_count   how many captions of the shapes world, where none are given
-    alpha        of the text in the editing prompt
-    crop         least side of the crop that the image tower sees; the U-Net learns the whole
+    """Return the `Domain` learned from `images`; `model` itself stays as it is.
 
     One image of ten is held back to decide which step was best. Ctrl-C ends it with the best so
-    far. Raises ValueError for settings out of range, RuntimeError if other weights changed.
+    far.
+
+    Args:
+        model: which draws the domain badly.
+        images: of the domain, about a hundred.
+        text: what the editing prompt says: the class ("a striped object"), or one for each image.
+        inverse: None is the paper's; frozen, and gradients flow through it.
+        tokens: deep prompts per layer; 0 trains keys and values only.
+        targets: what is trained of cross-attention; the paper's: keys and values.
+        steps: of training.
+        lr: of keys and values; deep prompts take ten times that. Both fall to zero.
+        text_weight: of the error under the editing prompt; 0 leaves it out.
+        keep_weight: of forgetting; 0 leaves it out.
+        keep_texts: captions of the old world, which the model draws for itself; None: of the shapes
+            world. For photographs give captions of photographs, or keep_weight=0.
+        keep_count: how many captions of the shapes world, where none are given.
+        alpha: of the text in the editing prompt.
+        crop: least side of the crop that the image tower sees; the U-Net learns the whole.
+        seed: of all draws.
+        **plan: batch_size, time_steps, check_every, preview, ..., as `Plan` takes them.
+
+    Raises:
+        ValueError: settings out of range.
+        RuntimeError: other weights changed.
     """
     _check(images, text, text_weight, keep_weight, keep_count, crop)
-    inverse = inverse or fit_inverse(model, progress=progress)
+    rates = {"deep": DEEP_PACE * lr, "key_values": lr}
+    plan = {"name": "fitting the domain", "preview_every": 50, "seed": seed, **plan}
+    planned = Plan(steps, rates, decay=True, **plan)
+    inverse = inverse or fit_inverse(model, progress=planned.progress)
     images = to_tensor(images, None if isinstance(images, Tensor) else model.resolution)
     learning, held = _split(len(images))
     deep, keys = DeepPrompts(model, tokens, images=images[learning][:64]), KeyValues(model, targets)
-    names = [text] * len(images) if isinstance(text, str) else list(text)
+    texts = [text] * len(images) if isinstance(text, str) else list(text)
     settings = {
-        "text": text if isinstance(text, str) else names, "tokens": tokens,
-        "targets": list(targets), "steps": steps,
-        "lr": lr, "text_weight": text_weight, "keep_weight": keep_weight, "alpha": alpha,
-        "crop": crop, "batch_size": batch_size, "seed": seed, "images": len(images),
+        "text": text if isinstance(text, str) else texts, "tokens": tokens,
+        "targets": list(targets), "steps": steps, "lr": lr, "text_weight": text_weight,
+        "keep_weight": keep_weight, "alpha": alpha, "crop": crop,
+        "batch_size": planned.batch_size, "seed": seed, "images": len(images),
     }  # fmt: skip
     domain = Domain(deep, keys, inverse, settings)
-    shared = {"batch_size": batch_size, "time_steps": time_steps, "seed": seed, "dtype": dtype}
-    frames = (
-        image_frame(model, inverse.copies),
-        edit_frame(model, names, alpha=alpha, copies=inverse.copies),
+    learn, check = (
+        _Learning(domain, planned, images[rows], [texts[i] for i in rows.tolist()])
+        for rows in (learning, held)
     )
-    learn = _Learning(domain, images, learning, frames, text_weight, crop, shared)
-    check = _Learning(domain, images, held, frames, text_weight, 1.0, shared)
     if keep_weight:
-        texts = keep_texts if keep_texts is not None else train_scenes(keep_count, seed)[1]
-        learn.old = old_world(model, inverse, texts, keep_weight, shared, progress)
-    plan = Plan(
-        steps, {"deep": DEEP_PACE * lr, "key_values": lr}, decay=True, every=check_every,
-        preview_every=preview_every, progress=progress, name="fitting the domain",
+        captions = train_scenes(keep_count, seed)[1] if keep_texts is None else list(keep_texts)
+        learn.old_world = _OldWorld(domain, planned, captions)
+    domain.tuning = tune(
+        model, domain.module, planned, learn.loss, check.check,
+        image=lambda: show(model, domain.to_prompt(model, images[held[:1]]), seed),
+        active=lambda: keys.active(model),
     )  # fmt: skip
-    with training_pass(model, gradient_checkpointing):
-        domain.tuning = tune(
-            model, domain.module, plan, learn.loss, check.check,
-            active=lambda: keys.active(model),
-            picture=lambda: show(model, domain.to_prompt(model, images[held[:1]]), seed),
-            preview=preview,
-        )  # fmt: skip
     return domain
 
 
 class _Learning:
-    """The loss on some of the pictures: what the prompt says, what the text says, what is kept."""
+    """The loss on some of the images: what their prompts say, what the texts say, what is kept."""
 
-    def __init__(
-        self,
-        domain: Domain,
-        images: Tensor,
-        rows: Tensor,
-        frames: tuple[Frame, Frame],
-        text_weight: float,
-        crop: float,
-        shared: dict[str, Any],
-    ):
-        model = domain.deep.model
-        self.domain, self.images, self.rows = domain, images[rows].to(model.device), rows
-        self.plain, self.edited = frames
-        self.text_weight, self.crop = text_weight, crop
-        with torch.no_grad():
-            latents = model.encode_image(self.images)
-        self.denoising = Denoising(model, latents, **shared)
-        self.old: OldWorld | None = None
+    old_world: _OldWorld | None = None
 
-    def contexts(self, draw: Draw, pictures: Tensor) -> Tensor:
-        """Return image prompts and then editing prompts, (batch or 2 batch, L, d)."""
-        h = self.domain.inverse(self.domain.deep.encode(pictures))  # (batch, d)
-        plain = self.plain(h)
+    def __init__(self, domain: Domain, plan: Plan, images: Tensor, texts: list[str]):
+        self.domain, self.model, self.texts = domain, domain.deep.model, texts
+        self.images = images.to(self.model.device)
+        self.denoising = plan.denoising(self.model, self.images)
+        self.text_weight: float = domain.settings["text_weight"]
+
+    def _prompts(self, draw: Draw, images: Tensor) -> Float[Tensor, "prompts tokens states"]:
+        """Image prompts and, where their error counts, editing prompts behind them."""
+        h, copies = self.domain.inverse(self.domain.deep.encode(images)), self.domain.inverse.copies
+        prompts = states_to_prompt(self.model, h, copies=copies)
         if not self.text_weight:
-            return plain
-        return torch.cat([plain, self.edited(h, self.rows[draw.index.cpu()])])
+            return prompts
+        texts, alpha = [self.texts[i] for i in draw.index.tolist()], self.domain.settings["alpha"]
+        edits = states_to_edit(self.model, h, texts, alpha=alpha, copies=copies)
+        return torch.cat([prompts, edits])
 
-    def parts(self, draw: Draw, pictures: Tensor) -> dict[str, Tensor]:
-        """Return the errors under image prompt and editing prompt, both under the same noise."""
-        contexts = self.contexts(draw, pictures)
-        twice = len(contexts) // len(draw.t)
+    def _parts(self, draw: Draw, images: Tensor) -> dict[str, Tensor]:
+        """The errors under image prompt and editing prompt, both under the same noise."""
+        prompts = self._prompts(draw, images)
+        twice = len(prompts) // len(draw.t)
         both = Draw(*(x.repeat(twice, *[1] * (x.ndim - 1)) for x in (draw.index, draw.t, draw.e)))
-        errors = self.denoising.errors(contexts, both).view(twice, -1).mean(1)
+        errors = self.denoising.errors(prompts, both).view(twice, -1).mean(1)
         named = {"image": errors[0]}
         return named if twice == 1 else {**named, "text": self.text_weight * errors[1]}
 
     def loss(self, step: int) -> dict[str, Tensor]:
-        draw = self.denoising.draw(step)
-        pictures = random_crop(self.images[draw.index], self.crop, self.denoising.seed, step)
-        found = self.parts(draw, pictures)
-        return found if self.old is None else {**found, "kept": self.old.loss(step, self.domain)}
+        draw, crop = self.denoising.draw(step), self.domain.settings["crop"]
+        images = random_crop(self.images[draw.index], crop, self.denoising.seed, step)
+        parts = self._parts(draw, images)
+        return {**parts, "kept": self.old_world.loss(step)} if self.old_world else parts
 
     def check(self) -> Tensor:
         draw = self.denoising.draw(0, CHECKING, 2 * self.denoising.batch_size)
-        return torch.stack(list(self.parts(draw, self.images[draw.index]).values())).sum()
+        return torch.stack(list(self._parts(draw, self.images[draw.index]).values())).sum()
 
 
-def random_crop(images: Tensor, least: float, seed: int, step: int) -> Tensor:
-    """Return images (batch, 3, h, w) of which each shows a square crop, scaled to the old size.
+class _OldWorld:
+    """Images that the model itself draws of captions; `loss` says how far its answers moved."""
 
-    A crop's side is `least` to 1 of the picture's; at 1 the picture stays as it is.
+    def __init__(self, domain: Domain, plan: Plan, captions: Sequence[str]):
+        self.domain, model, inverse = domain, domain.deep.model, domain.inverse
+        how = {"steps": OLD_STEPS, "seed": plan.seed, "progress": plan.progress}
+        with torch.no_grad():
+            self.images = model.sample(captions, **how)
+            self.captions = model.encode_text(captions)
+            self.denoising = plan.denoising(model, self.images)
+            h = inverse(model.encode_clip_image(self.images))
+            self.prompts = states_to_prompt(model, h, copies=inverse.copies)  # as they were
+
+    def loss(self, step: int) -> Tensor:
+        """Return weight * mean squared change of the answers to one batch, a scalar.
+
+        Half of the batch is answered under its caption, half under its image prompt.
+        """
+        domain, draw = self.domain, self.denoising.draw(step)
+        noisy, half = self.denoising.noisy(draw), len(draw.t) // 2
+        captions, rows = self.captions[draw.index[:half]], draw.index[half:]
+        with torch.no_grad(), domain.keys.resting():
+            before = torch.cat([captions, self.prompts[rows]])
+            right = self.denoising.answer(noisy, draw.t, before)
+        h, copies = domain.inverse(domain.deep.encode(self.images[rows])), domain.inverse.copies
+        now = states_to_prompt(domain.deep.model, h, copies=copies)
+        answer = self.denoising.answer(noisy, draw.t, torch.cat([captions, now]))
+        return domain.settings["keep_weight"] * (answer - right).square().mean()
+
+
+def random_crop(
+    images: Float[Tensor, "batch 3 height width"], least: float, seed: int, step: int
+) -> Float[Tensor, "batch 3 height width"]:
+    """Return images of which each shows a square crop, scaled to the old size.
+
+    A crop's side is `least` to 1 of the image's; at 1 the image stays as it is.
     """
     if least == 1:
         return images
@@ -190,8 +210,8 @@ def random_crop(images: Tensor, least: float, seed: int, step: int) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False).clamp(0, 1)
 
 
-def _split(count: int) -> tuple[Tensor, Tensor]:
-    """Which pictures are trained on, and which decide; with few, all do both."""
+def _split(count: int) -> tuple[Int[Tensor, "*learning"], Int[Tensor, "*held"]]:
+    """Which images are trained on, and which decide; with few, all do both."""
     rows = torch.arange(count)
     if count < 2 * HELD_BACK:
         return rows, rows

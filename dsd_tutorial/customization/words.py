@@ -1,4 +1,4 @@
-"""Textual Inversion: the reference becomes a new word, learned in front of the text encoder.
+"""Textual Inversion: the reference image becomes a new word, learned before the text encoder.
 
 Gal et al., arXiv 2208.01618: a token embedding is the only thing learned; it stands for "*" in
 neutral sentences, and the noise-prediction loss on the reference moves it. It is what tuning a
@@ -14,11 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dsd_tutorial.customization.denoising import Denoising, training_pass
-from dsd_tutorial.customization.references import show, single_loss
-from dsd_tutorial.customization.sequences import ALPHA
-from dsd_tutorial.customization.tuned import Tuned
-from dsd_tutorial.customization.tuning import Plan, Preview, tune
+from dsd_tutorial.customization.references import (
+    Prompt,
+    State,
+    Tuned,
+    one_vector,
+    show,
+    single_loss,
+)
+from dsd_tutorial.customization.tuning import Plan, tune
+from dsd_tutorial.stable_diffusion import StableDiffusion
 
 PLACE = "*"
 # the grammar of the embedded model's world; neutral for photographs as well
@@ -26,27 +31,22 @@ SENTENCES = ("a *", "there is a *", "a picture of a *")
 PACE = 0.1  # learning rate, in units of the root mean square of the encoder's own embeddings
 
 
-class Word(nn.Module):
-    """vector (d_token,): what the text encoder reads in place of "*"."""
+@contextmanager
+def reading(model: StableDiffusion, vector: State) -> Iterator[None]:
+    """Yield; inside the block the text encoder reads `vector` at "*". Always restored.
 
-    def __init__(self, vector: Tensor):
-        super().__init__()
-        self.vector = nn.Parameter(vector.detach().clone().float())
+    Raises ValueError where the tokenizer has no token for "*".
+    """
+    (place, *rest) = model.tokenizer(PLACE)["input_ids"][1:-1]
+    if rest:
+        raise ValueError(f"{model.name} spells {PLACE!r} with several tokens; one is needed")
 
-    @contextmanager
-    def known(self, model: Any) -> Iterator[None]:
-        """Yield; inside the block the text encoder reads the word at "*". Always restored."""
-        place = place_id(model)
+    def hook(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        here = (args[0] == place).view(*out.shape[:-1], 1)
+        return torch.where(here, vector.to(out), out)
 
-        def hook(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-            here = (args[0] == place).view(*out.shape[:-1], 1)
-            return torch.where(here, self.vector.to(out), out)
-
-        handle = model.text_encoder.get_input_embeddings().register_forward_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
+    with model.text_encoder.get_input_embeddings().register_forward_hook(hook):
+        yield
 
 
 class LearnedWord(Tuned):
@@ -55,89 +55,57 @@ class LearnedWord(Tuned):
     kind = "word"
 
     @property
-    def vector(self) -> Tensor:
-        """Return the learned token embedding, (d_token,)."""
-        return self.module["word"].vector.detach()
+    def vector(self) -> State:
+        """Return the learned token embedding."""
+        return self.module.get_parameter("word.vector").detach()
 
     @torch.no_grad()
-    def prompt(self, model: Any, text: str | None = None) -> Tensor:
-        with self.module["word"].known(model):
-            return model.encode_text(with_place(SENTENCES[0] if text is None else text))
+    def prompt(self, model: StableDiffusion, text: str | None = None, **mixture: Any) -> Prompt:
+        """Return the prompt of a text with the word in it; None: of the first neutral sentence.
 
-    def edit_prompt(
-        self, model: Any, text: str, alpha: float = ALPHA, *, gone: str | None = None
-    ) -> Tensor:
-        """Return the prompt of `text` with the word in it: no states are mixed.
-
-        `alpha` and `gone` are there for the sake of the others and change nothing.
+        No states are mixed: `mixture` changes nothing.
         """
-        return self.prompt(model, text)
+        with reading(model, self.vector):
+            return model.encode_text(with_place(SENTENCES[0] if text is None else text))
 
 
 def textual_inversion(
-    model: Any,
+    model: StableDiffusion,
     images: Tensor | Sequence[Any],
     *,
     word: str | None = None,
     steps: int = 30,
     lr: float | None = None,
-    batch_size: int = 8,
-    time_steps: tuple[int, int] | None = None,
     seed: int = 0,
-    at: Sequence[int] = (),
-    check_every: int | None = None,
-    preview: Preview | None = None,
-    preview_every: int = 10,
-    dtype: torch.dtype | str | None = None,
-    gradient_checkpointing: bool = False,
-    progress: bool = True,
+    **plan: Any,
 ) -> LearnedWord:
-    """Return the `LearnedWord` of one reference picture, or of a few of one thing.
+    """Return the `LearnedWord` of one reference image, or of a few of one thing.
 
-    word    to start from, such as "circle" (of several tokens their mean, *ours*); None: a random
-            vector as large as the encoder's embeddings are
-    lr      None: a tenth of the root mean square of those embeddings
-
-    The rest as in `customize`, which with the same seed sees the same noises.
-    Raises ValueError for a word without tokens, or settings out of range.
+    `word` is what to start from, such as "circle" (of several tokens their mean, *ours*); None: a
+    random vector as large as the encoder's embeddings are. `lr` None is a tenth of the root mean
+    square of those embeddings. The rest as in `customize`, which with the same seed sees the same
+    noises. Raises ValueError for a word without tokens, or settings out of range.
     """
     table = model.text_encoder.get_input_embeddings().weight.detach().float()
     size = float(table.square().mean().sqrt())
-    learned = Word(start_vector(model, word, table, size, seed))
+    module = one_vector("word", "vector", start_vector(model, word, table, seed))
+    rates = {"word": PACE * size if lr is None else lr}
+    planned = Plan(steps, rates, f"learning a word from {word or 'random'}", seed=seed, **plan)
     settings = {
-        "word": word, "steps": steps, "lr": PACE * size if lr is None else lr,
-        "batch_size": batch_size, "seed": seed,
+        "word": word, "steps": steps, "lr": rates["word"], "batch_size": planned.batch_size,
+        "seed": seed,
     }  # fmt: skip
-    custom = LearnedWord(nn.ModuleDict({"word": learned}), settings)
-    with torch.no_grad():
-        latents = model.encode_image(images)
-    denoising = Denoising(
-        model, latents, batch_size=batch_size, time_steps=time_steps, seed=seed, dtype=dtype
-    )
-    plan = Plan(
-        steps, {"word": settings["lr"]}, every=check_every, at=tuple(at),
-        preview_every=preview_every, progress=progress,
-        name=f"learning a word from {word or 'random'}",
-    )  # fmt: skip
+    learned = LearnedWord(module, settings)
 
-    def context(step: int) -> Tensor:
+    def prompt(step: int) -> Prompt:
         return model.encode_text(SENTENCES[step % len(SENTENCES)])
 
-    with training_pass(model, gradient_checkpointing):
-        custom.tuning = tune(
-            model, custom.module, plan, *single_loss(denoising, context),
-            active=lambda: learned.known(model),
-            picture=lambda: show(model, custom.prompt(model), seed), preview=preview,
-        )  # fmt: skip
-    return custom
-
-
-def place_id(model: Any) -> int:
-    """Return the token id of "*". Raises ValueError where the tokenizer has no such token."""
-    ids = model.tokenizer(PLACE)["input_ids"][1:-1]
-    if len(ids) != 1:
-        raise ValueError(f"{model.name} spells {PLACE!r} with {len(ids)} tokens; one is needed")
-    return ids[0]
+    learned.tuning = tune(
+        model, module, planned, *single_loss(planned.denoising(model, images), prompt),
+        image=lambda: show(model, learned.prompt(model), seed),
+        active=lambda: reading(model, module.get_parameter("word.vector")),
+    )  # fmt: skip
+    return learned
 
 
 def with_place(text: str) -> str:
@@ -152,10 +120,11 @@ def with_place(text: str) -> str:
     return text
 
 
-def start_vector(model: Any, word: str | None, table: Tensor, size: float, seed: int) -> Tensor:
-    """Return the embedding (d_token,) to begin with."""
+def start_vector(model: StableDiffusion, word: str | None, table: Tensor, seed: int) -> State:
+    """Return the embedding to begin with, where `table` are the encoder's (words, states)."""
     if word is None:
         numbers = torch.Generator().manual_seed(seed)
+        size = float(table.square().mean().sqrt())
         return (size * torch.randn(table.shape[1], generator=numbers)).to(table)
     ids = model.tokenizer(word)["input_ids"][1:-1]
     if not ids:

@@ -145,13 +145,14 @@ def plain_layers(layers: Any) -> Any:
 
 
 @contextmanager
-def unchanged(model: Any) -> Iterator[None]:
-    """Yield, and check at the end that the weights that adapters hook into are what they were.
+def unchanged(model: Any, parts: Sequence[str] = ("unet", "text_encoder")) -> Iterator[None]:
+    """Yield, and check at the end that the weights of these parts are what they were.
 
     Raises:
         RuntimeError: the digest of a part's tensors is another, or a tensor came or went.
     """
-    before = {n: state_sha256(getattr(model, n).state_dict()) for n in ("unet", "text_encoder")}
+    there = [name for name in parts if getattr(model, name) is not None]
+    before = {name: state_sha256(getattr(model, name).state_dict()) for name in there}
     yield
     for name, digest in before.items():
         if state_sha256(getattr(model, name).state_dict()) != digest:

@@ -6,7 +6,12 @@ edit(model, images, "a blue object", inverse, alpha=0.7)
 """
 
 from dsd_tutorial.variation.edit_items import KINDS, make_edits
-from dsd_tutorial.variation.edit_prompting import edit_prompt, nearest_text, states_to_edit
+from dsd_tutorial.variation.edit_prompting import (
+    edit_prompt,
+    nearest_text,
+    source_prompts,
+    states_to_edit,
+)
 from dsd_tutorial.variation.fidelity import fidelity, kept
 from dsd_tutorial.variation.img2img import img2img_pipeline, sdedit
 from dsd_tutorial.variation.prompt_to_prompt import align, prompt_to_prompt
@@ -29,6 +34,7 @@ __all__ = [
     "prompt_to_prompt",
     "sdedit",
     "slerp",
+    "source_prompts",
     "states_to_edit",
     "states_to_prompt",
     "vary",

@@ -39,6 +39,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsd_tutorial.projection import Inverse, fit_inverse
+from dsd_tutorial.shapes import alternatives
 from dsd_tutorial.stable_diffusion import StableDiffusion
 from dsd_tutorial.variation.prompting import Copies, count, states_to_prompt
 
@@ -113,7 +114,6 @@ def edit_prompt(
     return _edited(model, h, _list(text), how, source_prompt)
 
 
-@torch.no_grad()
 def states_to_edit(
     model: StableDiffusion,
     states: Float[Tensor, "images states"],
@@ -216,6 +216,15 @@ def nearest_text(model: StableDiffusion, images: Images, texts: Sequence[str]) -
     embedding = F.normalize(model.encode_clip_image(_batch(images)).embedding, dim=-1)
     said = F.normalize(model.encode_clip_text(list(texts)), dim=-1)
     return [texts[i] for i in (embedding @ said.T).argmax(1).tolist()]
+
+
+def source_prompts(model: StableDiffusion, images: Images, texts: Sequence[str]) -> list[str]:
+    """Return for each image what its text replaces, as CLIP sees the image; "" where nothing goes.
+
+    One of the text's `shapes.alternatives`, for `edit_prompt(source_prompt=...)`.
+    """
+    pairs = zip(_batch(images), texts, strict=True)
+    return [nearest_text(model, image, alternatives(text))[0] for image, text in pairs]
 
 
 def _list(texts: Texts) -> list[str]:

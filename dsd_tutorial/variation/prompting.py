@@ -60,7 +60,6 @@ def count(model: StableDiffusion, copies: Copies) -> int:
     return copies
 
 
-@torch.no_grad()
 def states_to_prompt(
     model: StableDiffusion,
     states: Float[Tensor, "batch states"],

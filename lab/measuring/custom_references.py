@@ -3,7 +3,7 @@
 All ways see the same images, time steps and noises, and their variations are drawn from the same
 noise, so that they are compared reference by reference. Learning rates, and alpha for edits, are
 chosen on references of the validation split. An edit takes off what CLIP says the reference shows,
-and adds what is requested (`variation.edit_prompt`: gone).
+and adds what is requested (`variation.edit_prompt`: source_prompt).
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class ReferenceTuning:
         old = nearest_text(self.model, images, edits[0].values)  # every colour: the same for all
         with torch.no_grad():
             prompts = [
-                one.edit_prompt(self.model, edit.text, alpha, gone=text)
+                one.prompt(self.model, edit.text, alpha=alpha, source_prompt=text)
                 for one, edit, text in zip(tuned, edits, old, strict=True)
             ]
         verdicts = iter(judge(self.draw(tuned, prompts, seeds).flatten(0, 1)))

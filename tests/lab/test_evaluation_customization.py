@@ -1,6 +1,7 @@
 """The table of customisation: what counts, what is compared with what, and that it goes on."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -100,7 +101,7 @@ def short(monkeypatch):
     monkeypatch.setattr(customization, "TRIED_ON", 2)
     monkeypatch.setattr(custom_domains, "RATES", (1e-3, 2e-3))
     monkeypatch.setattr(custom_domains, "TRIED_ON", 2)
-    monkeypatch.setitem(fit_domain.__kwdefaults__, "keep_count", 2)
+    monkeypatch.setattr(custom_domains, "fit_domain", partial(fit_domain, keep_count=2))
     return {
         "n": 4, "seeds": 1, "images": 3, "ft": 1, "batch": 1, "sampling": 1,
         "progress": False,

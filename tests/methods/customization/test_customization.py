@@ -19,9 +19,8 @@ from dsd_tutorial.customization import (
     textual_inversion,
     words,
 )
-from dsd_tutorial.customization.keeping import old_world
-from dsd_tutorial.customization.tuning import Tuning
-from dsd_tutorial.customization.words import Word, place_id, with_place
+from dsd_tutorial.customization.tuning import Plan, Tuning
+from dsd_tutorial.customization.words import reading, with_place
 from dsd_tutorial.projection import eos_states, fit_inverse
 from dsd_tutorial.shapes import random_scenes, render
 from dsd_tutorial.stable_diffusion import to_pil
@@ -183,12 +182,10 @@ def test_settings_out_of_range_are_refused(tiny, inverse, pictures, wrong):
 
 def test_a_word_that_says_what_another_says_is_that_word(tiny):
     table = tiny.text_encoder.get_input_embeddings().weight
-    word = Word(table[tiny.tokenizer("circle")["input_ids"][1]])
     plain = tiny.encode_text("a blue circle")
-    with word.known(tiny):
+    with reading(tiny, table[tiny.tokenizer("circle")["input_ids"][1]]):
         torch.testing.assert_close(tiny.encode_text("a blue *"), plain)
     assert not torch.allclose(tiny.encode_text("a blue *"), plain)
-    assert tiny.tokenizer.convert_ids_to_tokens(place_id(tiny)) == "*</w>"
 
 
 def test_learning_a_word(tiny, pictures, tmp_path):
@@ -197,7 +194,7 @@ def test_learning_a_word(tiny, pictures, tmp_path):
     )
     torch.testing.assert_close(learned.at(0).prompt(tiny), tiny.encode_text("a circle"))
     assert learned.parameters == 32 and not torch.equal(learned.vector, learned.at(0).vector)
-    edited = learned.edit_prompt(tiny, "a blue object")
+    edited = learned.prompt(tiny, "a blue object", alpha=2.0)
     assert torch.equal(edited, learned.prompt(tiny, "a blue *"))
     found = load_custom(tiny, learned.save(tiny, tmp_path))
     assert torch.equal(found.vector, learned.vector) and found.kind == "word"
@@ -232,14 +229,14 @@ def test_a_domain_on_disk_prompts_and_draws_the_same(tiny, domain, pictures, tmp
         prompts = [d.to_prompt(tiny, pictures, text) for d in (domain, found)]
         assert torch.equal(*prompts)
     off = ["a red star", "a square"]
-    texts = {"text": "a blue star", "gone": off, "alpha": 1.0}
+    texts = {"text": "a blue star", "source_prompt": off, "alpha": 1.0}
     moved = domain.to_prompt(tiny, pictures[:2], **texts)
     states = domain.inverse(domain.deep.encode(pictures[:2])).detach()
     want = states + eos_states(tiny, ["a blue star"]) - eos_states(tiny, off)
     want = states.norm(dim=-1, keepdim=True) * F.normalize(want, dim=-1)
     torch.testing.assert_close(moved, states_to_prompt(tiny, want, copies=domain.inverse.copies))
-    with pytest.raises(ValueError, match="give text as well"):
-        domain.to_prompt(tiny, pictures, gone="a star")
+    with pytest.raises(ValueError, match="needs a text to replace it"):
+        domain.to_prompt(tiny, pictures, source_prompt="a star")
     images = [d.vary(tiny, pictures[:2], **how) for d in (domain, found)]
     assert torch.equal(*images)
     assert not torch.equal(images[0], tiny.sample(embeddings=prompts[0][:2], **how))
@@ -249,17 +246,18 @@ def test_a_domain_on_disk_prompts_and_draws_the_same(tiny, domain, pictures, tmp
 
 
 def test_nothing_is_forgotten_before_anything_is_learned(tiny, inverse, pictures):
-    shared = {"batch_size": 4, "time_steps": None, "seed": 0, "dtype": None}
     fresh = fit_domain(
-        tiny, pictures, text="a star", inverse=inverse, tokens=0, steps=0, keep_weight=0, **QUICK
-    )
-    old = old_world(tiny, inverse, ["a red circle", "a star"], 2.0, shared, progress=False)
+        tiny, pictures, text="a star", inverse=inverse, tokens=0, steps=0, keep_weight=2.0,
+        keep_count=1, **QUICK,
+    )  # fmt: skip
+    plan = Plan(0, {}, batch_size=4, progress=False)
+    old = fitting._OldWorld(fresh, plan, ["a red circle", "a star"])
     with fresh.applied(tiny):
-        assert float(old.loss(1, fresh).detach()) < 1e-10
+        assert float(old.loss(1).detach()) < 1e-10
         with torch.no_grad():
             for added in fresh.keys.parameters():
                 added += 0.1
-        assert float(old.loss(1, fresh).detach()) > 1e-5
+        assert float(old.loss(1).detach()) > 1e-5
 
 
 def test_as_much_of_the_old_world_is_drawn_as_asked_for(tiny, inverse, pictures, monkeypatch):
@@ -281,16 +279,23 @@ def test_as_much_of_the_old_world_is_drawn_as_asked_for(tiny, inverse, pictures,
 def test_a_domain_is_fitted_by_the_plan_that_is_written(tiny, inverse, pictures, monkeypatch):
     plans, shown = [], []
 
-    def tune(model, module, plan, loss, check, active, picture, preview):
-        plans.append((plan, set(module), picture()))
+    def tune(model, module, plan, loss, check, image, active):
+        plans.append((plan, set(module), image()))
         return Tuning()
 
     monkeypatch.setattr(fitting, "tune", tune)
     monkeypatch.setattr(fitting, "show", lambda model, prompt, seed: shown.append((prompt, seed)))
-    how = {"inverse": inverse, "tokens": 2, "keep_weight": 0, "text": "a star", "seed": 6, **QUICK}
+    how = {
+        "inverse": inverse,
+        "tokens": 2,
+        "keep_weight": 0.0,
+        "text": "a star",
+        "seed": 6,
+        **QUICK,
+    }
     found = fit_domain(tiny, pictures, steps=7, lr=0.02, check_every=3, preview_every=4, **how)
     (plan, parts, _), ((prompt, seed),) = plans[0], shown
-    assert (plan.steps, plan.decay, plan.every, plan.preview_every) == (7, True, 3, 4)
+    assert (plan.steps, plan.decay, plan.check_every, plan.preview_every) == (7, True, 3, 4)
     assert plan.rates == {"deep": 0.2, "key_values": 0.02} and parts == set(plan.rates)
     assert not plan.progress and prompt.shape == (1, 32, 32) and seed == 6
     assert found.settings["lr"] == 0.02 and found.settings["images"] == 4
@@ -323,7 +328,7 @@ def test_one_text_for_each_picture_or_one_for_all(tiny, inverse, pictures):
     with pytest.raises(ValueError, match="2 texts for 4 images"):
         fit_domain(tiny, pictures, text=["a star", "a ring"], inverse=inverse, **QUICK)
     with pytest.raises(ValueError, match="crop=2"):
-        fit_domain(tiny, pictures, text="a star", inverse=inverse, crop=2, **QUICK)
+        fit_domain(tiny, pictures, text="a star", inverse=inverse, crop=2.0, **QUICK)
 
 
 # -- what is planned, and what is given -----------------------------------------------------------
@@ -363,7 +368,7 @@ def test_a_word_is_learned_at_a_tenth_of_the_size_of_embeddings(tiny, pictures, 
         assert plan.rates["word"] == pytest.approx(words.PACE * size)
         assert plan.name.endswith(word or "random")
     many = torch.stack([
-        words.start_vector(tiny, None, table, size, seed) for seed in range(40)
+        words.start_vector(tiny, None, table, seed) for seed in range(40)
     ])  # fmt: skip
     assert float(many.std()) == pytest.approx(size, rel=0.1)
     assert textual_inversion(tiny, pictures[:1], lr=0.5, **QUICK).settings["lr"] == 0.5
@@ -376,7 +381,7 @@ def test_an_inverse_that_is_given_is_the_one_that_is_used(
     for room in (fitting, references):
         monkeypatch.setattr(room, "fit_inverse", lambda *a, **k: pytest.fail("fitted again"))
     customize(tiny, pictures[:1], inverse=inverse, **QUICK)
-    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0, **QUICK}
+    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0.0, **QUICK}
     assert fit_domain(tiny, pictures, text="a star", **how).inverse is inverse
     for room in (fitting, references):
         monkeypatch.setattr(room, "fit_inverse", lambda *a, **k: inverse)
@@ -386,7 +391,7 @@ def test_an_inverse_that_is_given_is_the_one_that_is_used(
 def test_pictures_and_tensors_are_learned_alike_and_the_text_is_kept(
     tiny, inverse, pictures, plans
 ):
-    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0, **QUICK}
+    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0.0, **QUICK}
     shown = [to_pil(picture)[0] for picture in pictures]
     a, b = (fit_domain(tiny, x, text="a star", **how) for x in (pictures, shown))
     torch.testing.assert_close(a.deep.prompts, b.deep.prompts, atol=0.02, rtol=0)
@@ -406,7 +411,7 @@ def test_pictures_of_another_size_are_brought_to_the_models(
         return real(images, side)
 
     monkeypatch.setattr(fitting, "to_tensor", to_tensor)
-    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0, **QUICK}
+    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0.0, **QUICK}
     for images in (pictures, [picture.resize((90, 70)) for picture in to_pil(pictures)]):
         fit_domain(tiny, images, text="a star", **how)
     assert sides == [None, tiny.resolution]
@@ -418,8 +423,8 @@ def test_a_preview_is_drawn_without_a_word(tiny, capfd):
 
 
 def test_half_of_the_old_world_is_asked_by_caption(tiny, domain, inverse):
-    shared = {"batch_size": 6, "time_steps": None, "seed": 0, "dtype": None}
-    world = old_world(tiny, inverse, ["a star", "a ring", "a cross"], 1.0, shared, progress=False)
+    plan = Plan(0, {}, batch_size=6, progress=False)
+    world = fitting._OldWorld(domain, plan, ["a star", "a ring", "a cross"])
     asked = []
 
     def answer(noisy, t, context):
@@ -427,7 +432,7 @@ def test_half_of_the_old_world_is_asked_by_caption(tiny, domain, inverse):
         return torch.zeros(len(t), *tiny.latent_shape)
 
     world.denoising.answer = answer
-    world.loss(0, domain)
+    world.loss(0)
     rows = world.denoising.draw(0).index
     assert torch.equal(asked[0][:3], world.captions[rows[:3]])
     assert torch.equal(asked[0][3:], world.prompts[rows[3:]])
@@ -445,7 +450,7 @@ def test_the_texts_error_counts_as_much_as_asked(tiny, inverse, pictures, monkey
         return Tuning()
 
     monkeypatch.setattr(fitting, "tune", tune)
-    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0, "crop": 1.0, **QUICK}
+    how = {"inverse": inverse, "tokens": 1, "keep_weight": 0.0, "crop": 1.0, **QUICK}
     for weight in (1.0, 3.0):
         fit_domain(tiny, pictures, text="a star", text_weight=weight, **how)
     (once, _), (thrice, _) = found
@@ -456,11 +461,12 @@ def test_the_texts_error_counts_as_much_as_asked(tiny, inverse, pictures, monkey
 
 def test_of_several_pictures_the_mean_direction_is_taken(tiny, inverse, pictures):
     seen = inverse(tiny.encode_clip_image(pictures[:2]))
-    start = references.start_state(tiny, "closed_form", seen, None, inverse.length, 0)
+    start = references.start_state(tiny, pictures[:2], "closed_form", None, inverse, 0)
     want = inverse.length * F.normalize(seen.mean(0), dim=0)
     torch.testing.assert_close(start, want)
     assert float(start.norm()) == pytest.approx(inverse.length, rel=1e-5)
-    assert torch.equal(references.start_state(tiny, "closed_form", seen[:1], None, 1.0, 0), seen[0])
+    alone = references.start_state(tiny, pictures[:1], "closed_form", None, inverse, 0)
+    torch.testing.assert_close(alone, inverse(tiny.encode_clip_image(pictures[:1]))[0])
 
 
 def test_four_pictures_are_drawn_unless_told_otherwise(tiny, inverse, pictures, plans):
@@ -468,7 +474,7 @@ def test_four_pictures_are_drawn_unless_told_otherwise(tiny, inverse, pictures, 
     custom = customize(tiny, pictures[:1], inverse=inverse, **QUICK)
     assert len(custom.draw(tiny, **how)) == 4
     domain = fit_domain(
-        tiny, pictures, text="a star", inverse=inverse, tokens=1, keep_weight=0, **QUICK
+        tiny, pictures, text="a star", inverse=inverse, tokens=1, keep_weight=0.0, **QUICK
     )
     assert len(domain.vary(tiny, pictures[:1], **how)) == 4
 
@@ -484,7 +490,7 @@ def test_the_word_goes_where_it_is_said():
 def test_prompts_keep_no_graph(tiny, inverse, pictures, plans):
     custom = customize(tiny, pictures[:1], inverse=inverse, **QUICK)
     domain = fit_domain(
-        tiny, pictures, text="a star", inverse=inverse, tokens=1, keep_weight=0, **QUICK
+        tiny, pictures, text="a star", inverse=inverse, tokens=1, keep_weight=0.0, **QUICK
     )
     word = textual_inversion(tiny, pictures[:1], word="circle", **QUICK)
     for prompt in (custom.prompt(tiny), domain.to_prompt(tiny, pictures), word.prompt(tiny)):

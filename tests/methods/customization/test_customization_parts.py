@@ -16,20 +16,18 @@ from dsd_tutorial.customization import (
     Denoising,
     KeyValues,
     customize,
-    edit_frame,
     files,
-    image_frame,
     references,
     training_pass,
     usual_time_steps,
 )
 from dsd_tutorial.customization.denoising import CHECKING
 from dsd_tutorial.customization.fitting import random_crop
-from dsd_tutorial.customization.tuned import Tuned
+from dsd_tutorial.customization.references import Custom, Tuned
 from dsd_tutorial.customization.tuning import Tuning
 from dsd_tutorial.projection import fit_inverse
 from dsd_tutorial.shapes import random_scenes, render
-from dsd_tutorial.variation import states_to_prompt
+from dsd_tutorial.variation import states_to_edit, states_to_prompt
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +86,7 @@ def test_prompts_begin_as_the_patches_in_the_middle_of_equal_cells(tiny, picture
 def test_gradients_reach_every_patch_and_every_prompt(tiny, pictures):
     deep = DeepPrompts(tiny, 2)
     images = pictures[:1].clone().requires_grad_(True)
-    deep.pooled(images).square().sum().backward()
+    deep.encode(images).pooled.square().sum().backward()
     per_patch = F.unfold(images.grad.abs().sum(1, keepdim=True), 8, stride=8)[0].sum(0)
     assert per_patch.shape == (64,) and bool((per_patch > 0).all())
     assert bool((deep.prompts.grad.abs().sum(-1) > 0).all())
@@ -98,9 +96,9 @@ def test_gradients_reach_every_patch_and_every_prompt(tiny, pictures):
 def test_prompts_that_look_like_patches_change_less_than_random_ones(tiny, pictures):
     stock, deep = tiny.encode_clip_image(pictures).embedding, DeepPrompts(tiny, 4, images=pictures)
     with torch.no_grad():
-        start = float((deep.embedding(pictures) - stock).norm())
+        start = float((deep.encode(pictures).embedding - stock).norm())
         deep.prompts.copy_(torch.randn(deep.prompts.shape, generator=torch.manual_seed(0)))
-        assert 0 < start < float((deep.embedding(pictures) - stock).norm())
+        assert 0 < start < float((deep.encode(pictures).embedding - stock).norm())
 
 
 def test_the_tower_is_restored_after_an_error(tiny, pictures):
@@ -149,54 +147,26 @@ def test_other_targets_are_asked_for_by_name(tiny):
         KeyValues(tiny, ("to_x",))
 
 
-# -- sequences -----------------------------------------------------------------------------------
-
-
-@settings(max_examples=15, deadline=None)
-@given(copies=st.integers(1, 31), seed=st.integers(0, 99))
-def test_the_image_frame_is_the_image_prompt(tiny, copies, seed):
-    h = torch.randn(2, 32, generator=torch.manual_seed(seed))
-    assert torch.equal(image_frame(tiny, copies)(h), states_to_prompt(tiny, h, copies=copies))
-
-
-def test_the_editing_frame_by_hand(tiny):
-    texts, h = ["a red circle", "star"], torch.randn(2, 32, generator=torch.manual_seed(0))
-    text, ends = tiny.encode_text(texts), tiny.eos_positions(texts)
-    prompts = edit_frame(tiny, texts, alpha=0.5, copies=3)(h)
-    for row, (states, end) in enumerate(zip(text, ends.tolist(), strict=True)):
-        want = states.clone()
-        want[end : end + 3] = h[row] + 0.5 * states[end : end + 3]
-        torch.testing.assert_close(prompts[row], want)
-    # the paper's: all positions from the end token on
-    everything = edit_frame(tiny, texts[0], alpha=0.5)(h)
-    torch.testing.assert_close(everything[:, ends[0] :], h[:, None] + 0.5 * text[0, ends[0] :])
-    swapped = edit_frame(tiny, texts, alpha=0.5, copies=3)(h, torch.tensor([1, 0]))
-    assert torch.equal(swapped[0, 0], text[1, 0]) and not torch.equal(swapped, prompts)
-    with pytest.raises(ValueError, match="need 1 to 31"):
-        edit_frame(tiny, texts, copies=32)
+# -- prompts ---------------------------------------------------------------------------------------
 
 
 def test_editing_here_and_in_variation_are_the_same(tiny, pictures):
     variation = pytest.importorskip("dsd_tutorial.variation")
     inverse = fit_inverse(tiny, progress=False)
-    h = inverse(tiny.encode_clip_image(pictures))
-    ours = edit_frame(tiny, "a blue object", alpha=0.7, copies=inverse.copies)(h)
-    theirs = variation.edit_prompt(tiny, pictures, "a blue object", inverse, alpha=0.7)
-    torch.testing.assert_close(ours, theirs)
     one = customize(tiny, pictures[:1], inverse=inverse, steps=0, progress=False)
-    for gone in (None, "", "a red object"):
-        ours = one.edit_prompt(tiny, "a blue object", alpha=1.5, gone=gone)
-        theirs = variation.edit_prompt(
-            tiny, pictures[:1], "a blue object", inverse, alpha=1.5, source_prompt=gone
-        )
+    for source in (None, "", "a red object"):
+        how = {"alpha": 1.5, "source_prompt": source}
+        ours = one.prompt(tiny, "a blue object", **how)
+        theirs = variation.edit_prompt(tiny, pictures[:1], "a blue object", inverse, **how)
         torch.testing.assert_close(ours, theirs)
 
 
 def test_gradients_flow_from_a_prompt_to_the_pictures_tower(tiny, pictures):
     deep, inverse = DeepPrompts(tiny, 2), fit_inverse(tiny, progress=False)
-    prompt = image_frame(tiny, inverse.copies)(inverse(deep.encode(pictures)))
-    prompt[:, 1, 0].sum().backward()
-    assert float(deep.prompts.grad.abs().sum()) > 0
+    h = inverse(deep.encode(pictures))
+    for prompt in (states_to_prompt(tiny, h, copies=3), states_to_edit(tiny, h, "a star")):
+        (slope,) = torch.autograd.grad(prompt[:, 3, 0].sum(), deep.prompts, retain_graph=True)
+        assert float(slope.abs().sum()) > 0
 
 
 # -- the loss --------------------------------------------------------------------------------------
@@ -327,7 +297,7 @@ def test_even_pictures_have_the_size_that_the_tower_takes(tiny):
 
 
 def test_what_was_tuned_must_say_how_it_prompts():
-    assert Tuned.__abstractmethods__ == {"prompt", "edit_prompt"}
+    assert Tuned.__abstractmethods__ == {"prompt"}
 
 
 def test_a_crop_shows_a_part_of_the_picture():
@@ -336,23 +306,17 @@ def test_a_crop_shows_a_part_of_the_picture():
     assert torch.equal(random_crop(ramp, 0.9, 0, 1), cropped)
     slope = (cropped[:, 0, 32, 60] - cropped[:, 0, 32, 4]) * 63 / 56
     assert bool(((slope > 0.88) & (slope < 1.01)).all()) and float(slope.std()) > 0
-    assert torch.equal(random_crop(ramp, 1, 0, 1), ramp)
+    assert torch.equal(random_crop(ramp, 1.0, 0, 1), ramp)
 
 
 # -- edges, and what is taken as it is given ------------------------------------------------------
-
-
-def test_frames_of_any_number_of_positions(short):
-    frame = edit_frame(short, "a red star", alpha=0.5, copies="all")
-    h = torch.ones(1, frame.states.shape[2])
-    assert frame(h).shape == (1, short.context_length, frame.states.shape[2])
 
 
 def test_prompts_pass_layers_called_by_name_or_by_place(tiny):
     """Layers have been called both ways, and have answered with a tensor or a tuple."""
     deep = DeepPrompts(tiny, 2)
     states = torch.randn(3, 65, deep.prompts.shape[2], generator=torch.Generator().manual_seed(0))
-    hook = deep._put_in(deep.prompts[0])
+    hook = deep._insert(deep.prompts[0])
     (longer, *rest), named = hook(None, (states, "mask"), {"more": 1})
     assert longer.shape[1] == 67 and rest == ["mask"] and named == {"more": 1}
     places, named = hook(None, (), {"hidden_states": states, "mask": "mask"})
@@ -387,11 +351,14 @@ def test_a_time_step_is_never_the_end_itself(tiny, seed, count):
 
 
 def test_shapes_that_one_side_lacks_are_named(tmp_path):
-    tensors, wanted = {"a": torch.zeros(2), "b": torch.zeros(3)}, {"a": [2], "c": [4]}
-    with pytest.raises(CustomizationMismatch, match="b has shape"):
-        files.check_shapes(tensors, wanted, tmp_path)
-    with pytest.raises(CustomizationMismatch, match="c has shape none"):
-        files.check_shapes({"a": torch.zeros(2)}, wanted, tmp_path)
+    module = references.one_vector("x", "a", torch.zeros(2))
+    for tensors, said in (
+        ({"x.a": torch.zeros(2), "b": torch.zeros(3)}, "b"),
+        ({}, "a"),
+        ({"x.a": torch.zeros(4)}, "x.a.*4.*2"),
+    ):
+        with pytest.raises(CustomizationMismatch, match=rf"{said}.*tune and save again"):
+            files.fill(module, tensors, tmp_path)
 
 
 def test_how_it_went_comes_back_whether_or_not_anything_was_best():
@@ -402,9 +369,10 @@ def test_how_it_went_comes_back_whether_or_not_anything_was_best():
 
 
 def test_files_are_written_into_folders_that_are_not_there_yet(tiny, tmp_path):
-    folder = files.write(tmp_path / "a" / "b", "custom", {"h": torch.ones(2)}, {}, tiny)
+    made = Custom(references.one_vector("state", "h", torch.ones(2)), {"a": 1})
+    folder = files.write(tmp_path / "a" / "b", tiny, made)
     tensors, about = files.read(folder, ("custom",), tiny)
-    assert torch.equal(tensors["h"], torch.ones(2)) and about["shapes"] == {"h": [2]}
+    assert torch.equal(tensors["state.h"], torch.ones(2)) and about["settings"] == {"a": 1}
 
 
 def test_on_a_cpu_attention_is_explicit_while_training_and_as_it_was_later(tiny):

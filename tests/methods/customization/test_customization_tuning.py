@@ -9,16 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dsd_tutorial.customization.tuning import CHECKS, Plan, _Run
+from dsd_tutorial.matching.cost import Memory
 
 
 class Number(nn.Module):
     def __init__(self, start=0.0):
         super().__init__()
         self.value = nn.Parameter(torch.full((2,), start))
-
-
-class Anything:
-    device = torch.device("cpu")
 
 
 def run(plan, answers=None, loss=None, **more):
@@ -32,8 +29,8 @@ def run(plan, answers=None, loss=None, **more):
         return {n: (part.value - 1).square().sum() for n, part in module.items()}
 
     made = _Run(
-        Anything(), module, plan, loss or towards_one, lambda: torch.tensor(next(said)),
-        more.get("picture"), more.get("preview"),
+        module, plan, loss or towards_one, lambda: torch.tensor(next(said)),
+        more.get("image", lambda: torch.zeros(3, 8, 8)), Memory(torch.device("cpu")),
     )  # fmt: skip
     made.go()
     return made, states
@@ -46,7 +43,7 @@ def planned(steps, **more):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=1, max_size=8))
 def test_the_earliest_of_the_best_states_is_kept(answers):
-    made, states = run(planned(len(answers) - 1, every=1), answers)
+    made, states = run(planned(len(answers) - 1, check_every=1), answers)
     best = answers.index(min(answers))
     assert (made.found.best, made.found.best_step) == (answers[best], best)
     assert [row["checked"] for row in made.found.rows] == answers
@@ -63,8 +60,11 @@ def test_what_is_due_after_a_step(steps, every, at, preview_every):
     at = sorted(s for s in at if s <= steps)
     shown = []
     made, states = run(
-        planned(steps, every=every, at=at, preview_every=preview_every),
-        picture=lambda: "picture", preview=lambda step, what: shown.append((step, what)),
+        planned(
+            steps, check_every=every, at=at, preview_every=preview_every,
+            preview=lambda step, what: shown.append((step, what)),
+        ),
+        image=lambda: "image",
     )  # fmt: skip
     often = every or max(1, steps // CHECKS)
     rows = made.found.rows
@@ -73,7 +73,7 @@ def test_what_is_due_after_a_step(steps, every, at, preview_every):
         s for s in range(steps + 1) if s % often == 0 or s == steps or s in at
     ]
     due = [s for s in range(steps + 1) if s % preview_every == 0 or s == steps]
-    assert shown == [(s, "picture") for s in due]
+    assert shown == [(s, "image") for s in due]
     assert sorted(made.found.snapshots) == at
     for step, state in made.found.snapshots.items():
         if step < len(states):
@@ -84,9 +84,8 @@ def test_what_is_due_after_a_step(steps, every, at, preview_every):
         assert row["loss"] == pytest.approx(row["a"])
 
 
-def test_without_a_picture_or_somebody_to_show_it_to_nothing_is_drawn():
-    for more in ({"picture": lambda: 1 / 0}, {"preview": lambda step, what: 1 / 0}):
-        run(planned(2, preview_every=1), **more)
+def test_without_somebody_to_show_it_to_nothing_is_drawn():
+    run(planned(2, preview_every=1), image=lambda: 1 / 0)
 
 
 @pytest.mark.parametrize("decay", [False, True])
@@ -130,7 +129,7 @@ def test_a_loss_that_is_no_number_ends_it_and_ctrl_c_keeps_the_best():
             raise KeyboardInterrupt
         return {"a": torch.zeros((), requires_grad=True)}
 
-    made, _ = run(planned(9, every=1), loss=interrupted)
+    made, _ = run(planned(9, check_every=1), loss=interrupted)
     assert made.found.stopped == "interrupted" and calls == [1, 2, 3]
     assert [row["step"] for row in made.found.rows] == [0, 1, 2]
 
@@ -141,7 +140,7 @@ def test_a_loss_that_is_no_number_ends_it_and_ctrl_c_keeps_the_best():
         ({"steps": -1}, "steps=-1"),
         ({"rates": {"a": -0.1}}, "a=-0.1"),
         ({"rates": {"a": math.inf}}, "a=inf"),
-        ({"every": 0}, "every=0"),
+        ({"check_every": 0}, "check_every=0"),
         ({"preview_every": 0}, "preview_every=0"),
         ({"at": (5,)}, "at=5"),
         ({"at": (-1,)}, "at=-1"),
@@ -153,5 +152,5 @@ def test_plans_out_of_range_are_refused_by_name(wrong, said):
 
 
 def test_plans_at_the_edge_of_the_range_are_taken():
-    Plan(0, {"a": 0.0}, at=(0,), every=1, preview_every=1)
+    Plan(0, {"a": 0.0}, at=(0,), check_every=1, preview_every=1)
     assert Plan(4, {"a": 0.1}, at=(0, 4)).at == (0, 4)

@@ -433,21 +433,26 @@ def test_one_prompt_or_a_batch_of_them_are_states_already(tiny):
             _states(tiny, wrong)
 
 
-def test_prompts_carry_no_graph(inverse, pictures, h):
+def test_prompts_carry_no_graph(inverse, pictures):
     """Of a model that learns too, so that drawing from a prompt keeps nothing alive."""
     model = tiny_model()
     for part in (model.text_encoder, model.clip, model.unet, model.vae):
         part.requires_grad_()
-    h = h.clone().requires_grad_()
     found = [
-        states_to_prompt(model, h),
         image_to_prompt(model, pictures, inverse),
         edit_prompt(model, pictures, TEXT, inverse),
-        states_to_edit(model, h, TEXT),
         _states(model, TEXT),
         sdedit(model, pictures[:1], TEXT, strength=0.5, **QUICK),
     ]
     assert not any(prompt.requires_grad for prompt in found)
+
+
+def test_prompts_of_states_carry_the_gradient_of_their_states(tiny, h):
+    """Which `customization` tunes."""
+    h = h.clone().requires_grad_()
+    for prompt in (states_to_prompt(tiny, h), states_to_edit(tiny, h, TEXT)):
+        (slope,) = torch.autograd.grad(prompt.sum(), h)
+        assert bool((slope != 0).all())
 
 
 # -- ends of ranges, and axes of another length --------------------------------------------------
