@@ -10,6 +10,7 @@ from dsd_tutorial.lazy import lazily
 
 if TYPE_CHECKING:
     from dsd_tutorial.course import checks
+    from dsd_tutorial.course.again import measured_again
     from dsd_tutorial.course.claims import claim, end_without_closed_form
     from dsd_tutorial.course.few_shot import chosen_adapter, hits_of, verdicts
     from dsd_tutorial.course.figures import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         show_shares,
     )
     from dsd_tutorial.course.figures.diagrams import draw_model
+    from dsd_tutorial.course.material import closed_forms, image_set
     from dsd_tutorial.course.parameters import check_parameters
     from dsd_tutorial.course.quizzes import quiz
     from dsd_tutorial.course.records import (
