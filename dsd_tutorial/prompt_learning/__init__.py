@@ -15,6 +15,12 @@ from dsd_tutorial.prompt_learning.fit import Fit, fit
 from dsd_tutorial.prompt_learning.lora import LoRA
 from dsd_tutorial.prompt_learning.methods import make_method
 from dsd_tutorial.prompt_learning.objectives import hinge, infonce
+from dsd_tutorial.prompt_learning.reading_weights import (
+    ReadingWeights,
+    choose_readings,
+    fit_readings,
+    reading_components,
+)
 from dsd_tutorial.prompt_learning.scoring import evaluate_items, item_components, pass_scores
 from dsd_tutorial.prompt_learning.soft_prompts import SoftPrompt
 from dsd_tutorial.prompt_learning.weights import HeadWeights, gradient_guided
@@ -26,13 +32,16 @@ __all__ = [
     "Fit",
     "HeadWeights",
     "LoRA",
+    "ReadingWeights",
     "Scoring",
     "SoftPrompt",
     "choose",
+    "choose_readings",
     "choose_scoring",
     "decisions",
     "evaluate_items",
     "fit",
+    "fit_readings",
     "gradient_guided",
     "hinge",
     "infonce",
@@ -40,5 +49,6 @@ __all__ = [
     "load",
     "make_method",
     "pass_scores",
+    "reading_components",
     "save",
 ]

@@ -6,8 +6,10 @@
 Each pair of an image and a text has a number for each reading and layer (`attention.readings`),
 computed once; the score is their weighted sum. The weights maximise the likelihood of the right
 candidates (conditional logit) less a penalty on their distance from where they start (*ours*): a
-convex problem without a gradient through the U-Net, and with an infinite penalty, or no item, the
-zero-shot score.
+convex problem without a gradient through the U-Net; an infinite penalty leaves the zero-shot score.
+
+`choose_readings` is that zero-shot score: a plain sum of a few readings, in units of their spread,
+whose names were chosen on validation items.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -36,6 +39,8 @@ STRUCTURE = (
 LAYERS = ("up.1.1", "up.2.0", "up.2.1")  # of the embedded model, by the validation items
 STEPS = (200, 400, 600)
 PENALTY = 10.0
+MOST = 4  # readings in a sum that is chosen
+SLOPES = (0.3, 1.0, 3.0, 10.0)  # how steep a start may be
 ERROR = "error"  # the name of the error term among the features
 
 
@@ -128,7 +133,7 @@ def fit_readings(
     layers: Sequence[str] = LAYERS,
     steps: Sequence[int] = STEPS,
     prior: TextPrior | Tensor | str | None = None,
-    start: Mapping[str, float] | None = None,
+    start: ReadingWeights | None = None,
     penalty: float = PENALTY,
     parts: Components | None = None,
     progress: bool = True,
@@ -142,19 +147,18 @@ def fit_readings(
         layers: Where they are read.
         steps: Time steps.
         prior: As in `matching.components`.
-        start: Weights of readings that the sum starts from, shared by their layers; none is 0.
+        start: What it starts from, such as `choose_readings` gives it, up to a factor that the
+            items choose; None starts from no reading at all.
         penalty: On the squared distance from the start, against the sum of the log likelihoods.
         parts: What `reading_components` gave for `items`, where it was computed before.
         progress: Whether a progress bar is shown.
 
     Raises:
-        ValueError: a penalty that is no number from 0 up, or a start that names another reading.
+        ValueError: a penalty that is no number from 0 up, or a start that reads something else.
     """
     if not penalty >= 0:
         raise ValueError(f"penalty={penalty}: must be a number from 0 up")
     readings, layers, steps = tuple(readings), tuple(layers), tuple(steps)
-    if strange := set(start or {}) - set(readings):
-        raise ValueError(f"start names {sorted(strange)[0]!r}; the readings are {readings}")
     prior, begun = TextPrior.given(prior), perf_counter()
     with measure(model) as meter:
         if parts is None:
@@ -167,14 +171,96 @@ def fit_readings(
     scale = (values - values.mean(1, keepdim=True)).flatten(0, 1).std(0)
     scale = scale.masked_fill(scale < 1e-9, 1.0)
     names = _names(readings, layers)
-    first = torch.tensor(
-        [(start or {}).get(name, 0.0) / (len(layers) if layer else 1) for name, layer in names]
-    ).double()
+    first = torch.zeros(len(names), dtype=torch.double)
+    if start is not None:
+        first = torch.tensor(_raw(start, names)).double() * scale
+        slopes = [slope * first for slope in SLOPES]
+        first = min(slopes, key=lambda w: float(F.cross_entropy(values / scale @ w, right)))
     weights = _conditional_logit(values / scale, right, first, penalty)
     spent = replace(meter.cost(len(names), len(items.items)), seconds=perf_counter() - begun)
     return ReadingWeights(
         readings, layers, steps, prior, weights.float(), scale.float(), cost=spent
     )
+
+
+def _raw(start: ReadingWeights, names: Sequence[tuple[str, str]]) -> list[float]:
+    """The weights of another sum for these readings and layers, not in units of any spread."""
+    known = {
+        name: float(w / s)
+        for name, w, s in zip(start.table(), start.weights, start.scale, strict=True)
+    }
+    if strange := [name for name, w in known.items() if w and name not in names]:
+        raise ValueError(f"start reads {strange[0]}, which is not among the readings and layers")
+    return [known.get(name, 0.0) for name in names]
+
+
+def choose_readings(
+    model: Any,
+    items: Any,
+    *,
+    readings: Sequence[str] = STRUCTURE,
+    layers: Sequence[str] = LAYERS,
+    steps: Sequence[int] = STEPS,
+    prior: TextPrior | Tensor | str | None = None,
+    most: int = MOST,
+    parts: Components | None = None,
+    progress: bool = True,
+) -> ReadingWeights:
+    """Return a plain sum of a few readings, chosen one after the other on validation `items`.
+
+    Each time the reading that helps most is added, in units of its spread and with the same weight;
+    of these sums the shortest is taken that lies within one standard error of the best.
+
+    Args:
+        model: A `StableDiffusion`.
+        items: A `Task` on which choices are made, such as `validation_set("winoground")`.
+        readings: Names to choose from.
+        layers: Each reading is the mean over these.
+        steps: Time steps.
+        prior: As in `matching.components`.
+        most: Readings in the sum, at the most.
+        parts: What `reading_components` gave for `items`, where it was computed before.
+        progress: Whether a progress bar is shown.
+    """
+    readings, layers, steps = tuple(readings), tuple(layers), tuple(steps)
+    prior, begun = TextPrior.given(prior), perf_counter()
+    with measure(model) as meter:
+        if parts is None:
+            parts = reading_components(
+                model, items, readings, layers, steps, prior, progress=progress
+            )
+    values = {name: features(parts, (name,), layers, steps).mean(1) for name in readings}
+    spreads = {name: _spread(x.view(len(items.items), -1)) for name, x in values.items()}
+    sums: list[tuple[tuple[str, ...], float, float]] = []  # names, accuracy, its standard error
+    chosen: tuple[str, ...] = ()
+    total = torch.zeros(len(parts.pairs))
+    for _ in range(min(most, len(readings))):
+        tried = {
+            name: _hits(items, total + values[name] / spreads[name])
+            for name in readings
+            if name not in chosen and spreads[name] > 1e-9
+        }
+        best = max(tried, key=lambda name: tried[name].mean())
+        chosen, total = (*chosen, best), total + values[best] / spreads[best]
+        hits = tried[best]
+        sums.append((chosen, float(hits.mean()), float(hits.std() / len(hits) ** 0.5)))
+    _, top, error = max(sums, key=lambda row: row[1])
+    names = next(row[0] for row in sums if row[1] >= top - error)
+    shares = [1.0 if name == ERROR else 1 / len(layers) for name, _ in _names(names, layers)]
+    scale = torch.tensor([spreads[name] for name, _ in _names(names, layers)])
+    spent = replace(meter.cost(0, len(items.items)), seconds=perf_counter() - begun)
+    return ReadingWeights(names, layers, steps, prior, torch.tensor(shares), scale, spent)
+
+
+def _spread(scores: Float[Tensor, "items candidates"]) -> float:
+    """The standard deviation of a reading among the candidates of an item."""
+    return float((scores - scores.mean(1, keepdim=True)).std())
+
+
+def _hits(items: Any, scores: Float[Tensor, " pairs"]) -> np.ndarray:
+    """Which items are right by the measure that counts for the task."""
+    found = items.accuracy(scores)
+    return np.asarray(found.get("group", found.get("accuracy")), dtype=float)
 
 
 def _conditional_logit(

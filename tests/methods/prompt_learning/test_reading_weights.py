@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dsd_tutorial.prompt_learning.objectives import decisions
+from dsd_tutorial.matching.items import decisions
 from dsd_tutorial.prompt_learning.reading_weights import (
-    features,
+    choose_readings,
     fit_readings,
     reading_components,
 )
@@ -17,7 +17,6 @@ from dsd_tutorial.shapes import few_shot, make_task
 
 READ = ("log_sum_exp", "direction", "error")
 HOW = {"layers": ("mid.0", "up.0.0"), "steps": (400,), "progress": False}
-START = {"direction": 1.0, "error": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +29,25 @@ def parts(tiny, items):
     return reading_components(tiny, items, READ, **HOW)
 
 
-def test_a_large_penalty_or_none_to_learn_from_is_the_start(tiny, items, parts):
-    held = fit_readings(tiny, items, readings=READ, start=START, penalty=1e9, parts=parts, **HOW)
-    want = {("log_sum_exp", "mid.0"): 0, ("direction", "up.0.0"): 0.5, ("error", ""): 0.5}
-    for name, value in want.items():
-        assert held.table()[name] == pytest.approx(value, abs=1e-4)
-    columns = features(parts, READ, HOW["layers"], HOW["steps"]) / held.scale
-    assert torch.allclose(held.score(parts), columns @ held.weights, atol=1e-5)
+@pytest.fixture(scope="module")
+def start(tiny, items, parts):
+    return choose_readings(tiny, items, readings=READ, most=2, parts=parts, **HOW)
+
+
+def test_a_large_penalty_leaves_the_zero_shot_score(tiny, items, parts, start):
+    held = fit_readings(tiny, items, readings=READ, start=start, penalty=1e9, parts=parts, **HOW)
+    together = torch.corrcoef(torch.stack([held.score(parts), start.score(parts)]))
+    assert together[0, 1] > 1 - 1e-6  # up to a factor
+    blank = fit_readings(tiny, items, readings=READ, penalty=1e9, parts=parts, **HOW)
+    assert blank.score(parts).abs().max() < 1e-3
+
+
+def test_a_choice_is_a_plain_sum_and_a_single_reading_is_itself(tiny, items, parts, start):
+    assert 1 <= len(start.readings) <= 2 and set(start.readings) <= set(READ)
+    one = choose_readings(tiny, items, readings=["direction"], parts=parts, **HOW)
+    alone = parts.select("direction").score()
+    together = torch.corrcoef(torch.stack([one.score(parts), alone]))
+    assert together[0, 1] > 1 - 1e-5 and one.cost.labels == 6 and one.cost.parameters == 0
 
 
 @pytest.mark.parametrize("task", ["comvg", "vqa", "winoground"])
@@ -72,5 +83,8 @@ def test_other_items_are_scored_by_what_was_fitted(tiny, items):
 def test_what_cannot_be_fitted_is_refused(tiny, items):
     with pytest.raises(ValueError, match="penalty=-1"):
         fit_readings(tiny, items, penalty=-1.0, **HOW)
-    with pytest.raises(ValueError, match="start names 'peak'"):
-        fit_readings(tiny, items, readings=READ, start={"peak": 1.0}, **HOW)
+    other = choose_readings(
+        tiny, items, readings=["peak"], layers=HOW["layers"], steps=(400,), progress=False
+    )
+    with pytest.raises(ValueError, match="start reads .'peak', 'mid.0'.*not among"):
+        fit_readings(tiny, items, readings=READ[:2], start=other, **HOW)
