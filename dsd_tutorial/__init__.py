@@ -9,8 +9,8 @@
     dsd.score(sd, image, ["a red circle", "a green star"])               # (images, texts)
     dsd.vary(sd, image, 4, dsd.fit_inverse(sd))                          # image -> prompt -> images
 
-Importing it costs nearly nothing and never touches the network: what is asked for is imported when
-it is asked for. Each room offers more in its own `__all__`.
+Importing it costs nearly nothing and never touches the network: each name is imported at its first
+use. Each room offers more in its own `__all__`.
 """
 
 # ruff: noqa: F401 (`lazily` offers what is imported for type checkers)

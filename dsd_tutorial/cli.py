@@ -50,7 +50,7 @@ def list_all() -> None:
     typer.echo("Notebooks")
     for notebook in notebooks:
         cost = "not measured yet"
-        if notebook.seconds is not None:
+        if notebook.seconds is not None and notebook.peak_mb is not None:
             cost = f"{notebook.seconds / 60:.1f} min, {notebook.peak_mb / 1000:.1f} GB"
         typer.echo(f"  {notebook.name:28} {cost:20} {notebook.title}")
     typer.echo("Models")

@@ -1,4 +1,4 @@
-"""Names that a package offers, imported when they are first asked for (PEP 562)."""
+"""Names that a package offers, each imported at its first use (PEP 562)."""
 
 from __future__ import annotations
 

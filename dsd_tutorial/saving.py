@@ -37,7 +37,7 @@ class OutputError(ValueError):
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The `OutputError` that tells people what an `OSError` means for `path`."""
-    remedy = REMEDIES.get(error.errno, f"{error.strerror or error}: give another folder")
+    remedy = REMEDIES.get(error.errno or 0, f"{error.strerror or error}: give another folder")
     shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:80]}…{str(path)[-20:]}"
     return OutputError(f"cannot write to {shown}: {remedy}.")
 
@@ -178,7 +178,7 @@ def expanded(path: str | Path) -> Path:
         ) from None
 
 
-def digest(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -202,11 +202,11 @@ class Written:
 
     def ours(self, path: Path) -> bool:
         """Whether `path` is a file of ours that nobody has changed since."""
-        return path.is_file() and self.files.get(path.name) == digest(path)
+        return path.is_file() and self.files.get(path.name) == file_sha256(path)
 
     def add(self, *paths: Path) -> None:
         """Remember files just written."""
-        self.files |= {path.name: digest(path) for path in paths if path.is_file()}
+        self.files |= {path.name: file_sha256(path) for path in paths if path.is_file()}
         write_json(self._list, {"about": "what dsd-tutorial wrote here", "files": self.files})
 
     def make_way(self, path: Path) -> Path | None:

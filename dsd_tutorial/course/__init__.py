@@ -1,6 +1,6 @@
 """What makes the notebooks a course: parameters, claims, checks, figures, widgets, records, runs.
 
-Notebooks take all of it from here; nothing is imported before it is asked for.
+Notebooks take all of it from here; each name is imported at its first use.
 """
 
 # ruff: noqa: F401 (`lazily` offers what is imported for type checkers)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dsd_tutorial.saving import file_sha256
 from dsd_tutorial.stable_diffusion.registry import (
     ChecksumError,
     MissingModelError,
@@ -34,12 +35,6 @@ def part_weights(folder: Path, stem: str) -> list[Path]:
     """Return the weights files of one part that loading would read, sorted: safetensors only."""
     pattern = re.compile(rf"{stem}(-\d+-of-\d+)?\.safetensors")
     return sorted(path for path in folder.glob("*.safetensors") if pattern.fullmatch(path.name))
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def folder_checksums(folder: Path) -> dict[str, str]:

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dsd_tutorial.saving import replacing
+from dsd_tutorial.saving import file_sha256, replacing
 from dsd_tutorial.shapes.captions import caption
 from dsd_tutorial.shapes.scene import random_scenes
-from dsd_tutorial.stable_diffusion.checksums import file_sha256, state_sha256
+from dsd_tutorial.stable_diffusion.checksums import state_sha256
 from dsd_tutorial.stable_diffusion.registry import END_SHARE
 from lab.training.artifacts import ENCODER, load_part, load_tokenizer, make_scheduler, write_unet
 from lab.training.data import Pool, make_pool, tokenize

@@ -45,15 +45,13 @@ insert_prompts = Exercise(
     ],
     mistakes={
         "patches overwritten": (
-            "What stood there was part of the image, and no later layer gets it back: learned "
-            "tokens are inserted, not written over others.",
+            "Those tokens were part of the image, and no later layer gets them back: insert.",
             "Concatenate class token, prompts and patches: the sequence grows by n.",
             _overwrite,
             lambda x, p, old: _overwrite(torch.cat([x[:, :1], x[:, 1 + old :]], 1), p, 0),
         ),
         "old prompts left in": (
-            "The layer before had prompts of its own. If they stay, the sequence grows from layer "
-            "to layer.",
+            "They are the prompts of the layer before: the sequence would grow at every layer.",
             "Drop positions 1 to old: the patches begin at 1 + old.",
             lambda x, p, old: _insert(x, p, 0),
             lambda x, p, old: torch.cat(
@@ -66,8 +64,7 @@ insert_prompts = Exercise(
             _ordered(1, 0, 2),
         ),
         "behind the patches": (
-            "Attention would not mind, but the next layer takes the prompts out behind the class "
-            "token, and would take patches.",
+            "The next layer replaces what follows the class token: it would replace patches.",
             "Put the prompts between class token and patches.",
             _ordered(0, 2, 1),
         ),
@@ -134,8 +131,7 @@ trained = Exercise(
     cases=[(NAMES,), (_block("up_blocks.0.attentions.0") + _block("mid_block.attentions.0"),)],
     mistakes={
         "self-attention trained too": (
-            "In attn1 keys and values come from pixels. It never sees the prompt; trained, it "
-            "changes how everything is drawn.",
+            "attn1 never sees the prompt: trained, it changes how everything is drawn.",
             'Ask for "attn2.to_k" and "attn2.to_v", not only for "to_k" and "to_v".',
             _named("to_k", "to_v"),
         ),
@@ -145,8 +141,7 @@ trained = Exercise(
             _named("attn1.to_k", "attn1.to_v"),
         ),
         "values forgotten": (
-            "A key says where a token is heard, a value what is then said. A new texture needs new "
-            "values.",
+            "A key says where a token acts, a value what it adds: a new texture needs new values.",
             'Take "attn2.to_v" as well.',
             _named("attn2.to_k"),
         ),
@@ -161,16 +156,14 @@ trained = Exercise(
             _named("attn2.to_q", "attn2.to_k", "attn2.to_v"),
         ),
         "all of cross-attention": (
-            "Only keys and values read the prompt. Each further matrix is more to learn from few "
-            "images, and more of the old world to forget.",
+            "Only keys and values read the prompt; more needs more images, and forgets more.",
             "Take to_k and to_v only.",
             _named("attn2"),
             _named("attn2", but=("to_q",)),
             _named("attn2", but=("bias",)),
         ),
         "the whole U-Net": (
-            "A hundred images cannot tell millions of weights what to be; they are learned by "
-            "heart, and the old world is lost.",
+            "A hundred images cannot set millions of weights: they would be learned by heart.",
             'Choose by name: "attn2.to_k" and "attn2.to_v".',
             lambda names: torch.ones(len(names), dtype=torch.bool),
         ),

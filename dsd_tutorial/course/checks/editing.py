@@ -32,22 +32,19 @@ edit_states = Exercise(
     ],
     mistakes={
         "words overwritten": (
-            "The states before EOS are the words themselves. With the image on top of them, the "
-            "edit has lost its text.",
+            "The states before EOS are the words. With the image on top, the text is lost.",
             "Keep positions 0 to end - 1 as they are: text[:end].",
             lambda t, i, p, a: _from(t, 1, i + a * t),
             lambda t, i, p, a: i + a * t,
             lambda t, i, p, a: _from(t, p - 1, i + a * t),
         ),
         "EOS state left alone": (
-            "The EOS state sums the text up, and the image's state was made to stand in that "
-            "place. The mixture begins there.",
+            "The EOS state sums the text up, and the image state was made to stand in its place.",
             "Begin at position `end`, not behind it.",
             lambda t, i, p, a: _from(t, p + 1, i + a * t),
         ),
         "only the EOS state mixed": (
-            "The padding states behind EOS repeat it, and in the paper all of them carry the "
-            "mixture. One position alone has little weight.",
+            "In the paper all padding states carry the mixture; one position has little weight.",
             "Mix every position from `end` to the last: text[end:].",
             lambda t, i, p, a: torch.cat([t[:p], (i + a * t[p])[None], t[p + 1 :]]),
         ),
@@ -62,8 +59,7 @@ edit_states = Exercise(
             lambda t, i, p, a: _from(t, p, a * i + t),
         ),
         "a blend of the two": (
-            "(1 - alpha) and alpha trade one for the other; here the text is added on top, and the "
-            "image keeps its full weight.",
+            "That trades one for the other; text is added, and the image keeps its full weight.",
             "Write image + alpha * text.",
             lambda t, i, p, a: _from(t, p, (1 - a) * i + a * t),
             lambda t, i, p, a: _from(t, p, a * i + (1 - a) * t),
@@ -103,16 +99,14 @@ joint_score = Exercise(
     ],
     mistakes={
         "product of two averages": (
-            "That is the chance if the two had nothing to do with each other. In an edit they do: "
-            "what changes the colour easily loses the shape as well, or neither happens.",
+            "That holds for independent events; an edit that recolours easily deforms as well.",
             "Take `and` image by image, then the mean over a reference's images.",
             lambda c, k: c.float().mean(1) * k.all(-1).float().mean(1),
             lambda c, k: c.float().mean(1) * k.float().mean((1, 2)),
             lambda c, k: c.float().mean(1) * k.float().mean(1).prod(-1),
         ),
         "average of changed and kept": (
-            "Doing nothing at all keeps everything, and half of the marks. Both must hold in the "
-            "same image.",
+            "Doing nothing keeps everything and gets half marks: both must hold in the same image.",
             "Combine with `&`, not with a mean.",
             lambda c, k: (c.float() + k.all(-1).float()).mean(1) / 2,
             lambda c, k: (c.float() + k.float().mean(-1)).mean(1) / 2,

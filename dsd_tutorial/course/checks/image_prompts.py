@@ -31,8 +31,7 @@ fill_prompt = Exercise(
     ],
     mistakes={
         "start token overwritten": (
-            "Every caption begins with the same start state, and many heads rest on it; without "
-            "it the prompt is unlike anything the U-Net has read.",
+            "Every caption begins with the same start-token state, and many heads rest on it.",
             "Fill positions 1 to copies: prompt[:, 1 : 1 + copies].",
             lambda e, s, n: _fill(e, s, 0, n),
             lambda e, s, n: _fill(e, s, 0, n + 1),
@@ -54,8 +53,7 @@ fill_prompt = Exercise(
             lambda e, s, n: _fill(e, s, 1, n + 2),
         ),
         "copies at the end": (
-            "The copies stand where a caption's words stand, behind the start token; the rest "
-            "keeps the padding of the empty prompt, each at its own position.",
+            "Copies stand where words do, behind the start token; padding keeps its positions.",
             "Fill from position 1 on.",
             lambda e, s, n: _fill(e, s, e.shape[1] - n, e.shape[1]),
         ),
@@ -112,8 +110,7 @@ one_for_many = Exercise(
             lambda x, n: _raised(x, n),
         ),
         "multiplied the logit": (
-            "n times a logit is a power of its exponential, and turns its meaning round where the "
-            "logit is negative.",
+            "n times a logit is a power of its exponential, and shrinks where it is negative.",
             "Add math.log(n) to the logit.",
             lambda x, n: _stretched(x, n),
         ),

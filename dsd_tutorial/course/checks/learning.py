@@ -49,8 +49,7 @@ hardest_hinge = Exercise(
     ],
     mistakes={
         "the right candidate taken at index 0": (
-            "In the released code it always stands there. Then a score that knows nothing, and "
-            "breaks ties for the first, wins everything.",
+            "In the released code it stands there, and a score that knows nothing wins all ties.",
             "Read scores[i, positive[i]], for example with gather.",
             lambda s, p, m: hinge(s, _first(p), m),
             lambda s, p, m: F.relu(s[:, 1:].amax(1) - _of(s, p) + m).mean(),

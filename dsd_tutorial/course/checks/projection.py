@@ -49,14 +49,12 @@ cut_inverse = Exercise(
     ],
     mistakes={
         "no threshold": (
-            "Directions with a small singular value are multiplied by 1 / s: mostly noise comes "
-            "back, many times amplified.",
+            "Directions with small s are multiplied by 1 / s: mostly noise comes back, amplified.",
             "Leave out the directions with s < threshold: keep = s >= threshold.",
             lambda w, t: torch.linalg.pinv(w.double()),
         ),
         "transposed inverse": (
-            "A layer stores its weight (out, in), so the inverse is (in, out): it sends v to h. "
-            "For a square weight the transpose has the right shape and gives noise.",
+            "A layer stores (out, in), so its inverse is (in, out); a square weight conceals that.",
             "Write (vh[keep].T / s[keep]) @ u[:, keep].T.",
             lambda w, t: _cut_inverse(w, t).T,
             lambda w, t: torch.linalg.pinv(w.double()).T,
@@ -108,22 +106,19 @@ to_states = Exercise(
     ],
     mistakes={
         "normalised, then inverted": (
-            "The inverse changes lengths, each row's by another factor: what was of unit length "
-            "before it is of any length behind it.",
+            "The inverse changes lengths, and each row by another factor.",
             "Normalise the result of the product, then multiply by the length.",
             lambda x, p, c: c * F.normalize(x, dim=-1) @ p.T,
             lambda x, p, c: F.normalize(c * x, dim=-1) @ p.T,
         ),
         "unit length": (
-            "Text states end in a layer norm and are about sqrt(d) long; the U-Net has never "
-            "seen one of length 1.",
+            "Text states are about sqrt(d) long; the U-Net has never read one of length 1.",
             "Multiply by the calibrated length at the end.",
             lambda x, p, c: F.normalize(x @ p.T, dim=-1),
             lambda x, p, c: F.normalize(c * (x @ p.T), dim=-1),
         ),
         "transposed inverse": (
-            "For rows v the product is v @ P.T, with P (d, d_proj). `v @ P` runs too, where P is "
-            "square, and gives noise.",
+            "For rows v the product is v @ P.T; where P is square, v @ P runs too and gives noise.",
             "Write embeddings @ inverse.T.",
             lambda x, p, c: c * F.normalize(x @ p, dim=-1),
             lambda x, p, c: c * F.normalize(x, dim=-1) @ p,

@@ -57,8 +57,7 @@ prompted_states = Exercise(
             lambda s, end, r: _prompted(s, end, r, first=0),
         ),
         "overwritten instead of added": (
-            "A state that is replaced changes the score whatever you put there, so that learning "
-            "could not begin at the zero-shot score.",
+            "Replaced states change the score at once: learning must begin at the zero-shot score.",
             "Add the residual to the states that are there: at zero it changes nothing.",
             _overwritten,
         ),

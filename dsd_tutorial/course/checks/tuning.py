@@ -78,14 +78,12 @@ tune = Exercise(
             lambda h, f, lr, n: _tune(h, f, lr, n, sign=1),
         ),
         "gradients piled up": (
-            "backward() adds to what is already in .grad. Unless that is set to zero, each step "
-            "also repeats all the steps before.",
+            "backward() adds to .grad: unless it is zeroed, each step repeats all those before.",
             "Set the gradient to zero before each backward pass, or use torch.autograd.grad.",
             _summed,
         ),
         "the same noise at every step": (
-            "loss(state, 0) has one noise and one time step. Thirty steps on it fit that noise, "
-            "not the image.",
+            "loss(state, 0) has one noise and time step: all steps fit that noise, not the image.",
             "Call loss(state, step) with the number of the step.",
             lambda h, f, lr, n: _tune(h, f, lr, n, frozen=True),
         ),
@@ -95,8 +93,7 @@ tune = Exercise(
             _from_the_start,
         ),
         "nothing moved": (
-            "The state came back as it was: perhaps it was detached before the loss, or its update "
-            "was lost.",
+            "The state came back as it was: perhaps it was detached, or its update lost.",
             "state = state.detach().requires_grad_(), then the loss, then state - lr * gradient.",
             lambda h, f, lr, n: h,
         ),

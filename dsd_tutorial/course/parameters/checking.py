@@ -2,7 +2,7 @@
 
 import ast
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def allowed(accepts: type[Parameters], name: str) -> str:
     return f"{' '.join(said)} ({schema.get('description', name)})"
 
 
-def _explain(notebook: str, accepts: type[Parameters], errors: list[dict]) -> str:
+def _explain(notebook: str, accepts: type[Parameters], errors: Sequence[Any]) -> str:
     """One line per error: which parameter, what is wrong, what is allowed instead."""
     lines = [f"Notebook {notebook} cannot start:"]
     names = list(accepts.model_fields)

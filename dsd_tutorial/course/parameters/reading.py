@@ -8,7 +8,7 @@ meaning, as in JSON and YAML 1.2; all else stays text, and is refused where a nu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,6 @@ for _tag, _pattern, _first in (
     ("float", re.compile(DECIMAL.pattern + "$"), "-+.0123456789"),
 ):
     PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
-PlainLoader.add_constructor(
-    "tag:yaml.org,2002:float", lambda loader, node: float(loader.construct_scalar(node))
-)
-PlainLoader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)
 
 
 def typed(accepts: Any, name: str, text: str) -> Any:
@@ -49,31 +43,23 @@ def typed(accepts: Any, name: str, text: str) -> Any:
     What cannot be read as a value stays text, to be refused by the class with its own words.
     """
     schema = accepts.model_json_schema()["properties"].get(name, {})
-    kinds = schema.get("anyOf", [schema])
-    lists = [kind for kind in kinds if kind.get("type") == "array"]
-    if lists and text.lstrip().startswith("["):
+    kinds = {kind.get("type"): kind for kind in schema.get("anyOf", [schema])}
+    if "array" in kinds and text.lstrip().startswith("["):
         try:
             found = yaml.load(text, PlainLoader)
         except yaml.YAMLError:
             return text
-        if not isinstance(found, list):
-            return text
-        return [_as(entry, {lists[0].get("items", {}).get("type")}) for entry in found]
-    return _as(_number(text) if {"integer", "number"} & _types(kinds) else text, _types(kinds))
+        entries = {kinds["array"].get("items", {}).get("type")}
+        return [_as(entry, entries) for entry in found] if isinstance(found, list) else text
+    if kinds.keys() & {"integer", "number"}:
+        if WHOLE.fullmatch(text.strip()):
+            return int(text)
+        if DECIMAL.fullmatch(text.strip()):
+            return _as(float(text), kinds)
+    return text
 
 
-def _types(kinds: list[dict]) -> set[str]:
-    return {kind.get("type") for kind in kinds}
-
-
-def _number(text: str) -> Any:
-    """The number that is written in `text`, else `text`."""
-    if WHOLE.fullmatch(text.strip()):
-        return int(text)
-    return float(text) if DECIMAL.fullmatch(text.strip()) else text
-
-
-def _as(value: Any, types: set[str]) -> Any:
+def _as(value: Any, types: Container[str]) -> Any:
     """A float without a fraction as an int where only whole numbers are taken: 5.0 is 5."""
     whole = isinstance(value, float) and value.is_integer() and "number" not in types
     return int(value) if whole and "integer" in types else value

@@ -9,8 +9,9 @@ import torch
 from folder_checks import run_plain, text_towers_are_equal, weights
 from safetensors.torch import load_file, save_file
 
+from dsd_tutorial.saving import file_sha256
 from dsd_tutorial.stable_diffusion import load_model
-from dsd_tutorial.stable_diffusion.checksums import combined_sha256, file_sha256, part_weights
+from dsd_tutorial.stable_diffusion.checksums import combined_sha256, part_weights
 from dsd_tutorial.stable_diffusion.registry import (
     REGISTRY,
     ChecksumError,
