@@ -25,7 +25,7 @@ PLANS: dict[str, tuple[int, list[tuple]]] = {
     "90 minutes: a picture becomes a prompt": (90, [
         (5, "Welcome; everybody has run `dsd-tutorial doctor` at home. What the two papers claim"),
         ("run", "00"),
-        (12, "00, sections 2, 5 and 6: one picture, one denoising step, where the text gets in"),
+        (12, "00, sections 2, 5 and 6: one image, one denoising step, where the text gets in"),
         ("run", "03"),
         (8, "03, section 1 and the five lines of section 2, on the board"),
         ("do", "03", 1),
