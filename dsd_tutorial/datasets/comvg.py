@@ -7,11 +7,13 @@ neg_triplet, pos_image_id, neg_image_id, neg_value; images are Visual Genome's `
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dsd_tutorial.datasets.images import ImageTask
 from dsd_tutorial.datasets.sources import find_file, find_images, row_random, some
+from dsd_tutorial.shapes.scene import check_known
 from dsd_tutorial.shapes.task_items import Item
 
 FILE = "compositional_visual_genome.csv"
@@ -63,18 +65,21 @@ def read_comvg(
     folder: Path | str,
     *,
     images: Path | str | None = None,
+    kinds: Sequence[str] = KINDS,
     n: int | None = None,
     seed: int = 0,
 ) -> ImageTask:
-    """Items of one text and two images that differ in one of `KINDS`.
+    """Items of one text and two images that differ in one of `kinds`.
 
     `images` (by default the folder of the csv, or `images` in it) holds `<id>.jpg`, or VG_100K and
     VG_100K_2 that do.
     """
+    for kind in kinds:
+        check_known("kind", kind, KINDS)
     file = find_file("comvg", folder, (FILE,))
     bases = [Path(images)] if images else [file.parent, file.parent / "images"]
     roots = [base / sub for base in bases for sub in ("", "VG_100K", "VG_100K_2")]
-    rows = some(comvg_rows(file), n, seed)
+    rows = some([row for row in comvg_rows(file) if row.kind in kinds], n, seed)
     wanted = sorted({number for row in rows for number in (row.positive, row.negative)})
     names = {str(number): (f"{number}.jpg", f"{number}.png") for number in wanted}
     found = find_images("comvg", roots, names)

@@ -46,20 +46,22 @@ class ImageFileError(ValueError):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file; `name` is what tells it apart, the same in every folder.
+    """A file, or a box (left, top, right, bottom in pixels) of it; `name` is what tells it apart.
 
-    Where the file lies is no part of what it is. `within` is a folder
+    The same in every folder: where the file lies is no part of what it is. `within` is a folder
     that the file must not lead out of, `origin` the file and line that name it, for messages.
     """
 
     name: str
     path: Path = field(repr=False, compare=False)
+    box: tuple[int | float, ...] | None = None
     within: Path | None = field(default=None, repr=False, compare=False)
     origin: str = field(default="", repr=False, compare=False)
 
     def open(self) -> Image.Image:
-        """The image as `open_image` gives it."""
-        return open_image(self.path, within=self.within, origin=self.origin)
+        """The image as `open_image` gives it, cut to the box."""
+        image = open_image(self.path, within=self.within, origin=self.origin)
+        return image if self.box is None else image.crop(_clipped(self.box, image.size))
 
     def load(self, side: int, fit: str = "whole") -> Float[Tensor, "1 3 {side} {side}"]:
         """The image in [0, 1]; `fit` is one of `FITS`."""
@@ -213,3 +215,11 @@ class ImageTask(Task):
         for i, image in enumerate(self.scenes):
             loaded[i] = image.load(size, self.fit)[0]
         return loaded
+
+
+def _clipped(box: tuple[int | float, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box in whole pixels within the image, at least one pixel wide and high."""
+    width, height = size
+    left, top = (min(max(int(v), 0), m - 1) for v, m in zip(box[:2], size, strict=True))
+    right, bottom = (int(np.ceil(v)) for v in box[2:])
+    return left, top, min(max(right, left + 1), width), min(max(bottom, top + 1), height)

@@ -15,6 +15,7 @@ import pickle
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,15 @@ from dsd_tutorial.datasets.sources import (
     some,
 )
 from dsd_tutorial.saving import expanded
+from dsd_tutorial.shapes.scene import check_known
 from dsd_tutorial.shapes.task_items import Item
 
 REFS = ("refs(google).p", "refs(umd).p")
 KEYS = ("ref_id", "ann_id", "image_id", "category_id", "split", "sentences")
+VIEWS = {
+    "image": "the whole image; rivals describe objects of *other* images (same category first)",
+    "object": "the object's box; rivals describe other objects of the same image first",
+}
 _TRIES = 50  # draws of rivals per wanted one from the whole split, before giving up
 Ref = dict[str, Any]
 
@@ -65,19 +71,21 @@ def read_refcocog(
     *,
     images: Path | str | None = None,
     split: str = "val",
+    view: str = "image",
     candidates: int = 10,
     n: int | None = None,
     seed: int = 0,
 ) -> ImageTask:
-    """Items of one image and `candidates` texts.
+    """Items of one image and `candidates` texts; `view` is one of `VIEWS`.
 
     A rival's expression may by chance hold of the image too: it is known to be *another object's*,
     no more. Images lie in `images`, `train2014` or the folder itself.
 
     Raises:
         pickle.UnpicklingError: the pickle would run code.
-        ValueError: the split is unknown, or there are too few expressions.
+        ValueError: split or view are unknown, or there are too few expressions.
     """
+    check_known("view", view, VIEWS)
     folder = expanded(folder)
     all_refs = _read_refs(folder)
     refs = [ref for ref in all_refs if ref["split"] == split and ref["sentences"]]
@@ -86,44 +94,56 @@ def read_refcocog(
         raise ValueError(f"no references in split {split!r}; this file has {known}")
     stored = json.loads(find_file("refcocog", folder, ("instances.json",)).read_text("utf-8"))
     files = {entry["id"]: entry["file_name"] for entry in stored["images"]}
+    boxes = {entry["id"]: entry["bbox"] for entry in stored["annotations"]}
     roots = [Path(images)] if images else [folder / s for s in ("images", "train2014", "")]
     chosen = some(refs, n, seed)
     names = [files[ref["image_id"]] for ref in chosen]
     found = find_images("refcocog", roots, {name: (name,) for name in names})
-    rivals = _Rivals(refs)
+    rivals = _Rivals(refs, view)
     items = []
     for ref, name in zip(chosen, names, strict=True):
         rng = row_random("refcocog", seed, ref["ref_id"])
         own = rng.choice(ref["sentences"])["sent"]
         texts = [own, *rivals.draw(ref, own, candidates - 1, rng)]
         order = rng.sample(range(candidates), candidates)
+        image = found[name]
+        if view == "object":
+            left, top, width, height = boxes[ref["ann_id"]]
+            image = replace(image, box=(left, top, left + width, top + height))
         mixed = tuple(texts[i] for i in order)
-        items.append(Item((found[name],), mixed, order.index(0), "image", rng.randrange(2**31)))
+        items.append(Item((image,), mixed, order.index(0), view, rng.randrange(2**31)))
     return ImageTask("refcocog", tuple(items))
 
 
 class _Rivals:
-    """Finds expressions of objects in other images, of the same category first."""
+    """Finds expressions that belong to other objects than a reference's own."""
 
-    def __init__(self, refs: list[Ref]):
-        self.refs = refs
+    def __init__(self, refs: list[Ref], view: str):
+        self.refs, self.view = refs, view
         self.by_image, self.by_category = defaultdict(list), defaultdict(list)
         for ref in refs:
             self.by_image[ref["image_id"]].append(ref)
             self.by_category[ref["category_id"]].append(ref)
 
     def draw(self, ref: Ref, own: str, number: int, rng: random.Random) -> list[str]:
-        """Distinct expressions, none of which is said of anything in the same image."""
-        barred = {_plain(s["sent"]) for r in self.by_image[ref["image_id"]] for s in r["sentences"]}
+        """Distinct expressions of other objects; for the whole image, of other images."""
+        same = self.by_image[ref["image_id"]]
+        mine = [r for r in same if self.view == "image" or r["ann_id"] == ref["ann_id"]]
+        barred = {_plain(s["sent"]) for r in mine for s in r["sentences"]} | {_plain(own)}
         others = (r for r in self._order(ref, rng, number) if r["ann_id"] != ref["ann_id"])
         texts = (rng.choice(rival["sentences"])["sent"] for rival in others)
         return distinct(texts, number, barred, _plain, f"expressions compete with {own!r}")
 
     def _order(self, ref: Ref, rng: random.Random, number: int) -> Iterator[Ref]:
-        """Yield the hardest rivals first, then any, in random order."""
-        alike = self.by_category[ref["category_id"]]
-        yield from rng.sample(alike, len(alike))
+        """Yield the hardest rivals first, each kind in random order."""
+        if self.view == "object":
+            yield from _all(self.by_image[ref["image_id"]], rng)
+        yield from _all(self.by_category[ref["category_id"]], rng)
         yield from shuffled(self.refs, rng, _TRIES * number)
+
+
+def _all(refs: list[Ref], rng: random.Random) -> list[Ref]:
+    return rng.sample(refs, len(refs))
 
 
 def _plain(text: str) -> str:

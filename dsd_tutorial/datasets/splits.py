@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from dsd_tutorial.datasets.images import ImageFile
 from dsd_tutorial.shapes.tasks import Task
 
 SHARES = {"train": 0.3, "validation": 0.2, "test": 0.5}
@@ -32,20 +34,25 @@ def split_by_image(
     if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f"shares {dict(shares)} must be positive and add up to 1")
     rng = random.Random(f"split {seed}")
-    names, weights = list(shares), list(shares.values())
-    part = {scene: rng.choices(names, weights)[0] for scene in task.scenes}
+    files = dict.fromkeys(_file(scene) for scene in task.scenes)
+    part = {file: rng.choices(list(shares), list(shares.values()))[0] for file in files}
     found: dict[str, list] = {name: [] for name in shares}
     for item in task.items:
-        parts = {part[scene] for scene in item.images}
+        parts = {part[_file(scene)] for scene in item.images}
         if len(parts) == 1:
             found[parts.pop()].append(item)
     empty = [name for name, items in found.items() if not items]
     if empty:
         raise ValueError(
             f"no item of {task.name} lies wholly in {', '.join(empty)}: give it a larger share of "
-            f"the {len(part)} images, or read more items"
+            f"the {len(files)} images, or read more items"
         )
     return {name: replace(task, items=tuple(items)) for name, items in found.items()}
+
+
+def _file(scene: Any) -> Any:
+    """What makes an image the same image: boxes of one file are one."""
+    return scene.name if isinstance(scene, ImageFile) else scene
 
 
 def draw_items(task: Task, n: int, *, seed: int = 0) -> Task:

@@ -139,8 +139,8 @@ def _made(path):
 
 SETTINGS = [
     ("comvg", {}, (2, 1)),
-    ("refcocog", {}, (1, 10)),
-    ("refcocog", {"candidates": 4}, (1, 4)),
+    ("refcocog", {"view": "image"}, (1, 10)),
+    ("refcocog", {"view": "object", "candidates": 4}, (1, 4)),
     ("vqav2", {"form": "other"}, (1, 10)),
     ("vqav2", {"form": "binary"}, (10, 1)),
     ("winoground", {}, (2, 2)),
@@ -207,9 +207,11 @@ def test_unknown_settings_are_explained(read, tmp_path):
     with pytest.raises(ValueError, match="unknown dataset 'coco'.*comvg"):
         read_dataset("coco", tmp_path)
     for name, how, said in (
+        ("comvg", {"kinds": ("colour",)}, "unknown kind 'colour'"),
         ("comvg", {"n": 13}, "n = 13"),
         ("comvg", {"fit": "stretch"}, "unknown fit"),
         ("refcocog", {"split": "test"}, "train, val"),
+        ("refcocog", {"view": "box"}, "unknown view"),
         ("refcocog", {"candidates": 40}, "fewer candidates"),
         ("vqav2", {"form": "number"}, "unknown form"),
         ("vqav2", {"split": "test2015"}, "unknown split"),
@@ -228,8 +230,8 @@ def test_comvg_positives_are_the_positives(comvg):
         row = rows[item.texts[0], item.kind]
         right, wrong = item.images[item.correct], item.images[1 - item.correct]
         assert (right.name, wrong.name) == (str(row.positive), str(row.negative))
-    apart = read_comvg(comvg / "compositional_visual_genome.csv", images=comvg)
-    assert apart == read_comvg(comvg)
+    verbs = read_comvg(comvg / "compositional_visual_genome.csv", images=comvg, kinds=("verb",))
+    assert {item.kind for item in verbs.items} == {"verb"} and len(verbs.items) == 4
 
 
 def test_comvg_says_which_line_is_wrong(tmp_path):
@@ -263,13 +265,20 @@ def test_comvg_official_counts():
 
 
 def test_refcocog_texts_belong_to_their_object_alone(refcocog):
-    task = read_refcocog(refcocog)
-    assert len(task.items) == 14  # the train split is left out
-    for item in task.items:
-        image = int(item.images[0].name[-16:-4])
-        own = int(item.texts[item.correct].split()[1])
-        rivals = [int(t.split()[1]) for i, t in enumerate(item.texts) if i != item.correct]
-        assert own // 10 == image and image not in {number // 10 for number in rivals}
+    for view in ("image", "object"):
+        task = read_refcocog(refcocog, view=view)
+        assert len(task.items) == 14  # the train split is left out
+        for item in task.items:
+            image = int(item.images[0].name[-16:-4])
+            own = int(item.texts[item.correct].split()[1])
+            rivals = [int(t.split()[1]) for i, t in enumerate(item.texts) if i != item.correct]
+            assert own // 10 == image and own not in rivals
+            if view == "image":
+                assert image not in {number // 10 for number in rivals}
+            else:
+                assert 10 * image + (1 - own % 10) in rivals  # the other one in the image
+                assert item.images[0].box == ((0, 0, 20, 20), (20, 0, 40, 20))[own % 10]
+                assert item.images[0].open().size == (20, 20)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -337,7 +346,7 @@ def test_own_items_are_right_whatever_their_order(own):
 
 
 def test_splits_share_no_picture(winoground, refcocog):
-    for task in (read_winoground(winoground), read_refcocog(refcocog)):
+    for task in (read_winoground(winoground), read_refcocog(refcocog, view="object")):
         parts = split_by_image(task, {"train": 0.4, "test": 0.6}, seed=1)
         used = {k: {p.name for p in part.scenes} for k, part in parts.items()}
         assert not used["train"] & used["test"]

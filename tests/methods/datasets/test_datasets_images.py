@@ -69,6 +69,16 @@ def test_whole_keeps_the_edges_and_crop_loses_them(tmp_path):
     assert whole[0, 0, :, 0].min() > 0.9 and crop[0, 0].max() < 0.05
 
 
+def test_a_box_is_cut_out(tmp_path):
+    values = np.zeros((10, 10, 3), np.uint8)
+    values[2:5, 3:9] = 255
+    path = stored(tmp_path, Image.fromarray(values)).path
+    inside = ImageFile("a", path, (3.0, 2.0, 9.0, 5.0)).open()
+    assert inside.size == (6, 3) and np.asarray(inside).min() == 255
+    assert ImageFile("a", path, (-5.0, -5.0, 99.0, 99.0)).open().size == (10, 10)
+    assert ImageFile("a", path, (9.9, 9.9, 9.9, 9.9)).open().size == (1, 1)
+
+
 def test_pictures_are_read_late_and_faults_are_named(tmp_path):
     gone = ImageFile("gone", tmp_path / "gone.png")
     task = ImageTask("own", (Item((gone,), ("a", "b"), 0, "kind", 0),))
