@@ -38,9 +38,14 @@ class References:
     model: StableDiffusion
 
     @cached_property
+    def images(self) -> Float[Tensor, "images 3 height width"]:
+        """Return the scenes as images in [0, 1]."""
+        return render(self.scenes, self.model.resolution)[0]
+
+    @cached_property
     def clip_images(self) -> ClipImage:
         """Return what CLIP's image tower says of them."""
-        return self.model.encode_clip_image(render(self.scenes, self.model.resolution)[0])
+        return self.model.encode_clip_image(self.images)
 
     @cached_property
     def captions(self) -> list[str]:

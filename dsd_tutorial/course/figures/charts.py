@@ -59,7 +59,7 @@ def bars(
         for at, value, top in zip(x, values, tops, strict=True):
             if not np.isnan(value):
                 axis.annotate(
-                    f"{value:.2f}", (at, top), (0, 2), textcoords="offset points", ha="center",
+                    say(value), (at, top), (0, 2), textcoords="offset points", ha="center",
                     fontsize=8 if width * 9 / len(labels) > 0.25 else 6.5,
                 )  # fmt: skip
     references = reference if isinstance(reference, Mapping) else {reference_label: reference}
@@ -142,7 +142,7 @@ def show_lines(
         level: name -> y of a horizontal line; or title -> such a mapping.
         size: of the figure in inches.
         sharey: whether the panels have one scale.
-        settings: for `axis.set`, such as ylim or yscale.
+        settings: for `axis.set`, such as ylim or yscale; few points on a log scale are ticks.
     """
     panels = panels_of(lines, x)
     wide = {1: 6.0, 2: 8.5}.get(len(panels), 9.5)
@@ -159,6 +159,10 @@ def show_lines(
                 for name, place in own.items():
                     draw(place, color="black", linestyle=next(styles), linewidth=1, label=name)
             axis.set(title=title, xlabel=xlabel, **settings)
+            places = list(next(iter(named.values())))
+            if settings.get("xscale") == "log" and len(places) <= 8:
+                axis.set_xticks(places, [f"{place:.2g}" for place in places])
+                axis.minorticks_off()
         axes[0, 0].set_ylabel(ylabel)
         add_legend(fig, axes)
 
