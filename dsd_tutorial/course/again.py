@@ -30,7 +30,7 @@ def measured_again(name: str, model: Any, most: int | None = None) -> tuple[list
     row = read_results(f"{name}_items", model, **column).iloc[0]
     settings = dict(part.split(" ", 1) for part in row.settings.split(", "))
     n, seed = int(settings["n"]), int(settings["seed"])
-    how = {"progress": False}
+    how: dict[str, Any] = {"progress": False}
     if settings["guidance"] != "None":
         how["guidance"] = float(settings["guidance"])
     if name == "editing":

@@ -115,7 +115,8 @@ class Custom(Tuned):
 
     def applied(self, model: StableDiffusion) -> AbstractContextManager:
         """Return a context in which `model` draws with the LoRA, if there is one."""
-        return self.module["lora"].active(model) if "lora" in self.module else nullcontext()
+        lora = self.module["lora"] if "lora" in self.module else None
+        return lora.active(model) if isinstance(lora, LoRA) else nullcontext()
 
 
 def customize(

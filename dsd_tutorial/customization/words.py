@@ -50,7 +50,7 @@ def reading(model: StableDiffusion, vector: State) -> Iterator[None]:
 
 
 class LearnedWord(Tuned):
-    """A word for the reference. Wherever a text says "*", or "object", it speaks of it."""
+    """A word for the reference. It stands where a text says "*", or "object"."""
 
     kind = "word"
 
