@@ -105,7 +105,7 @@ def test_every_import_is_a_declared_dependency():
     ]
     allowed = {canonicalize_name(Requirement(line).name) for line in lines}
     allowed |= {"huggingface-hub"}  # diffusers and transformers are built on it
-    allowed |= {"jupyter-client", "ipython"}  # as ipykernel is
+    allowed |= {"jupyter-client", "ipython", "cycler"}  # as ipykernel and matplotlib are
     for path in (ROOT / "dsd_tutorial").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
