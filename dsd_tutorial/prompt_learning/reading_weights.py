@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from dsd_tutorial.attention import cross_attention_layers
 from dsd_tutorial.matching.cost import Cost, measure
 from dsd_tutorial.matching.items import decisions, item_pairs
 from dsd_tutorial.matching.parts import Components
@@ -36,7 +37,7 @@ STRUCTURE = (
     "agreement", "adjective_at_noun", "binding", "direction", "place", "size", "ground",
     "ground_apart",
 )  # fmt: skip
-LAYERS = ("up.1.1", "up.2.0", "up.2.1")  # of the embedded model, by the validation items
+LATE = 3  # layers, the last ones of the way up: where the embedded model is read best
 STEPS = (200, 400, 600)
 PENALTY = 10.0
 MOST = 4  # readings in a sum that is chosen
@@ -89,7 +90,7 @@ def reading_components(
     model: Any,
     items: Any,
     readings: Sequence[str] = STRUCTURE,
-    layers: Sequence[str] = LAYERS,
+    layers: Sequence[str] | None = None,
     steps: Sequence[int] = STEPS,
     prior: TextPrior | Tensor | str | None = None,
     **how: Any,
@@ -97,10 +98,19 @@ def reading_components(
     """Return the readings of all pairs of `items`; `how` as in `matching.components`."""
     return components(
         model, items.images(model.resolution), items.texts, item_pairs(items).flatten(0, 1),
-        steps=steps, layers=layers, token_mask=(),
+        steps=steps,
+        layers=late_layers(model, layers),
+        token_mask=(),
         readings=[name for name in readings if name != ERROR], prior=prior,
         errors=ERROR in readings, **how,
     )  # fmt: skip
+
+
+def late_layers(model: Any, layers: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the layers that are named, or the last `LATE` of the way up."""
+    if layers is not None:
+        return tuple(layers)
+    return tuple(name for name in cross_attention_layers(model) if name.startswith("up"))[-LATE:]
 
 
 def features(
@@ -130,7 +140,7 @@ def fit_readings(
     items: Any,
     *,
     readings: Sequence[str] = STRUCTURE,
-    layers: Sequence[str] = LAYERS,
+    layers: Sequence[str] | None = None,
     steps: Sequence[int] = STEPS,
     prior: TextPrior | Tensor | str | None = None,
     start: ReadingWeights | None = None,
@@ -144,7 +154,7 @@ def fit_readings(
         model: A `StableDiffusion`.
         items: A `Task`, such as `few_shot("winoground", 16)`.
         readings: Names in `attention.READINGS`; "error" among them adds the error term.
-        layers: Where they are read.
+        layers: Where they are read; None for the last `LATE` on the way up.
         steps: Time steps.
         prior: As in `matching.components`.
         start: What it starts from, such as `choose_readings` gives it, up to a factor that the
@@ -158,7 +168,7 @@ def fit_readings(
     """
     if not penalty >= 0:
         raise ValueError(f"penalty={penalty}: must be a number from 0 up")
-    readings, layers, steps = tuple(readings), tuple(layers), tuple(steps)
+    readings, layers, steps = tuple(readings), late_layers(model, layers), tuple(steps)
     prior, begun = TextPrior.given(prior), perf_counter()
     with measure(model) as meter:
         if parts is None:
@@ -199,7 +209,7 @@ def choose_readings(
     items: Any,
     *,
     readings: Sequence[str] = STRUCTURE,
-    layers: Sequence[str] = LAYERS,
+    layers: Sequence[str] | None = None,
     steps: Sequence[int] = STEPS,
     prior: TextPrior | Tensor | str | None = None,
     most: int = MOST,
@@ -215,14 +225,14 @@ def choose_readings(
         model: A `StableDiffusion`.
         items: A `Task` on which choices are made, such as `validation_set("winoground")`.
         readings: Names to choose from.
-        layers: Each reading is the mean over these.
+        layers: Each reading is the mean over these; None for the last `LATE` on the way up.
         steps: Time steps.
         prior: As in `matching.components`.
         most: Readings in the sum, at the most.
         parts: What `reading_components` gave for `items`, where it was computed before.
         progress: Whether a progress bar is shown.
     """
-    readings, layers, steps = tuple(readings), tuple(layers), tuple(steps)
+    readings, layers, steps = tuple(readings), late_layers(model, layers), tuple(steps)
     prior, begun = TextPrior.given(prior), perf_counter()
     with measure(model) as meter:
         if parts is None:

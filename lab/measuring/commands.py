@@ -77,6 +77,24 @@ def evaluate_few_shot(
     typer.echo(f"wrote {path}")
 
 
+@measure.command("readings")
+def evaluate_readings(
+    model: Model = "shapes-sd",
+    n: Annotated[int, typer.Option(min=2, help="Test items of each task.")] = 300,
+    validation: Annotated[int, typer.Option(min=2, help="Items that choose the readings.")] = 256,
+    seeds: Seeds = 3,
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure where, when and by which reading attention tells captions apart."""
+    from lab.measuring.readings import evaluate_readings as measured
+
+    path = _measured(
+        measured, output, model, n_items=n, validation=validation, seeds=seeds, device=device
+    )
+    typer.echo(f"wrote {path}")
+
+
 @measure.command("projection")
 def evaluate_projection(
     model: Model = "shapes-sd",
