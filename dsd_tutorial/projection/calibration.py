@@ -205,5 +205,5 @@ def collect_pairs(
         shown = render(scenes[rows], model.resolution)[0] if images is None else images[rows]
         state = eos_states(model, texts[rows])
         pooled, embedding = model.encode_clip_image(shown)
-        found.append((pooled, embedding, state, model.clip.text_projection(state)))
+        found.append((pooled, embedding, state, model._clip().text_projection(state)))
     return Pairs(*(torch.cat(column) for column in zip(*found, strict=True)))

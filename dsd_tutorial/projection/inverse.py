@@ -153,7 +153,8 @@ def clip_digest(model: StableDiffusion) -> str:
     An inverse belongs to a CLIP, not to a U-Net; hashing a whole model would take seconds.
     """
     digest = hashlib.sha256()
-    for layer in (model.clip.text_projection, model.clip.visual_projection):
+    clip = model._clip()
+    for layer in (clip.text_projection, clip.visual_projection):
         digest.update(layer.weight.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

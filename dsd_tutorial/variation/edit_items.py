@@ -37,11 +37,11 @@ class Edit:
     @property
     def description(self) -> Description:
         """Return what the words of the edit say."""
-        if self.kind == "background":
-            return Description((), None, self.value)
-        if self.kind == "object":
+        if isinstance(self.value, tuple):
             color, shape = self.value
             return Description((Phrase(shape, color), Phrase()))
+        if self.kind == "background":
+            return Description((), None, self.value)
         return Description((Phrase(**{self.kind: self.value}),))
 
     @property

@@ -215,7 +215,7 @@ def nearest_text(model: StableDiffusion, images: Images, texts: Sequence[str]) -
         raise ValueError("no texts to choose from: give one or more")
     embedding = F.normalize(model.encode_clip_image(_batch(images)).embedding, dim=-1)
     said = F.normalize(model.encode_clip_text(list(texts)), dim=-1)
-    return [texts[i] for i in (embedding @ said.T).argmax(1).tolist()]
+    return [texts[int(i)] for i in (embedding @ said.T).argmax(1)]
 
 
 def source_prompts(model: StableDiffusion, images: Images, texts: Sequence[str]) -> list[str]:

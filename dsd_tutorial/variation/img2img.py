@@ -31,15 +31,15 @@ def img2img_pipeline(model: StableDiffusion) -> Any:
             StableDiffusionImg2ImgPipeline,
         )
 
+        absent: dict[str, Any] = dict.fromkeys(
+            ("text_encoder", "tokenizer", "safety_checker", "feature_extractor")
+        )
         pipeline = StableDiffusionImg2ImgPipeline(
             vae=model.vae,
-            text_encoder=None,
-            tokenizer=None,
             unet=model.unet,
             scheduler=type(model.scheduler).from_config(model.scheduler.config),
-            safety_checker=None,
-            feature_extractor=None,
             requires_safety_checker=False,
+            **absent,
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
