@@ -13,27 +13,23 @@ from dsd_tutorial.variation.edit_prompting import (
     states_to_edit,
 )
 from dsd_tutorial.variation.fidelity import fidelity, kept
-from dsd_tutorial.variation.img2img import img2img_pipeline, sdedit
-from dsd_tutorial.variation.prompt_to_prompt import align, prompt_to_prompt
-from dsd_tutorial.variation.prompting import copy_bonus, image_to_prompt, slerp, states_to_prompt
+from dsd_tutorial.variation.img2img import sdedit
+from dsd_tutorial.variation.prompt_to_prompt import prompt_to_prompt
+from dsd_tutorial.variation.prompting import image_to_prompt, states_to_prompt
 from dsd_tutorial.variation.varying import edit, edit_sweep, vary
 
 __all__ = [
     "KINDS",
-    "align",
-    "copy_bonus",
     "edit",
     "edit_prompt",
     "edit_sweep",
     "fidelity",
     "image_to_prompt",
-    "img2img_pipeline",
     "kept",
     "make_edits",
     "nearest_text",
     "prompt_to_prompt",
     "sdedit",
-    "slerp",
     "source_prompts",
     "states_to_edit",
     "states_to_prompt",

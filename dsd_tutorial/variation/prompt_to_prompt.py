@@ -25,7 +25,6 @@ from dsd_tutorial.stable_diffusion import StableDiffusion
 from dsd_tutorial.stable_diffusion.sampling import seed_list
 
 NEW = -1  # a word of the target that the source does not have
-Prompts = str | Sequence[str] | Tensor
 
 
 def align(model: StableDiffusion, source: str, target: str) -> Int[Tensor, " tokens"]:
@@ -75,16 +74,16 @@ class _SharedMaps:
         self.step = index + 1
 
 
+@torch.no_grad()
 def prompt_to_prompt(
     model: StableDiffusion,
-    source: Prompts,
-    target: Prompts,
+    source: str | Sequence[str],
+    target: str | Sequence[str],
     *,
     share: float = 0.6,
     steps: int = 25,
     guidance: float | None = None,
     seed: int | Sequence[int] = 0,
-    layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     progress: bool = True,
 ) -> Float[Tensor, "*pairs 2 3 height width"]:
@@ -92,73 +91,41 @@ def prompt_to_prompt(
 
     Args:
         model: Draws both, side by side.
-        source: A text, or a prompt (tokens, states) such as `image_to_prompt` makes, which is then
-            aligned position by position. A sequence, or (pairs, tokens, states), gives pairs.
+        source: A text, or one for each pair.
         target: As source, and as many.
         share: Of the steps, counted from the noise, in which the target attends as the source does:
             0 is plain sampling, 1 keeps the layout most.
         steps: Denoising steps.
         guidance: None is the model's own.
         seed: One per pair, or the first of consecutive ones.
-        layers: In which layers, as `attention.choose_layers` names them; None is all.
         batch_size: Images per pass, two of each pair.
         progress: Show progress bars.
 
     Raises:
-        ValueError: A share outside [0, 1], unequal numbers, or prompts of another length than the
-            model's.
+        ValueError: A share outside [0, 1], or unequal numbers.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share {share}: need 0 (plain sampling) to 1 (in every step)")
-    first, second = (_states(model, prompts) for prompts in (source, target))
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} sources and {len(second)} targets do not pair up")
-    aligned = _aligned(model, source, target, first)
-    seeds = seed_list(seed, len(first))
+    sources, targets = ([x] if isinstance(x, str) else list(x) for x in (source, target))
+    if len(sources) != len(targets):
+        raise ValueError(f"{len(sources)} sources and {len(targets)} targets do not pair up")
+    aligned = torch.stack([align(model, *pair) for pair in zip(sources, targets, strict=True)])
+    seeds = seed_list(seed, len(sources))
     pairs = max(1, (batch_size or model._batch_size) // 2)
     drawn = []
-    for start in range(0, len(first), pairs):
+    for start in range(0, len(sources), pairs):
         rows = slice(start, start + pairs)
-        own = seeds[rows]
         maps = _SharedMaps(aligned[rows].to(model.device), round(share * steps))
-        with alter(model, maps, layers=layers):
+        with alter(model, maps):
             images = model.sample(
-                embeddings=torch.cat([first[rows], second[rows]]),
+                [*sources[rows], *targets[rows]],
                 steps=steps,
                 guidance=guidance,
-                seed=[*own, *own],
-                batch_size=2 * len(own),
+                seed=2 * seeds[rows],
+                batch_size=2 * pairs,
                 progress=progress,
                 callback=maps.count,
             )
-        drawn.append(images.unflatten(0, (2, len(own))).transpose(0, 1))
+        drawn.append(images.unflatten(0, (2, -1)).transpose(0, 1))
     found = torch.cat(drawn)  # (pairs, 2, 3, height, width)
-    single = isinstance(source, str) or (isinstance(source, Tensor) and source.ndim == 2)
-    return found[0] if single else found
-
-
-@torch.no_grad()
-def _states(model: StableDiffusion, prompts: Prompts) -> Float[Tensor, "pairs tokens states"]:
-    """The prompts as hidden states."""
-    if not isinstance(prompts, Tensor):
-        return model.encode_text(prompts)
-    states = prompts if prompts.ndim == 3 else prompts[None]
-    if states.shape[1] != model.context_length:
-        raise ValueError(
-            f"prompts of {states.shape[1]} positions: need {model.context_length}, so that the "
-            "empty prompt of guidance has as many"
-        )
-    return states
-
-
-def _aligned(
-    model: StableDiffusion,
-    source: Prompts,
-    target: Prompts,
-    states: Float[Tensor, "pairs tokens states"],
-) -> Int[Tensor, "pairs tokens"]:
-    """The positions of `align`; one to one where a prompt is not a text."""
-    if isinstance(source, Tensor) or isinstance(target, Tensor):
-        return torch.arange(states.shape[1]).expand(len(states), -1)
-    texts = ([x] if isinstance(x, str) else x for x in (source, target))
-    return torch.stack([align(model, *pair) for pair in zip(*texts, strict=True)])
+    return found[0] if isinstance(source, str) else found

@@ -13,8 +13,7 @@ states stand in the rest: they say nothing, in words the U-Net knows.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -109,22 +108,3 @@ def image_to_prompt(
     states = inverse(model.encode_clip_image(images))
     copies = inverse.copies if copies is None else copies
     return states_to_prompt(model, states, copies=copies, strength=strength)
-
-
-def copy_bonus(copies: float, position: int = 1) -> Callable[[Tensor, str], Tensor]:
-    """Return an edit for `attention.alter` that makes one position count as `copies` of it.
-
-    exp(l + ln n) = n exp(l): the partition and the weighted sum are those of n equal keys and
-    values. Any number above 0 will do, 2.5 as well. It alters that position in every row of the
-    pass, so use it without guidance, or where the empty prompt may be altered too.
-    Raises ValueError for copies <= 0.
-    """
-    if not copies > 0:
-        raise ValueError(f"copies {copies}: need a number above 0")
-
-    def edit(logits: Tensor, layer: str) -> Tensor:
-        bonus = torch.zeros(logits.shape[-1], device=logits.device)
-        bonus[position] = math.log(copies)
-        return logits + bonus
-
-    return edit

@@ -1,5 +1,7 @@
 """Images as prompts: what fills the sequence, and what the number of copies weighs."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,13 +10,8 @@ from hypothesis import strategies as st
 
 from dsd_tutorial.attention import alter, observe
 from dsd_tutorial.projection import calibrate, fit_inverse
-from dsd_tutorial.variation import (
-    copy_bonus,
-    image_to_prompt,
-    slerp,
-    states_to_prompt,
-    vary,
-)
+from dsd_tutorial.variation import image_to_prompt, states_to_prompt, vary
+from dsd_tutorial.variation.prompting import slerp
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +28,17 @@ def states(tiny):
 @pytest.fixture(scope="module")
 def pictures():
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def copy_bonus(copies):
+    """An edit of logits that makes position 1 count as `copies` of it."""
+
+    def edit(logits, layer):
+        raised = logits.clone()
+        raised[..., 1] += math.log(copies)
+        return raised
+
+    return edit
 
 
 def noise_of(model, context, edit=None):
@@ -140,8 +148,6 @@ def test_what_does_not_fit_is_named(unchecked, tiny, states):
             states_to_prompt(tiny, states, **options)
     with pytest.raises(ValueError, match=r"\(batch, 32\)"):
         states_to_prompt(tiny, states[0])
-    with pytest.raises(ValueError, match="above 0"):
-        copy_bonus(0)
 
 
 def test_between_opposite_states_the_way_is_straight_and_no_number_is_lost():
@@ -157,11 +163,3 @@ def test_between_opposite_states_the_way_is_straight_and_no_number_is_lost():
 def test_a_prompt_is_a_number_and_keeps_no_graph(tiny, inverse, pictures):
     images = pictures.clone().requires_grad_() if torch.is_tensor(pictures) else pictures
     assert not image_to_prompt(tiny, images, inverse).requires_grad
-
-
-@pytest.mark.parametrize("copies", [0.5, 1, 2.5])
-def test_any_number_of_copies_above_none_is_a_bonus_on_one_position(copies):
-    logits = torch.zeros(1, 2, 3, 5)
-    found = copy_bonus(copies, 2)(logits, "mid.0")
-    assert float(found.sum()) == pytest.approx(6 * float(torch.tensor(float(copies)).log()))
-    assert not found[..., [0, 1, 3, 4]].any()

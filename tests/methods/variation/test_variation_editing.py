@@ -10,20 +10,19 @@ from dsd_tutorial.projection import calibrate, fit_inverse
 from dsd_tutorial.stable_diffusion import ClipImage, to_pil
 from dsd_tutorial.stable_diffusion.sampling import initial_noise
 from dsd_tutorial.variation import (
-    align,
     edit,
     edit_prompt,
     edit_prompting,
     edit_sweep,
     image_to_prompt,
-    img2img_pipeline,
     nearest_text,
     prompt_to_prompt,
     sdedit,
     states_to_edit,
     states_to_prompt,
 )
-from dsd_tutorial.variation.prompt_to_prompt import _SharedMaps, _states
+from dsd_tutorial.variation.img2img import img2img_pipeline
+from dsd_tutorial.variation.prompt_to_prompt import _SharedMaps, align
 
 TEXT = "a blue circle on a white background"
 QUICK = {"steps": 2, "progress": False}
@@ -399,7 +398,7 @@ def test_new_words_keep_their_own_share_beside_the_old_ones(tiny):
     torch.testing.assert_close(ratio, ratio[..., :1].expand_as(ratio), atol=1e-4, rtol=1e-3)
 
 
-def test_many_pairs_go_side_by_side_and_prompts_may_be_states(tiny, inverse, pictures):
+def test_many_pairs_go_side_by_side(tiny):
     sources, targets = [TEXT, "a star", "a ring"], ["a red star", "a red star", "a ring"]
     options = {"share": 0.5, "guidance": 2.0, **QUICK}
     many = prompt_to_prompt(tiny, sources, targets, seed=3, batch_size=4, **options)
@@ -407,30 +406,13 @@ def test_many_pairs_go_side_by_side_and_prompts_may_be_states(tiny, inverse, pic
     for i in (0, 2):
         alone = prompt_to_prompt(tiny, sources[i], targets[i], seed=3 + i, **options)
         torch.testing.assert_close(many[i], alone, atol=1e-4, rtol=0)
-    states = image_to_prompt(tiny, pictures[:1], inverse)[0]
-    found = prompt_to_prompt(tiny, states, TEXT, seed=3, **options)
-    assert found.shape == (2, 3, 64, 64)
-    want = tiny.sample(embeddings=states[None], guidance=2.0, seed=3, **QUICK)
-    torch.testing.assert_close(found[:1], want, atol=1e-4, rtol=0)
-    pair = prompt_to_prompt(tiny, states[None], TEXT, seed=3, **options)
-    assert pair.shape == (1, 2, 3, 64, 64) and torch.equal(pair[0], found)
     for wrong, message in (
         ((TEXT, TEXT, {"share": 1.1}), "plain sampling"),
         ((TEXT, TEXT, {"share": -0.1}), "plain sampling"),
         ((sources, targets[:2], {}), "3 sources and 2 targets"),
-        ((states[:7], TEXT, {}), "need 32"),
     ):
         with pytest.raises(ValueError, match=message):
             prompt_to_prompt(tiny, *wrong[:2], **{**options, **wrong[2]})
-
-
-def test_one_prompt_or_a_batch_of_them_are_states_already(tiny):
-    states = torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(_states(tiny, states), states)
-    assert torch.equal(_states(tiny, states[0]), states[:1])
-    for wrong in (states[:, :31], states[0, :31]):
-        with pytest.raises(ValueError, match="prompts of 31 positions: need 32"):
-            _states(tiny, wrong)
 
 
 def test_prompts_carry_no_graph(inverse, pictures):
@@ -441,7 +423,6 @@ def test_prompts_carry_no_graph(inverse, pictures):
     found = [
         image_to_prompt(model, pictures, inverse),
         edit_prompt(model, pictures, TEXT, inverse),
-        _states(model, TEXT),
         sdedit(model, pictures[:1], TEXT, strength=0.5, **QUICK),
     ]
     assert not any(prompt.requires_grad for prompt in found)
@@ -486,7 +467,7 @@ def test_prompts_of_any_number_of_positions(short):
         assert prompt.shape[:2] == (1, known)
     states = torch.cat([short.encode_text(t) for t in ("a red star", "a blue ring")])
     how = {"steps": 1, "seed": 0, "progress": False}
-    assert prompt_to_prompt(short, states[:1], states[1:], **how).shape == (1, 2, 3, 64, 64)
+    assert prompt_to_prompt(short, "a red star", "a blue ring", **how).shape == (2, 3, 64, 64)
     assert sdedit(short, images, states[:1], strength=1, **how).shape == (1, 3, 64, 64)
     with pytest.raises(ValueError, match=f"of {known} positions"):
         sdedit(short, images, states[:1, :5], strength=1, **how)
