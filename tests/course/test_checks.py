@@ -94,16 +94,14 @@ def captions_by_weights(logits, mask):
     return torch.logsumexp(logits + bias, dim=3) - counts
 
 
-def images_in_a_loop(scores):
-    kept = [x.chunk(2)[1].flatten(1).mean(1) for x in scores.values()]
-    return sum(kept) / len(kept)
+def prior_in_a_loop(scores, on_references):
+    prior = [sum(column) / len(column) for column in on_references.T.tolist()]
+    return [[s - off for s, off in zip(row, prior, strict=True)] for row in scores.tolist()]
 
 
-def images_as_list(scores):
-    half = len(next(iter(scores.values()))) // 2
-    return [
-        sum(float(x[half + i].mean()) for x in scores.values()) / len(scores) for i in range(half)
-    ]
+def apart_in_numpy(first, second):
+    pairs = zip(first.numpy(), second.numpy(), strict=True)
+    return np.array([-np.corrcoef(a, b)[0, 1] for a, b in pairs])
 
 
 def text_in_a_loop(scores):
@@ -145,7 +143,7 @@ def noise_many_per_step(score_once, texts, shape, steps, seed):
 RIGHT = [
     (checks.soft_maximum, soft_by_hand), (checks.soft_maximum, soft_in_numpy),
     (checks.caption_scores, captions_one_by_one), (checks.caption_scores, captions_by_weights),
-    (checks.image_scores, images_in_a_loop), (checks.image_scores, images_as_list),
+    (checks.without_prior, prior_in_a_loop), (checks.nouns_apart, apart_in_numpy),
     (checks.text_wins, text_in_a_loop), (checks.text_wins, text_by_margin),
     (checks.noise_average, noise_texts_outside), (checks.noise_average, noise_drawn_first),
     (checks.noise_average, noise_many_per_step),
@@ -242,8 +240,8 @@ def test_an_unknown_mistake_shows_the_two_answers():
     result = checks.soft_maximum(lambda x, lam: x.mean(-1) + 17)
     assert result.mistake == "not recognised"
     assert "19" in result.message and "not 2" in result.message
-    wrong_shape = checks.image_scores(lambda s: torch.zeros(4, 4))
-    assert "(4, 4)" in wrong_shape.message and "(3,)" in wrong_shape.message
+    wrong_shape = checks.nouns_apart(lambda a, b: torch.zeros(4, 4))
+    assert "(4, 4)" in wrong_shape.message and "(1,)" in wrong_shape.message
     thrice = [checks.text_wins(lambda s: s.sum((1, 2))) for _ in range(3)]
     assert "folded away" in thrice[-1].message
 

@@ -1,12 +1,12 @@
 """Checks that take the learner's own function, name the mistake in it and give hints, step by step.
 
 Each check is called with the function and returns a `Result`. Notebook 01: `tokens`, `noise`,
-`decisions`. Notebook 02: `prompts`, `learning`. Notebook 03: `projection`, `image_prompts`.
-Notebook 04: `editing`, `customizing`, `tuning`.
+`decisions`, `structure`. Notebook 02: `prompts`, `learning`. Notebook 03: `projection`,
+`image_prompts`. Notebook 04: `editing`, `customizing`, `tuning`.
 """
 
 from dsd_tutorial.course.checks.customizing import insert_prompts, trained
-from dsd_tutorial.course.checks.decisions import image_scores, text_wins
+from dsd_tutorial.course.checks.decisions import text_wins
 from dsd_tutorial.course.checks.editing import edit_states, joint_score
 from dsd_tutorial.course.checks.exercise import Exercise, Result
 from dsd_tutorial.course.checks.image_prompts import fill_prompt, one_for_many
@@ -14,12 +14,13 @@ from dsd_tutorial.course.checks.learning import best_step, hardest_hinge
 from dsd_tutorial.course.checks.noise import noise_average
 from dsd_tutorial.course.checks.projection import cut_inverse, to_states
 from dsd_tutorial.course.checks.prompts import gated_partition, prompted_states
+from dsd_tutorial.course.checks.structure import nouns_apart, without_prior
 from dsd_tutorial.course.checks.tokens import caption_scores, soft_maximum
 from dsd_tutorial.course.checks.tuning import tune
 
 __all__ = [
     "Exercise", "Result", "best_step", "caption_scores", "cut_inverse",
-    "edit_states", "fill_prompt", "gated_partition", "hardest_hinge", "image_scores",
-    "insert_prompts", "joint_score", "noise_average", "one_for_many", "prompted_states",
-    "soft_maximum", "text_wins", "to_states", "trained", "tune",
+    "edit_states", "fill_prompt", "gated_partition", "hardest_hinge", "insert_prompts",
+    "joint_score", "noise_average", "nouns_apart", "one_for_many", "prompted_states",
+    "soft_maximum", "text_wins", "to_states", "trained", "tune", "without_prior",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The exercises on what comes after pooling (notebook 01): one number per image, and a decision."""
+"""The exercise on what a Winoground item asks (notebook 01)."""
 
 from __future__ import annotations
 
@@ -6,77 +6,6 @@ import torch
 from torch import Tensor
 
 from dsd_tutorial.course.checks.exercise import Exercise, normal
-
-# -- image_scores(scores): {layer: (2 batch, heads, pixels)} -> (batch,) --------------------------
-
-
-def _image_scores(
-    scores: dict[str, Tensor], half: int = 1, pool=lambda x: x.mean((1, 2))
-) -> Tensor:
-    return torch.stack([pool(x.chunk(2)[half]) for x in scores.values()]).mean(0)
-
-
-def _every_other(scores: dict[str, Tensor], first: int) -> Tensor:
-    return torch.stack([x[first::2].mean((1, 2)) for x in scores.values()]).mean(0)
-
-
-def _layers(seed: int, batch: int = 3) -> dict[str, Tensor]:
-    return {
-        "down": normal(2 * batch, 2, 16, seed=seed),
-        "mid": 1.0 + normal(2 * batch, 2, 4, seed=seed + 1),
-        "up": 0.3 * normal(2 * batch, 2, 16, seed=seed + 2),
-    }
-
-
-image_scores = Exercise(
-    name="image_scores",
-    hint="The answer has one number per image: what may be averaged, and what must stay apart?",
-    solution=_image_scores,
-    cases=[(_layers(0),), (_layers(5),), (_layers(9, batch=1),)],
-    mistakes={
-        "mean over the batch": (
-            "All items of a batch would share one score, and the ranking would be a coin toss.",
-            "Average over heads and pixels: x.mean((1, 2)) keeps the first dimension.",
-            lambda s: _image_scores(s).mean(),
-            lambda s: _image_scores(s).mean() + 0 * _image_scores(s),
-            lambda s: torch.stack([x.mean() for x in s.values()]).mean(),
-        ),
-        "included the unconditional half": (
-            "The first half of a guidance batch has read the empty prompt: it knows no caption.",
-            "Keep the second half alone: x[len(x) // 2:].",
-            lambda s: (_image_scores(s, 0) + _image_scores(s, 1)) / 2,
-            lambda s: torch.cat([_image_scores(s, 0), _image_scores(s, 1)]),
-        ),
-        "kept the unconditional half": (
-            "Guidance puts the empty prompt first and the caption second.",
-            "Keep the second half: x[len(x) // 2:].",
-            lambda s: _image_scores(s, 0),
-        ),
-        "every other row": (
-            "The batch holds all empty prompts first, then all captions; they do not alternate.",
-            "Cut in the middle: x[len(x) // 2:].",
-            lambda s: _every_other(s, 1),
-            lambda s: _every_other(s, 0),
-        ),
-        "sum over pixels": (
-            "A layer of four times the pixels would count four times as much.",
-            "Take the mean over pixels and heads.",
-            lambda s: _image_scores(s, pool=lambda x: x.sum((1, 2))),
-            lambda s: _image_scores(s, pool=lambda x: x.sum(2).mean(1)),
-        ),
-        "all pixels in one pot": (
-            "Layers differ in resolution: in one pot the finest layers drown the others.",
-            "Average within each layer first, then over the layers.",
-            lambda s: torch.cat([x.chunk(2)[1].flatten(1) for x in s.values()], 1).mean(1),
-        ),
-        "sum over layers": (
-            "The score must not depend on how many layers were chosen.",
-            "Take the mean over layers.",
-            lambda s: len(s) * _image_scores(s),
-        ),
-    },
-)
-
 
 # -- text_wins(scores): (items, 2 images, 2 texts) -> (items,) ------------------------------------
 
