@@ -122,15 +122,11 @@ class AttentionParameters(Parameters):
     """Notebook 01: from attention to a matching score."""
 
     n_items: int = Field(ge=8, le=2000, description="test items per task")
-    steps: TimeSteps = Field(description="diffusion time steps to look at, each 0..999")
-    noises: int = Field(ge=1, le=64, description="noises per time step")
+    n_validation: int = Field(ge=8, le=512, description="validation items per task, to choose by")
+    steps: TimeSteps = Field(description="diffusion time steps of all scores, each 0..999")
     layers: Annotated[Layers, AfterValidator(_of_the_model("all", "last"))] = Field(
-        description='layers of the untuned score: "all", "last" or names such as "up"'
+        description='where the logits are read: "all", "last" or names such as "up"'
     )
-    token_mask: Literal["all", "words", "no_start", "no_padding"] = Field(
-        description="which tokens enter the untuned score"
-    )
-    lam: float = Field(ge=1e-6, le=1e6, description="inverse temperature of log-sum-exp pooling")
     word: Literal["circle", "square", "triangle", "star", "cross", "ring"] = Field(
         description="the shape whose heat map is drawn"
     )
