@@ -14,6 +14,7 @@ whose names were chosen on validation items.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -40,8 +41,7 @@ STRUCTURE = (
 LATE = 3  # layers, the last ones of the way up: where the embedded model is read best
 STEPS = (200, 400, 600)
 PENALTY = 10.0
-MOST = 4  # readings in a sum that is chosen
-SLOPES = (0.3, 1.0, 3.0, 10.0)  # how steep a start may be
+MOST = 8  # picks for a sum that is chosen
 ERROR = "error"  # the name of the error term among the features
 
 
@@ -157,8 +157,8 @@ def fit_readings(
         layers: Where they are read; None for the last `LATE` on the way up.
         steps: Time steps.
         prior: As in `matching.components`.
-        start: What it starts from, such as `choose_readings` gives it, up to a factor that the
-            items choose; None starts from no reading at all.
+        start: What it starts from, such as `choose_readings` gives it; None starts from no
+            reading at all.
         penalty: On the squared distance from the start, against the sum of the log likelihoods.
         parts: What `reading_components` gave for `items`, where it was computed before.
         progress: Whether a progress bar is shown.
@@ -184,8 +184,6 @@ def fit_readings(
     first = torch.zeros(len(names), dtype=torch.double)
     if start is not None:
         first = torch.tensor(_raw(start, names)).double() * scale
-        slopes = [slope * first for slope in SLOPES]
-        first = min(slopes, key=lambda w: float(F.cross_entropy(values / scale @ w, right)))
     weights = _conditional_logit(values / scale, right, first, penalty)
     spent = replace(meter.cost(len(names), len(items.items)), seconds=perf_counter() - begun)
     return ReadingWeights(
@@ -216,10 +214,11 @@ def choose_readings(
     parts: Components | None = None,
     progress: bool = True,
 ) -> ReadingWeights:
-    """Return a plain sum of a few readings, chosen one after the other on validation `items`.
+    """Return a plain sum of a few readings, picked one after the other on validation `items`.
 
-    Each time the reading that helps most is added, in units of its spread and with the same weight;
-    of these sums the shortest is taken that lies within one standard error of the best.
+    Each time the reading that helps most is added, in units of its spread; one that is picked twice
+    counts twice (ensemble selection, Caruana et al. 2004). Of these sums the shortest is taken that
+    lies within one standard error of the best.
 
     Args:
         model: A `StableDiffusion`.
@@ -228,7 +227,7 @@ def choose_readings(
         layers: Each reading is the mean over these; None for the last `LATE` on the way up.
         steps: Time steps.
         prior: As in `matching.components`.
-        most: Readings in the sum, at the most.
+        most: Picks, at the most.
         parts: What `reading_components` gave for `items`, where it was computed before.
         progress: Whether a progress bar is shown.
     """
@@ -241,22 +240,24 @@ def choose_readings(
             )
     values = {name: features(parts, (name,), layers, steps).mean(1) for name in readings}
     spreads = {name: _spread(x.view(len(items.items), -1)) for name, x in values.items()}
-    sums: list[tuple[tuple[str, ...], float, float]] = []  # names, accuracy, its standard error
-    chosen: tuple[str, ...] = ()
+    picks: list[str] = []
+    reached: list[tuple[float, float]] = []  # after each pick: accuracy and its standard error
     total = torch.zeros(len(parts.pairs))
-    for _ in range(min(most, len(readings))):
+    for _ in range(most):
         tried = {
             name: _hits(items, total + values[name] / spreads[name])
             for name in readings
-            if name not in chosen and spreads[name] > 1e-9
+            if spreads[name] > 1e-9
         }
         best = max(tried, key=lambda name: tried[name].mean())
-        chosen, total = (*chosen, best), total + values[best] / spreads[best]
-        hits = tried[best]
-        sums.append((chosen, float(hits.mean()), float(hits.std() / len(hits) ** 0.5)))
-    _, top, error = max(sums, key=lambda row: row[1])
-    names = next(row[0] for row in sums if row[1] >= top - error)
-    shares = [1.0 if name == ERROR else 1 / len(layers) for name, _ in _names(names, layers)]
+        hits, total = tried[best], total + values[best] / spreads[best]
+        picks.append(best)
+        reached.append((float(hits.mean()), float(hits.std() / len(hits) ** 0.5)))
+    top, error = max(reached)
+    enough = next(i for i, (value, _) in enumerate(reached) if value >= top - error)
+    picked = Counter(picks[: enough + 1])
+    names = tuple(picked)
+    shares = [picked[n] / (1 if n == ERROR else len(layers)) for n, _ in _names(names, layers)]
     scale = torch.tensor([spreads[name] for name, _ in _names(names, layers)])
     spent = replace(meter.cost(0, len(items.items)), seconds=perf_counter() - begun)
     return ReadingWeights(names, layers, steps, prior, torch.tensor(shares), scale, spent)

@@ -11,6 +11,7 @@ among texts, the prior is taken off; among two images it changes nothing, and is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +25,12 @@ from pydantic import PositiveInt
 from dsd_tutorial.attention import READINGS, cross_attention_layers
 from dsd_tutorial.course.few_shot import interval_of
 from dsd_tutorial.matching import Components, TextPrior, accuracy
-from dsd_tutorial.prompt_learning import choose_readings, fit_readings, reading_components
+from dsd_tutorial.prompt_learning import (
+    ReadingWeights,
+    choose_readings,
+    fit_readings,
+    reading_components,
+)
 from dsd_tutorial.prompt_learning.reading_weights import ERROR, STEPS, STRUCTURE
 from dsd_tutorial.shapes import TASKS, few_shot, make_task
 from dsd_tutorial.shapes.tasks import VALIDATION_SEED, Task
@@ -38,6 +44,7 @@ METHODS = {  # name -> what it reads
     "structure": "attention",
     "readings": "attention",
     "error": "error",
+    "structure_error": "both",
     "readings_error": "both",
 }
 LEARNING = ("readings", "readings_error")
@@ -177,26 +184,40 @@ def _plain(data: Readings, shots: int, seed: int) -> Result:
     return hits, f"log_sum_exp {layer} {step}", 0, len(items.items)
 
 
-def _structure(data: Readings, shots: int, seed: int) -> Result:
+def _chosen(data: Readings, more: tuple[str, ...]) -> ReadingWeights:
     known, items = data.get("validation")
-    chosen = choose_readings(data.model, items, parts=known)
+    return choose_readings(data.model, items, readings=(*STRUCTURE, *more), parts=known)
+
+
+def _said(chosen: ReadingWeights) -> str:
+    """What a sum is made of, such as "3 error, 1 direction"."""
+    totals: Counter[str] = Counter()
+    for (name, _), weight in chosen.table().items():
+        totals[name] += weight
+    return ", ".join(f"{round(weight)} {name}" for name, weight in totals.items())
+
+
+def _structure(data: Readings, shots: int, seed: int, *, more: tuple[str, ...] = ()) -> Result:
+    """The sum of readings that validation chose."""
+    chosen = _chosen(data, more)
     parts, test = data.get("test")
-    return hits_of(test, chosen.score(parts)), " ".join(chosen.readings), 0, len(items.items)
+    return hits_of(test, chosen.score(parts)), _said(chosen), 0, data.plan.validation
 
 
 def _fitted(data: Readings, shots: int, seed: int, *, more: tuple[str, ...] = ()) -> Result:
+    """Weights of all readings, from the labelled items; they start from that sum."""
     parts, items = data.get("train", seed)
-    size = items.shape[0] * items.shape[1]
-    rows = shots * size
+    rows = shots * items.shape[0] * items.shape[1]
     parts = replace(
         parts, by_reading={name: x[:rows] for name, x in parts.by_reading.items()},
         errors=parts.errors[:rows], pairs=parts.pairs[:rows],
     )  # fmt: skip
     items = replace(items, items=items.items[:shots])
-    fitted = fit_readings(data.model, items, readings=(*STRUCTURE, *more), parts=parts)
+    start = _chosen(data, more)
+    fitted = fit_readings(data.model, items, readings=(*STRUCTURE, *more), start=start, parts=parts)
     tested, test = data.get("test")
     hits = hits_of(test, fitted.score(tested))
-    return hits, "all", len(fitted.weights), shots
+    return hits, _said(start), len(fitted.weights), shots + data.plan.validation
 
 
 def _error(data: Readings, shots: int, seed: int) -> Result:
@@ -209,5 +230,6 @@ _METHODS: dict[str, Callable[[Readings, int, int], Result]] = {
     "structure": _structure,
     "readings": _fitted,
     "error": _error,
+    "structure_error": partial(_structure, more=(ERROR,)),
     "readings_error": partial(_fitted, more=(ERROR,)),
 }

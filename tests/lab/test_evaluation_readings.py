@@ -32,7 +32,7 @@ def test_every_method_is_tested_and_says_what_it_read(measured):
     assert len(table) == len(TASKS) * len(readings.METHODS)
     assert dict(zip(table.method, table.reads, strict=True)) == readings.METHODS
     labels = table.groupby("method").labels.agg(set).to_dict()
-    assert labels["readings"] == labels["readings_error"] == {2} and labels["error"] == {0}
+    assert labels["readings"] == labels["readings_error"] == {2 + 4} and labels["error"] == {0}
     assert labels["structure"] == labels["attention_plain"] == {4}
     assert (table[table.method == "readings"].seeds == 2).all()
 
