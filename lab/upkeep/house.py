@@ -43,11 +43,11 @@ WALKS = (
         ),
     ),
     (
-        "A picture on its way to its variation",
+        "An image on its way to its variation",
         "`vary(model, images, n, inverse)`",
         (
-            ("variation/varying.py", "vary", "one prompt for each picture, then samples"),
-            ("variation/prompting.py", "image_to_prompt", "the end state where a caption had its"),
+            ("variation/varying.py", "vary", "one prompt for each image, then samples"),
+            ("variation/prompting.py", "image_to_prompt", "the EOS state where a caption had its"),
             ("projection/inverse.py", "Inverse.__call__", "embedding times the pseudo-inverse"),
             ("stable_diffusion/model.py", "StableDiffusion.sample", "from prompt to pixels"),
             ("stable_diffusion/sampling.py", "denoise", "the scheduler's loop, with guidance"),
