@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         show_shares,
     )
     from dsd_tutorial.course.figures.diagrams import draw_model
-    from dsd_tutorial.course.material import closed_forms, image_set
+    from dsd_tutorial.course.material import closed_forms, few_shot_items, image_set
     from dsd_tutorial.course.parameters import check_parameters
     from dsd_tutorial.course.quizzes import quiz
     from dsd_tutorial.course.records import (

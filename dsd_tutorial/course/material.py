@@ -1,4 +1,4 @@
-"""What a notebook works on: images of the shapes world or of a folder, and two ready inverses."""
+"""What a notebook works on: images or items of the shapes world or a folder, two ready inverses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dsd_tutorial.course.records import recorded_alternative
-from dsd_tutorial.datasets import read_images
+from dsd_tutorial.datasets import draw_items, read_dataset, read_images, split_by_image
 from dsd_tutorial.projection import calibrate, choose_inverses, collect_pairs, reference_sets
-from dsd_tutorial.shapes import DOMAINS, Scene, domain_scenes, render
+from dsd_tutorial.shapes import (
+    DOMAINS,
+    Scene,
+    domain_scenes,
+    few_shot,
+    make_task,
+    render,
+    validation_set,
+)
+from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
 
 TEST_SHARE = 5  # one of so many images of a folder is for testing
 MANY = 60  # scenes among which some are distinct
+BENCHMARKS = {"refcoco": "refcocog", "vqa": "vqav2"}  # where a task's name is not its benchmark's
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,3 +90,39 @@ def closed_forms(model: StableDiffusion, seed: int = 0) -> Chosen:
     return choose_inverses(
         model, known, pairs, validation, alternative=recorded_alternative(model), seed=seed
     )
+
+
+@dataclass(frozen=True, eq=False)
+class FewShotItems:
+    """Labelled items, drawn several times; items for choices; items to report on."""
+
+    draws: list[Task]
+    validation: Task
+    test: Task
+
+
+def few_shot_items(
+    task: str, dataset: str, shots: int, draws: int, n_items: int, seed: int = 0
+) -> FewShotItems:
+    """Return the items of notebook 02; no image is in two of the three parts.
+
+    Args:
+        task: name of a matching task.
+        dataset: "shapes", or a folder with the task's benchmark or an items.jsonl.
+        shots: labelled items in each draw; fewer where a folder has fewer.
+        draws: how often they are drawn.
+        n_items: test items.
+        seed: of the draws and the test items.
+    """
+    if dataset == "shapes":
+        labelled = [few_shot(task, shots, seed + i) for i in range(draws)]
+        return FewShotItems(labelled, validation_set(task), make_task(task, n_items, seed=seed))
+    folder = Path(dataset).expanduser()
+    own = (folder / "items.jsonl").is_file()
+    parts = split_by_image(read_dataset("folder" if own else BENCHMARKS.get(task, task), folder))
+
+    def some(part: str, n: int, seed: int) -> Task:
+        return draw_items(parts[part], min(n, len(parts[part].items)), seed=seed)
+
+    labelled = [some("train", shots, seed + i) for i in range(draws)]
+    return FewShotItems(labelled, some("validation", 32, 0), some("test", n_items, seed))
