@@ -128,7 +128,7 @@ def _where(field: Field) -> Field:
 
 
 def _correlation(a: Float[Tensor, "*axes"], b: Float[Tensor, "*axes"]) -> Tensor:
-    return (_standard(a) * _standard(b)).mean(-1)
+    return (_standard(a) * _standard(b)).sum(-1) / (a.shape[-1] - 1)
 
 
 def _log_mean_exp(field: Float[Tensor, "*axes"]) -> Tensor:

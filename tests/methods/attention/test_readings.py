@@ -149,3 +149,9 @@ def test_unknown_readings_and_oblong_images_are_refused(logits, roles):
         readings_of(logits, roles, [])
     with pytest.raises(ValueError, match="60 pixels are no square"):
         READINGS["place"](logits[:, :, :60], roles)
+
+
+def test_apart_is_minus_the_correlation_of_the_two_maps(logits, roles):
+    maps = torch.einsum("bpt,bkt->bkp", logits.mean(1).softmax(-1), roles.nouns)[:2]
+    want = torch.stack([-torch.corrcoef(pair)[0, 1] for pair in maps])
+    assert torch.allclose(READINGS["apart"](logits, roles)[:2], want, atol=1e-3)
