@@ -157,7 +157,7 @@ def train(python: Path, rest: list[str]) -> int:
 
 def tables(python: Path, rest: list[str]) -> int:
     """Measure every table in results/ again; hours, and each goes on where it was stopped."""
-    for name in ("model", "few-shot", "projection", "editing", "customization"):
+    for name in ("model", "few-shot", "readings", "projection", "editing", "customization"):
         call(python, "-m", "lab", "measure", name, *rest)
     return 0
 
