@@ -18,10 +18,13 @@ METHODS = [
     "matching",
     "projection",
     "prompt_learning",
-    "shapes",
+    "shapes.judge",  # of shapes what handles tensors: drawing lots of scenes would take minutes
+    "shapes.render",
+    "shapes.segments",
+    "shapes.tasks",
     "stable_diffusion",
     "variation",
-]  # rooms
+]
 install_import_hook([f"dsd_tutorial.{room}" for room in METHODS], "typechecker.check")
 
 import tiny_model as tiny_models  # noqa: E402

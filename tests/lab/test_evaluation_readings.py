@@ -13,7 +13,7 @@ from lab.measuring import readings
 def measured(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("readings")
     how = {
-        "n_items": 4, "validation": 4, "shots": (2,), "seeds": 2, "progress": False,
+        "n_items": 2, "validation": 2, "shots": (1,), "seeds": 2, "progress": False,
         "cache": folder / "cache", "output": folder / "readings.csv",
     }  # fmt: skip
     return readings.evaluate_readings(tiny, **how), how
@@ -23,7 +23,7 @@ def test_every_cell_has_its_row(tiny, measured):
     table = pd.read_csv(measured[0])
     assert len(table) == len(TASKS) * len(READINGS) * len(cross_attention_layers(tiny)) * len(STEPS)
     assert not table.duplicated(list(readings.KEYS)).any()
-    assert table.accuracy.between(0, 1).all() and (table.n == 4).all()
+    assert table.accuracy.between(0, 1).all() and (table.n == 2).all()
     assert (table.low <= table.accuracy).all() and (table.accuracy <= table.high).all()
 
 
@@ -32,8 +32,8 @@ def test_every_method_is_tested_and_says_what_it_read(measured):
     assert len(table) == len(TASKS) * len(readings.METHODS)
     assert dict(zip(table.method, table.reads, strict=True)) == readings.METHODS
     labels = table.groupby("method").labels.agg(set).to_dict()
-    assert labels["readings"] == labels["readings_error"] == {2 + 4} and labels["error"] == {0}
-    assert labels["structure"] == labels["attention_plain"] == {4}
+    assert labels["readings"] == labels["readings_error"] == {1 + 2} and labels["error"] == {0}
+    assert labels["structure"] == labels["attention_plain"] == {2}
     assert (table[table.method == "readings"].seeds == 2).all()
 
 
