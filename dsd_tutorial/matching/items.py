@@ -58,6 +58,12 @@ def decisions(
     return rows, torch.cat([correct, 1 - correct, correct, 1 - correct])
 
 
+def item_hits(items: Task, scores: Tensor) -> np.ndarray:
+    """Return which items are right, (items,): by "group" for 2 x 2 items, else by "accuracy"."""
+    found = items.accuracy(scores.flatten())
+    return found["group" if "group" in found else "accuracy"]
+
+
 def matches(items: Task) -> Bool[Tensor, "items pairs"]:
     """Return which pairs belong together."""
     images, texts = items.shape

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dsd_tutorial.matching.items import correct_of, decisions
+from dsd_tutorial.matching.items import correct_of, decisions, item_hits
 from dsd_tutorial.shapes.tasks import Task
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (scores, positive) -> scalar
@@ -67,8 +67,7 @@ def right(
 
 def headline(items: Task, scores: Float[Tensor, "items pairs"]) -> float:
     """Return the accuracy that counts for the task: "group" for 2 x 2 items, else "accuracy"."""
-    found = items.accuracy(scores.flatten())
-    return float(found["group" if "group" in found else "accuracy"].mean())
+    return float(item_hits(items, scores).mean())
 
 
 def judge(

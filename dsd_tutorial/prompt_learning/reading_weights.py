@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from dsd_tutorial.attention import cross_attention_layers
 from dsd_tutorial.matching.cost import Cost, measure
-from dsd_tutorial.matching.items import decisions, item_pairs
+from dsd_tutorial.matching.items import correct_of, decisions, item_hits, item_pairs
 from dsd_tutorial.matching.parts import Components
 from dsd_tutorial.matching.prior import TextPrior
 from dsd_tutorial.matching.scoring import components
@@ -175,8 +174,8 @@ def fit_readings(
             parts = reading_components(
                 model, items, readings, layers, steps, prior, progress=progress
             )
-    rows = torch.arange(len(item_pairs(items).flatten(0, 1))).view(len(items.items), -1)
-    rows, right = decisions(rows, items.shape, [item.correct for item in items.items])
+    rows = torch.arange(len(parts.pairs)).view(len(items.items), -1)
+    rows, right = decisions(rows, items.shape, correct_of(items))
     values = features(parts, readings, layers, steps)[rows].double()  # (decisions, candidates, f)
     scale = (values - values.mean(1, keepdim=True)).flatten(0, 1).std(0)
     scale = scale.masked_fill(scale < 1e-9, 1.0)
@@ -245,7 +244,7 @@ def choose_readings(
     total = torch.zeros(len(parts.pairs))
     for _ in range(most):
         tried = {
-            name: _hits(items, total + values[name] / spreads[name])
+            name: item_hits(items, total + values[name] / spreads[name])
             for name in readings
             if spreads[name] > 1e-9
         }
@@ -266,12 +265,6 @@ def choose_readings(
 def _spread(scores: Float[Tensor, "items candidates"]) -> float:
     """The standard deviation of a reading among the candidates of an item."""
     return float((scores - scores.mean(1, keepdim=True)).std())
-
-
-def _hits(items: Any, scores: Float[Tensor, " pairs"]) -> np.ndarray:
-    """Which items are right by the measure that counts for the task."""
-    found = items.accuracy(scores)
-    return np.asarray(found.get("group", found.get("accuracy")), dtype=float)
 
 
 def _conditional_logit(

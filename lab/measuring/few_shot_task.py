@@ -20,7 +20,7 @@ from dsd_tutorial.matching.baselines.attention_score import (
     ZeroShotAttention,
 )
 from dsd_tutorial.matching.cost import Cost
-from dsd_tutorial.matching.items import merit
+from dsd_tutorial.matching.items import item_hits, merit
 from dsd_tutorial.shapes.tasks import Task, few_shot, make_task, validation_set
 from lab.measuring.pairs import PairCache, PairData
 
@@ -138,6 +138,5 @@ class TaskSetup:
 
     def outcome(self, scores: Tensor, known: Tensor, cost: Cost) -> Outcome:
         """Return the `Outcome` of scores of the test items and of the validation items."""
-        found = self.test_items.accuracy(scores.flatten())
-        hits = found["group" if "group" in found else "accuracy"]
+        hits = item_hits(self.test_items, scores)
         return Outcome(hits.astype(int), merit(known, self.validation_items), cost)

@@ -2,7 +2,7 @@
 
 readings.csv        where and when a text can be read: accuracy of every reading at every layer and
                     time step on validation items, the text prior taken off
-readings_test.csv   on test items: the plain log-sum-exp and the sum of readings that validation
+readings_test.csv   on test items: the best log-sum-exp and the sum of readings that validation
                     chose, weights fitted to a few labelled items, and the same with the error term
 
 Choices are made on `validation` items (the column labels counts them). Where one image chooses
@@ -25,6 +25,7 @@ from pydantic import PositiveInt
 from dsd_tutorial.attention import READINGS, cross_attention_layers
 from dsd_tutorial.course.few_shot import interval_of
 from dsd_tutorial.matching import Components, TextPrior, accuracy
+from dsd_tutorial.matching.items import item_hits
 from dsd_tutorial.prompt_learning import (
     ReadingWeights,
     choose_readings,
@@ -40,7 +41,7 @@ from lab.measuring.tables import Row
 KEYS = ("task", "reading", "layer", "step")
 TEST_KEYS = ("task", "method", "shots")
 METHODS = {  # name -> what it reads
-    "attention_plain": "attention",
+    "log_sum_exp": "attention",
     "structure": "attention",
     "readings": "attention",
     "error": "error",
@@ -132,19 +133,13 @@ def evaluate_readings(model: Any = "shapes-sd", **values: Any) -> Path:
     return runner.path()
 
 
-def hits_of(items: Task, scores: torch.Tensor) -> np.ndarray:
-    """Return which items are right by the measure that counts for the task, (items,)."""
-    found = items.accuracy(scores)
-    return found.get("group", found.get("accuracy")).astype(float)
-
-
 def landscape(data: Readings) -> list[Row]:
     """Return the accuracy of each reading at each layer and time step on validation items."""
     parts, items = data.get("validation")
     rows = []
     for name, layer, step in _cells(READINGS, data.layers):
         scores = parts.select(name, [layer], [step]).score()
-        reached = accuracy(hits_of(items, scores)).as_dict()
+        reached = accuracy(item_hits(items, scores)).as_dict()
         reached["accuracy"] = reached.pop("value")
         rows.append({"task": data.task, "reading": name, "layer": layer, "step": step} | reached)
     return rows
@@ -172,15 +167,15 @@ Result = tuple[np.ndarray, str, int, int]  # hits, what was chosen, parameters, 
 
 
 def _plain(data: Readings, shots: int, seed: int) -> Result:
-    """The log-sum-exp at the layer and time step that validation likes best, without a prior."""
+    """The log-sum-exp at the layer and time step that validation likes best."""
     known, items = data.get("validation")
     cells = {
-        (layer, step): hits_of(items, known.select("log_sum_exp", [layer], [step]).score()).mean()
+        (layer, step): item_hits(items, known.select("log_sum_exp", [layer], [step]).score()).mean()
         for _, layer, step in _cells(["log_sum_exp"], data.layers)
     }
     layer, step = max(cells, key=cells.get)
     parts, test = data.get("test")
-    hits = hits_of(test, parts.select("log_sum_exp", [layer], [step]).score())
+    hits = item_hits(test, parts.select("log_sum_exp", [layer], [step]).score())
     return hits, f"log_sum_exp {layer} {step}", 0, len(items.items)
 
 
@@ -201,7 +196,7 @@ def _structure(data: Readings, shots: int, seed: int, *, more: tuple[str, ...] =
     """The sum of readings that validation chose."""
     chosen = _chosen(data, more)
     parts, test = data.get("test")
-    return hits_of(test, chosen.score(parts)), _said(chosen), 0, data.plan.validation
+    return item_hits(test, chosen.score(parts)), _said(chosen), 0, data.plan.validation
 
 
 def _fitted(data: Readings, shots: int, seed: int, *, more: tuple[str, ...] = ()) -> Result:
@@ -216,17 +211,17 @@ def _fitted(data: Readings, shots: int, seed: int, *, more: tuple[str, ...] = ()
     start = _chosen(data, more)
     fitted = fit_readings(data.model, items, readings=(*STRUCTURE, *more), start=start, parts=parts)
     tested, test = data.get("test")
-    hits = hits_of(test, fitted.score(tested))
+    hits = item_hits(test, fitted.score(tested))
     return hits, _said(start), len(fitted.weights), shots + data.plan.validation
 
 
 def _error(data: Readings, shots: int, seed: int) -> Result:
     parts, test = data.get("test")
-    return hits_of(test, parts.errors.mean(-1)), "", 0, 0
+    return item_hits(test, parts.errors.mean(-1)), "", 0, 0
 
 
 _METHODS: dict[str, Callable[[Readings, int, int], Result]] = {
-    "attention_plain": _plain,
+    "log_sum_exp": _plain,
     "structure": _structure,
     "readings": _fitted,
     "error": _error,

@@ -33,7 +33,7 @@ def test_every_method_is_tested_and_says_what_it_read(measured):
     assert dict(zip(table.method, table.reads, strict=True)) == readings.METHODS
     labels = table.groupby("method").labels.agg(set).to_dict()
     assert labels["readings"] == labels["readings_error"] == {1 + 2} and labels["error"] == {0}
-    assert labels["structure"] == labels["attention_plain"] == {2}
+    assert labels["structure"] == labels["log_sum_exp"] == {2}
     assert (table[table.method == "readings"].seeds == 2).all()
 
 
@@ -46,6 +46,6 @@ def test_what_was_computed_is_not_computed_again(tiny, measured, monkeypatch):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(readings, "reading_components", again)
-    monkeypatch.setattr(readings, "hits_of", again)
+    monkeypatch.setattr(readings, "item_hits", again)
     readings.evaluate_readings(tiny, **how)
     assert path.read_text() == before
