@@ -22,6 +22,8 @@ SKIP = "skip-execution"
 SAMPLE_EVERY = 0.1  # seconds between two looks at the kernel's memory
 SAVE_EVERY = 5.0  # seconds; papermill by itself writes the whole file twice for every cell
 QUIET = "--IPKernelApp.log_level=40"  # no word about transport encryption on one's own machine
+NEVER_STARTED = "Kernel died before replying to kernel_info"  # jupyter_client's words
+STARTS = 3  # a kernel's ports are chosen before it takes them: another one may be quicker
 
 
 @dataclass
@@ -146,24 +148,33 @@ def run_notebook(
     """
     import papermill
 
+    def execute() -> None:
+        papermill.execute_notebook(
+            str(path),
+            str(partial),
+            parameters=dict(parameters or {}),
+            engine_name=sparing_engine(),
+            kernel_name="python3",
+            language="python",
+            cwd=str(output.parent),
+            progress_bar=progress,
+            execution_timeout=cell_timeout,
+            extra_arguments=[QUIET],
+        )
+
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".partial-{os.getpid()}-{output.name}")
     error, executed = None, None
     start = time.perf_counter()
     with PeakMemory() as memory:
         try:
-            papermill.execute_notebook(
-                str(path),
-                str(partial),
-                parameters=dict(parameters or {}),
-                engine_name=sparing_engine(),
-                kernel_name="python3",
-                language="python",
-                cwd=str(output.parent),
-                progress_bar=progress,
-                execution_timeout=cell_timeout,
-                extra_arguments=[QUIET],
-            )
+            for start_number in range(1, STARTS + 1):
+                try:
+                    execute()
+                    break
+                except RuntimeError as failure:
+                    if start_number == STARTS or NEVER_STARTED not in str(failure):
+                        raise  # no cell has run, so that nothing happens twice
         except papermill.PapermillExecutionError as failure:
             error = f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}"
         except Exception as failure:  # a dead kernel, a timeout, no kernel: report, go on

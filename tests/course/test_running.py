@@ -105,6 +105,31 @@ def test_notebooks_run_side_by_side_and_are_told_in_order(tmp_path, monkeypatch)
     assert all(o.peak_mb > 20 for o in outcomes)
 
 
+@pytest.mark.parametrize(
+    "faults, status",
+    [
+        (["Kernel died before replying to kernel_info"] * 2, "ok"),
+        (["Kernel died before replying to kernel_info"] * 3, "failed"),
+        (["Kernel died"], "failed"),
+    ],
+)
+def test_kernel_whose_port_was_taken_is_started_again(tmp_path, monkeypatch, faults, status):
+    """Ports are picked before the kernel binds them; between the two another one may take them."""
+    import papermill
+
+    path, faults = write_notebook(tmp_path / "a.ipynb", "1"), [*faults]
+    real = papermill.execute_notebook
+
+    def execute(*arguments, **options):
+        if faults:
+            raise RuntimeError(faults.pop(0))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    assert run_notebook(path, tmp_path / "build" / "a.ipynb", progress=False).status == status
+    assert not faults
+
+
 def test_unfinished_cells():
     def code(source="1", tags=(), **record):
         return {
