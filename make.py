@@ -95,14 +95,13 @@ def run(python: Path, rest: list[str]) -> int:
 def test(python: Path, rest: list[str]) -> int:
     """Package tests; each notebook by papermill with fast values, by nbval, on foreign models.
 
-    Tests and nbval run two at a time: that is faster than one after the other with all cores.
-    papermill takes one notebook at a time, so that the seconds it prints are those of a notebook
-    that has the machine to itself. nbval computes with as many threads as papermill did, because
-    it compares what is printed.
+    All of them run two at a time, each with half of the cores: that is faster than one after the
+    other with all. nbval computes with as many threads as papermill did, because it compares what
+    is printed.
     """
     cores = os.cpu_count() or 1
     together = ("--numprocesses", min(2, cores), "--dist", "loadfile")
-    half, every = ({"OMP_NUM_THREADS": str(n)} for n in (max(1, cores // 2), cores))
+    half = {"OMP_NUM_THREADS": str(max(1, cores // 2))}
     call(python, "-m", "pytest", "tests", "-q", *together, *rest, **half)
     output = ROOT / "build" / "test"
     call(
@@ -115,7 +114,9 @@ def test(python: Path, rest: list[str]) -> int:
         "tests/params/fast.yaml",
         "--cell-timeout",
         "300",
-        **every,
+        "--jobs",
+        min(2, cores),
+        **half,
     )
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     executed = [notebook["output"] for notebook in record["notebooks"]]
@@ -135,7 +136,7 @@ def test(python: Path, rest: list[str]) -> int:
         "--timeout=600",
         *together,
         *executed,
-        **every,
+        **half,
     )
     return foreign(python, [])
 
