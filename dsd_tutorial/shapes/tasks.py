@@ -60,9 +60,10 @@ VALIDATION_SEED = 32_000
 _TRIES = 20_000  # draws per item before a kind is given up as impossible
 # kinds for which the four held-out pairs, which share no word, are too few
 _NEED_MORE = {
-    "comvg": ("relation", "bindings"), "refcoco": (), "vqa": ("color", "shape"),
+    "comvg": ("relation", "bindings"),
+    "vqa": ("color", "shape"),
     "winoground": ("objects", "colors"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def kinds_of(name: str, names: str = "trained") -> dict[str, Maker]:
     """The kinds of items of task `name` that the `names` can form; ValueError if none."""
     check_known("task", name, TASKS)
     check_known("names", names, NAMES)
-    barred = _NEED_MORE[name] if names == "held_out_pairs" else ()
+    barred = _NEED_MORE.get(name, ()) if names == "held_out_pairs" else ()
     kinds = {kind: make for kind, make in MAKERS[name].items() if kind not in barred}
     if not kinds:
         raise ValueError(f"the four {names} cannot form {name!r} items; choose other names")
