@@ -1,6 +1,8 @@
 """The committed notebooks as files: stripped, parameterised, each with fast values."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -108,3 +110,19 @@ def test_a_folder_without_notebooks_says_where_it_looked(tmp_path, monkeypatch):
     )
     with pytest.raises(NotebookNotFound, match="Change into the clone"):
         find_notebook("00")
+
+
+@each
+def test_the_cell_for_colab_does_nothing_elsewhere(path, monkeypatch):
+    """It comes first, is folded away and left out of the book; on Colab it installs the course."""
+    (cell, *_) = (c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    assert "remove-cell" in cell.metadata.tags and cell.metadata.jupyter.source_hidden
+    asked = []
+    shell = SimpleNamespace(run_line_magic=lambda *given: asked.append(given))
+    names = {"get_ipython": lambda: shell}
+    exec(cell.source, names)
+    assert asked == []
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
+    exec(cell.source, names)
+    ((magic, line),) = asked
+    assert magic == "pip" and "dsd-tutorial" in line
