@@ -1,4 +1,4 @@
-"""The command `dsd-tutorial`: list, run, export, doctor.
+"""The command `dsd-tutorial`: start, list, run, export, grade, doctor.
 
 Thin: every sub-command reads its options, imports what does the work, and reports. Heavy
 libraries are imported by the sub-command that needs them, so that `--help` and errors are quick.
@@ -84,9 +84,10 @@ def run(
         "build"
     ),
     html: Annotated[bool, typer.Option(help="Also write an HTML page.")] = True,
+    quick: Annotated[bool, typer.Option(help="Small values first: ends within a minute.")] = False,
 ) -> None:
     """Execute one notebook with papermill; parameters are checked before a kernel starts."""
-    from dsd_tutorial.course.parameters import check_overrides
+    from dsd_tutorial.course.parameters import check_overrides, quick_values
     from dsd_tutorial.course.running import run_all
 
     pairs = [text.partition("=") for text in parameter or []]
@@ -96,10 +97,35 @@ def run(
     with explaining():
         path = find_notebook(notebook)
         values = check_overrides(path, {name: value for name, _, value in pairs})
-        (outcome,) = run_all([path], output, {path.stem: values}, html)
+        small = quick_values(path.stem) if quick else {}
+        (outcome,) = run_all([path], output, {path.stem: {**small, **values}}, html)
     if outcome.status != "ok":
         raise typer.Exit(1)
     typer.echo(f"wrote {Path(outcome.output).with_suffix('.html' if html else '.ipynb')}")
+
+
+@app.command(
+    "start", context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+)
+def start(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Where the course is put.")] = Path("dsd-course"),
+    lab: Annotated[bool, typer.Option(help="Open JupyterLab there.")] = True,
+) -> None:
+    """Put the course into a folder and open JupyterLab; what you changed there stays.
+
+    Further options go to JupyterLab: `dsd-tutorial start course --no-browser --port 9999`.
+    """
+    from dsd_tutorial.course.start import lay_out, open_lab
+
+    with explaining():
+        if str(folder).startswith("-"):
+            stop(f"{folder} is an option of JupyterLab: name the folder first.")
+        for found in lay_out(folder):
+            typer.echo(str(found))
+        typer.echo(f"The course is in {folder}.")
+        status = open_lab(folder, context.args) if lab else 0
+    raise typer.Exit(status)
 
 
 @app.command("export")

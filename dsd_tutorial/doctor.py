@@ -26,7 +26,7 @@ DISK_GB = 1.0
 FULL = 20_000_000  # bytes: with less, not even one executed notebook can be written
 HOME_ROOM = 10_000_000  # bytes for what Jupyter and others keep in the home folder
 HOME = "USERPROFILE" if os.name == "nt" else "HOME"
-DEVELOPERS = "mutants"  # an extra that nobody misses who does not ask for it
+LEARNERS = "course"  # the extra that is missed where it is absent; the others are for who asks
 UNWANTED = {
     "torchvision": "some of its builds break `import CLIPImageProcessor`",
 }
@@ -95,7 +95,7 @@ def check_packages() -> Iterator[Finding]:
     except importlib.metadata.PackageNotFoundError:
         yield Finding("FAIL", "package", f"{PACKAGE} is not installed", "pip install -e . (clone)")
         return
-    wanted = [each for each in map(Requirement, lines) if not _for_developers(each)]
+    wanted = [each for each in map(Requirement, lines) if _for_learners(each)]
     bad = [finding for each in wanted if (finding := check_requirement(each))]
     yield from bad
     if not bad:
@@ -107,11 +107,9 @@ def check_packages() -> Iterator[Finding]:
             )
 
 
-def _for_developers(wanted: Requirement) -> bool:
+def _for_learners(wanted: Requirement) -> bool:
     marker = wanted.marker
-    if marker is None:
-        return False
-    return marker.evaluate({"extra": DEVELOPERS}) and not marker.evaluate({"extra": ""})
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", LEARNERS))
 
 
 def check_requirement(wanted: Requirement) -> Finding | None:
@@ -252,7 +250,7 @@ def check_disk() -> Finding:
 
 def check_kernel(start: bool = False) -> Finding:
     """Whether Jupyter's `python3` kernel is this Python; with `start`, whether it answers."""
-    remedy = 'pip install -e ".[notebooks]" in the environment of the course'
+    remedy = 'pip install "dsd-tutorial[course]" in the environment of the course'
     try:
         from jupyter_client.manager import start_new_kernel
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsd_tutorial.course.records import CARRIED, CLONE
 from dsd_tutorial.saving import expanded, require_writable, write_text
 
 FOLDER = "notebooks"
+QUICK = Path("tests") / "params" / "fast.yaml"  # parameters of a quick look at each notebook
 RECORD = Path("results") / "notebooks.json"  # minutes and memory, written by `make readme`
 LEFT_OUT = "# The solution is left out of this copy; what follows uses the package's own."
 
@@ -45,16 +47,18 @@ class Notebook:
 def repository() -> Path:
     """The folder of the clone: the current folder, one above it, or the one we are imported from.
 
-    Raises `NotebookNotFound` when none of them holds `notebooks/` beside `pyproject.toml`.
+    Without a clone it is the folder of the same order that the wheel carries. Raises
+    `NotebookNotFound` when none of them holds `notebooks/`.
     """
     here = Path.cwd()
-    installed = Path(__file__).resolve().parents[2]
-    for folder in (here, *here.parents, installed):
+    for folder in (here, *here.parents, CLONE):
         if (folder / FOLDER).is_dir() and (folder / "pyproject.toml").is_file():
             return folder
+    if (CARRIED / FOLDER).is_dir():
+        return CARRIED
     raise NotebookNotFound(
-        f"No {FOLDER}/ folder in {here}, above it or in {installed}: notebooks are part of the "
-        "clone, not of the installed package. Change into the clone and try again."
+        f"No {FOLDER}/ folder in {here}, above it or in {CLONE}: change into a clone, or install "
+        "the package from its wheel, which carries them."
     )
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHA = "model_sha256"
+CLONE = Path(__file__).resolve().parents[2]  # where the package stands, as in a clone
+CARRIED = CLONE / "dsd_tutorial" / "data" / "course"  # the same folders, as setup.py put them here
 COMMANDS = {"few_shot": "few-shot"}  # where the command's name is not the table's
 
 
@@ -21,17 +23,18 @@ class ResultsError(ValueError):
 
 
 def results_folder() -> Path:
-    """Return the repository's `results/`.
+    """Return the folder of results: the repository's, or the one that the wheel carries.
 
     Raises:
-        ResultsError: the package was installed without the repository.
+        ResultsError: the package came neither with a clone nor as a whole wheel.
     """
-    folder = Path(__file__).resolve().parents[2] / "results"
-    if not folder.is_dir():
-        raise ResultsError(
-            f"no folder {folder}; results come with the repository: clone it, or pass the file"
-        )
-    return folder
+    for root in (CARRIED, CLONE):
+        if (root / "results").is_dir():
+            return root / "results"
+    raise ResultsError(
+        f"no folder {CLONE / 'results'}; results come with the wheel and with a clone: install "
+        "the package anew, or pass the file"
+    )
 
 
 def read_table(name: str, sha256: str | None = None) -> pd.DataFrame:

@@ -60,10 +60,10 @@ def files(root: Path = ROOT) -> dict[str, str]:
     """Path -> text of every generated conda file."""
     return {
         "environment.yml": conda_file(
-            root, "dsd-tutorial", ("notebooks", "train", "test"), "pytorch", editable=True
+            root, "dsd-tutorial", ("course", "train", "test"), "pytorch", editable=True
         ),
         "binder/environment.yml": conda_file(
-            root, "dsd-tutorial-binder", ("notebooks",), "pytorch-cpu", editable=False
+            root, "dsd-tutorial-binder", ("course",), "pytorch-cpu", editable=False
         ),
     }
 

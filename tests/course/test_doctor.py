@@ -39,7 +39,7 @@ def test_tools_of_developers_are_not_missed(monkeypatch):
     lines = ["numpy>=1", 'no-such-package-here ; extra == "mutants"']
     monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
     assert [finding.seen for finding in check_packages()][:1] == ["1 in their ranges"]
-    lines[1] = 'no-such-package-here ; extra == "test"'
+    lines[1] = 'no-such-package-here ; extra == "course"'
     assert [finding.status for finding in check_packages()][:1] == ["WARN"]
 
 

@@ -105,10 +105,9 @@ def test_a_saved_output_is_noticed(tmp_path):
 
 def test_a_folder_without_notebooks_says_where_it_looked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "dsd_tutorial.course.notebooks.__file__", str(tmp_path / "a" / "b" / "c.py")
-    )
-    with pytest.raises(NotebookNotFound, match="Change into the clone"):
+    for place in ("CLONE", "CARRIED"):
+        monkeypatch.setattr(f"dsd_tutorial.course.notebooks.{place}", tmp_path / "nowhere")
+    with pytest.raises(NotebookNotFound, match="change into a clone"):
         find_notebook("00")
 
 

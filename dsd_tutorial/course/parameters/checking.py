@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dsd_tutorial.course.notebooks import QUICK, repository
 from dsd_tutorial.course.parameters.classes import DOMAINS, PARAMETERS, Parameters
-from dsd_tutorial.course.parameters.reading import typed
+from dsd_tutorial.course.parameters.reading import read_parameter_file, typed
 from dsd_tutorial.saving import expanded
 from dsd_tutorial.stable_diffusion.registry import REGISTRY
 
@@ -109,6 +110,15 @@ def defaults(path: Path) -> dict[str, Any]:
 
     found = papermill.inspect_notebook(str(path))
     return {name: ast.literal_eval(entry["default"]) for name, entry in found.items()}
+
+
+def quick_values(notebook: str) -> dict[str, Any]:
+    """The parameters with which a notebook of the course ends within a minute; {} if none are known.
+
+    They are those that its tests take, and come with a clone and with the wheel.
+    """
+    path = repository() / QUICK
+    return read_parameter_file(path, list(PARAMETERS)).get(notebook, {}) if path.is_file() else {}
 
 
 def check_overrides(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def browse(
         import ipywidgets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "menus need ipywidgets: pip install 'dsd-tutorial[notebooks]'; "
+            "menus need ipywidgets: pip install 'dsd-tutorial[course]'; "
             "page(draw, ...) and `still` show figures without them"
         ) from error
     controls: dict[str, Any] = {}
