@@ -104,9 +104,7 @@ def run(
     typer.echo(f"wrote {Path(outcome.output).with_suffix('.html' if html else '.ipynb')}")
 
 
-@app.command(
-    "start", context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
-)
+@app.command("start", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def start(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Where the course is put.")] = Path("dsd-course"),

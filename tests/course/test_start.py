@@ -89,9 +89,11 @@ def test_the_course_itself_is_no_place_to_start(course):
 def test_sections_that_changed_are_named(tmp_path):
     old, new = tmp_path / "a.ipynb", tmp_path / "b.ipynb"
     cells = [
-        {"cell_type": "markdown", "source": "## 1. Noise"}, {"cell_type": "code", "source": "a = 1"},
-        {"cell_type": "markdown", "source": "## 2. Text"}, {"cell_type": "code", "source": "b = 1"},
-    ]  # fmt: skip
+        {"cell_type": "markdown", "source": "## 1. Noise"},
+        {"cell_type": "code", "source": "a = 1"},
+        {"cell_type": "markdown", "source": "## 2. Text"},
+        {"cell_type": "code", "source": "b = 1"},
+    ]
     old.write_text(json.dumps({"cells": cells}))
     cells[3] = cells[3] | {"source": "b = 2"}
     new.write_text(json.dumps({"cells": cells}))

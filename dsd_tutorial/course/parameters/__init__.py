@@ -24,6 +24,6 @@ from dsd_tutorial.course.parameters.reading import ParameterFileError, read_para
 
 __all__ = [
     "DOMAINS", "PARAMETERS", "ParameterError", "ParameterFileError", "check_overrides",
-    "check_parameters", "defaults", "located", "parameters_of", "quick_values", "read_parameter_file",
-    "validate",
+    "check_parameters", "defaults", "located", "parameters_of", "quick_values",
+    "read_parameter_file", "validate",
 ]  # fmt: skip

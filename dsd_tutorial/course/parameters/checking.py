@@ -113,7 +113,7 @@ def defaults(path: Path) -> dict[str, Any]:
 
 
 def quick_values(notebook: str) -> dict[str, Any]:
-    """The parameters with which a notebook of the course ends within a minute; {} if none are known.
+    """The parameters with which a notebook ends within a minute; {} where none are known.
 
     They are those that its tests take, and come with a clone and with the wheel.
     """
