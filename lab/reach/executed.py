@@ -1,0 +1,83 @@
+"""The notebooks as `make run` executed them; nothing here starts a kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dsd_tutorial.course.notebooks import Notebook, all_notebooks, read_notebook
+
+
+class NotExecuted(RuntimeError):
+    """A notebook has no executed copy, or that of another text; the message names it."""
+
+
+def source_of(cell: dict[str, Any]) -> str:
+    """Return the source of a cell as one text."""
+    return "".join(cell["source"])
+
+
+def outputs_of(source: Path, executed: Path) -> dict[str, list[Any]]:
+    """Return {cell id of the source: its outputs} from an executed copy.
+
+    Cells are known by their text, so that other metadata need no new run. Raises NotExecuted where
+    the copy is not there, or lacks a cell of the source.
+    """
+    if not executed.is_file():
+        raise NotExecuted(f"{executed} is not there")
+    done: dict[str, list[list[Any]]] = {}
+    for cell in read_notebook(executed)["cells"]:
+        if cell["cell_type"] == "code":
+            done.setdefault(source_of(cell), []).append(cell["outputs"])
+    found = {}
+    for cell in read_notebook(source)["cells"]:
+        if cell["cell_type"] != "code" or "parameters" in cell["metadata"].get("tags", []):
+            continue
+        if not done.get(source_of(cell)):
+            raise NotExecuted(f"{executed} is of another text than {source.name} has today")
+        found[cell["id"]] = done[source_of(cell)].pop(0)
+    return found
+
+
+def all_outputs(folder: Path) -> list[tuple[Notebook, dict[str, list[Any]]]]:
+    """Return each notebook of the course with its outputs, from the folder of a run.
+
+    Raises NotExecuted, with the command that helps, before anything is made of them.
+    """
+    found, missing = [], []
+    for notebook in all_notebooks():
+        try:
+            found.append((notebook, outputs_of(notebook.path, folder / notebook.path.name)))
+        except NotExecuted as error:
+            missing.append((notebook.name, str(error)))
+    if missing:
+        reasons = "; ".join(reason for _, reason in missing)
+        names = " ".join(name[:2] for name, _ in missing)
+        raise NotExecuted(f"{reasons}. Run them once: `make run ARGS='{names}'`.")
+    return found
+
+
+def widget_html(executed: Path, outputs: Sequence[dict[str, Any]]) -> str | None:
+    """Return what the widget among `outputs` showed at first, as HTML; None where there is none."""
+    views = "application/vnd.jupyter.widget-view+json"
+    shown = [
+        output["data"][views]["model_id"] for output in outputs if views in output.get("data", {})
+    ]
+    if not shown:
+        return None
+    saved = json.loads(executed.read_text("utf-8"))["metadata"].get("widgets", {})
+    states = saved.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    return _html_below(states, shown[0])
+
+
+def _html_below(states: dict[str, Any], model: str) -> str | None:
+    state = states.get(model, {}).get("state", {})
+    if state.get("_model_name") == "HTMLModel":
+        return state["value"]
+    for child in state.get("children", []):
+        found = _html_below(states, child.removeprefix("IPY_MODEL_"))
+        if found:
+            return found
+    return None

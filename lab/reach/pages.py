@@ -1,0 +1,281 @@
+"""Every page of the book and every deck in Chromium, with the network cut; run by `make browser`.
+
+It runs in the book's environment, where playwright is. Nothing here knows the course: pages are
+files, and what is asked of them holds for any book.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from lab.reach.tools import chromium, node_package
+
+NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+LEAST_FONT = 11  # CSS pixels of any visible text on a narrow screen
+LEAST_SCALE = 0.7  # of a figure's own size, at which its labels can still be read
+GRAVE = ("serious", "critical")
+
+IMAGES = """() => [...document.images].map(x => ({
+  alt: x.getAttribute('alt'), broken: x.complete && !x.naturalWidth, src: x.src.slice(0, 80),
+  inHeader: !!x.closest('.navbar-brand, header')}))"""
+SMALL = """least => {
+  const found = new Set(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), box = walker.currentNode.parentElement;
+    if (!text || !box.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue;
+    const size = parseFloat(getComputedStyle(box).fontSize);
+    if (size < least && box.getBoundingClientRect().width > 1) found.add(`${text.slice(0, 30)}: ${size}`);
+  }
+  return [...found];
+}"""
+BEYOND = """() => {
+  const wide = document.documentElement.clientWidth, found = [];
+  for (const x of document.querySelectorAll('main article *')) {
+    const box = x.getBoundingClientRect();
+    if (box.right <= wide + 1 || !box.height) continue;
+    let up = x.parentElement, kept = false;
+    while (up && !kept) {
+      kept = /auto|scroll|hidden/.test(getComputedStyle(up).overflowX); up = up.parentElement; }
+    if (!kept) found.push(`${x.tagName}.${x.className}: ${Math.round(box.right)}`);
+  }
+  return found;
+}"""
+DRAWN = "() => [...document.querySelectorAll('figure img[src^=data]')].map(x => x.src)"
+SCALES = """() => [...document.querySelectorAll('figure img[width]')].map(x => ({
+  scale: x.getBoundingClientRect().width / x.getAttribute('width'), alt: x.alt.slice(0, 60)}))"""
+
+
+@dataclass
+class Report:
+    """What was found on one page; `faults` is empty where all is well."""
+
+    page: str
+    faults: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def started() -> Iterator[Browser]:
+    """Yield the system's Chromium. Raises MissingTool where there is none."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--allow-file-access-from-files"]
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, file: Path, report: Report, size: dict, **how: Any) -> Iterator[Page]:
+    """Yield a page without a network; what it logs and asks for in vain goes into the report."""
+    context = browser.new_context(viewport=size, **how)
+    context.set_offline(True)
+    page = context.new_page()
+    report.counts.setdefault("requests that left the folder", 0)
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:", "about:")):
+            report.counts["requests that left the folder"] += 1
+            report.faults.append(f"asks for {request.url}")
+
+    page.on("request", asked)
+    page.on("requestfailed", lambda x: report.faults.append(f"failed: {x.url[:120]}"))
+    page.on("pageerror", lambda error: report.faults.append(f"script error: {error}"))
+    page.on("console", lambda said: said.type == "error" and report.faults.append(said.text[:200]))
+    page.goto(file.as_uri(), wait_until="load")
+    try:
+        yield page
+    finally:
+        context.close()
+
+
+def axe(page: Page, where: str, report: Report) -> None:
+    """Add the serious and critical violations that axe-core finds."""
+    page.add_script_tag(path=str(node_package("axe-core") / "axe.min.js"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    grave = [x for x in found if x["impact"] in GRAVE]
+    report.counts["axe violations"] = report.counts.get("axe violations", 0) + len(grave)
+    for violation in grave:
+        nodes = [x["html"][:160] for x in violation["nodes"][:3]]
+        report.faults.append(
+            f"axe, {where}: {violation['id']} ({violation['impact']}), "
+            f"{len(violation['nodes'])} times: {' | '.join(nodes)}"
+        )
+
+
+def images(page: Page, report: Report) -> None:
+    """Add images that are broken, or without alternative text."""
+    found = page.evaluate(IMAGES)
+    report.counts["images"] = len(found)
+    report.faults += [f"broken image: {x['src']}" for x in found if x["broken"]]
+    report.faults += [f"no alt text: {x['src']}" for x in found if x["alt"] is None]
+    report.faults += [
+        f"alt text says nothing: {x['alt']!r}"
+        for x in found
+        if x["alt"] is not None and len(x["alt"]) < 10 and not x["inHeader"]
+    ]
+
+
+def look_at(browser: Browser, file: Path, folder: Path, name: str) -> Report:
+    """Return what is wrong with one page of the book: light, dark and narrow; keep pictures."""
+    report = Report(name)
+    for scheme in ("light", "dark"):
+        with opened(browser, file, report, WIDE, color_scheme=scheme) as page:
+            theme = page.evaluate("document.documentElement.dataset.theme")
+            if theme != scheme:
+                report.faults.append(f"{scheme} is wanted, the page is {theme}")
+            images(page, report)
+            axe(page, scheme, report)
+            page.screenshot(path=folder / f"{name}-{scheme}.png", full_page=scheme == "light")
+            if scheme == "light":
+                _figures(page, folder / "figures", name, report)
+                answers(page, report)
+                solutions(page, report)
+                report.counts["glossary links"] = page.locator("a[href*='glossary.html#term']").count()
+    with opened(browser, file, report, NARROW) as page:
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > NARROW["width"]:
+            report.faults.append(f"{width} pixels wide on a narrow screen")
+        report.faults += [f"too small: {text}" for text in page.evaluate(SMALL, LEAST_FONT)[:5]]
+        report.faults += [f"reaches beyond: {x}" for x in page.evaluate(BEYOND)[:5]]
+        for x in page.evaluate(SCALES):
+            if x["scale"] < LEAST_SCALE:
+                report.faults.append(f"figure at {x['scale']:.2f} of its size: {x['alt']}")
+        page.screenshot(path=folder / f"{name}-narrow.png", full_page=True)
+    return report
+
+
+def _figures(page: Page, folder: Path, name: str, report: Report) -> None:
+    """Keep a picture of each figure."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, source in enumerate(page.evaluate(DRAWN), 1):
+        (folder / f"{name}-{number:02}.png").write_bytes(base64.b64decode(source.split(",")[1]))
+        report.counts["figures"] = number
+
+
+def answers(page: Page, report: Report) -> None:
+    """Answer each question of a quiz, by mouse and by keyboard, and read the verdicts."""
+    for question in page.locator("[role=group][aria-label^=Question]").all():
+        verdicts = []
+        for number, choice in enumerate(question.locator("details").all()):
+            summary = choice.locator("summary")
+            if number % 2:
+                summary.focus()
+                page.keyboard.press("Enter")
+            else:
+                summary.click()
+            verdicts.append(choice.locator("strong").first.inner_text(timeout=2000))
+        report.counts["questions"] = report.counts.get("questions", 0) + 1
+        if sum("Right" in verdict for verdict in verdicts) != 1 or len(verdicts) < 3:
+            report.faults.append(f"a question answers {verdicts}")
+
+
+def solutions(page: Page, report: Report) -> None:
+    """Look whether solutions are folded, and open on a click."""
+    for solution in page.locator("details.hide").all():
+        code = solution.locator("pre").first
+        report.counts["solutions"] = report.counts.get("solutions", 0) + 1
+        if code.is_visible():
+            report.faults.append("a solution is not folded")
+        solution.locator("summary").click()
+        if not code.is_visible():
+            report.faults.append("a solution does not open")
+
+
+def search(browser: Browser, book: Path, words: str) -> Report:
+    """Return whether the book's own search finds words offline."""
+    report = Report(f"search for {words}")
+    with opened(browser, book / "index.html", report, WIDE) as page:
+        page.goto(f"{(book / 'search.html').as_uri()}?q={words.replace(' ', '+')}")
+        page.wait_for_selector("#search-results li a", timeout=20_000)
+        report.counts["results"] = page.locator("#search-results li").count()
+    return report
+
+
+def book(folder: Path, output: Path) -> list[Report]:
+    """Return a report of every page of the book."""
+    output.mkdir(parents=True, exist_ok=True)
+    with started() as browser:
+        reports = []
+        for file in sorted(folder.rglob("*.html")):
+            name = re.sub(r"\W+", "-", str(file.relative_to(folder).with_suffix("")))
+            reports.append(look_at(browser, file, output, name))
+            print(_line(reports[-1]), flush=True)
+        for words in ("log-sum-exp", "pseudo-inverse", "fit_inverse"):
+            reports.append(search(browser, folder, words))
+            print(_line(reports[-1]), flush=True)
+    return reports
+
+
+OVERFLOW = """() => {
+  const slide = Reveal.getCurrentSlide(), low = slide.getBoundingClientRect();
+  return [...slide.querySelectorAll(':scope > *:not(aside)')].filter(x => {
+    const box = x.getBoundingClientRect();
+    return box.bottom > low.bottom + 1 || box.right > low.right + 1 || (x.matches('figure') && box.height < 150);
+  }).map(x => x.tagName + ' ' + x.textContent.slice(0, 40));
+}"""
+
+
+def decks(folder: Path, output: Path) -> list[Report]:
+    """Return a report of every deck: each slide fits, none asks for anything; keep pictures."""
+    output.mkdir(parents=True, exist_ok=True)
+    reports = []
+    with started() as browser:
+        for file in sorted(folder.glob("[0-9]*.html")):
+            report = Report(f"slides {file.stem}")
+            with opened(browser, file, report, {"width": 1280, "height": 720}) as page:
+                page.wait_for_function("window.Reveal && Reveal.isReady()")
+                total = page.evaluate("Reveal.getTotalSlides()")
+                report.counts["slides"] = total
+                for number in range(total):
+                    over = page.evaluate(OVERFLOW)
+                    report.faults += [f"slide {number + 1} is too full: {x}" for x in over]
+                    page.screenshot(path=output / f"{file.stem}-{number + 1:02}.png")
+                    page.keyboard.press("ArrowRight")
+                images(page, report)
+                axe(page, "slides", report)
+            reports.append(report)
+            print(_line(report), flush=True)
+    return reports
+
+
+def pdf(files: list[Path]) -> list[Report]:
+    """Print decks to PDF, one page for each slide."""
+    reports = []
+    with started() as browser:
+        for file in files:
+            report = Report(f"pdf {file.stem}")
+            with opened(browser, file, report, {"width": 1280, "height": 720}) as page:
+                page.goto(file.as_uri() + "?print-pdf")
+                page.wait_for_selector(".pdf-page")
+                report.counts["slides"] = page.locator(".pdf-page").count()
+                page.pdf(path=file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True)
+            pages = len(re.findall(rb"/Type\s*/Page[^s]", file.with_suffix(".pdf").read_bytes()))
+            report.counts["pages"] = pages
+            if pages != report.counts["slides"]:
+                report.faults.append(f"{pages} pages of {report.counts['slides']} slides")
+            reports.append(report)
+            print(_line(report), flush=True)
+    return reports
+
+
+def _line(report: Report) -> str:
+    counts = ", ".join(f"{n} {what}" for what, n in report.counts.items())
+    faults = "".join(f"\n    {fault}" for fault in report.faults)
+    return f"{'FAULTS' if report.faults else 'ok':7} {report.page:45} {counts}{faults}"
+
+
+def keep(reports: list[Report], file: Path) -> None:
+    """Write reports as JSON."""
+    file.write_text(json.dumps([asdict(report) for report in reports], indent=1), encoding="utf-8")
