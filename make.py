@@ -204,6 +204,34 @@ def picture(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "lab.upkeep.picture", *rest)
 
 
+def run_once(python: Path) -> None:
+    """Execute the notebooks of which build/ has no current run; the others are left as they are."""
+    asked = subprocess.run(
+        [str(python), "-m", "lab.reach.executed"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    if asked.returncode:
+        sys.exit(asked.returncode)
+    if asked.stdout.split():
+        run(python, asked.stdout.split())
+
+
+def book(python: Path, rest: list[str]) -> int:
+    """Build the course as a web page, into build/book, from what `run` executed."""
+    run_once(python)
+    return call(python, "-m", "lab.reach.book", *rest)
+
+
+def slides(python: Path, rest: list[str]) -> int:
+    """Write a deck of each notebook, into build/slides, from what `run` executed (needs npm)."""
+    run_once(python)
+    return call(python, "-m", "lab.reach.deck", *rest)
+
+
+def browser(python: Path, rest: list[str]) -> int:
+    """Try book, slides and live notebooks in Chromium, with the network cut (needs both)."""
+    return call(python, "-m", "lab.reach.browser", *rest)
+
+
 COMMANDS = {
     f.__name__: f
     for f in (
@@ -220,6 +248,9 @@ COMMANDS = {
         environments,
         readme,
         picture,
+        book,
+        slides,
+        browser,
     )  # fmt: skip
 }
 

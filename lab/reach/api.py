@@ -114,24 +114,23 @@ def _fence(directive: str, argument: str, body: str, depth: int = 5) -> str:
     return f"{marks}{{{directive}}} {argument}\n{body}\n{marks}"
 
 
-def entry(room: str, name: str, thing: Any) -> str:
+def entry(name: str, thing: Any) -> str:
     """Return the directive of one public name."""
-    full = f"{room}.{name}"
     if inspect.isclass(thing):
-        members = "\n\n".join(_members(full, thing))
+        members = "\n\n".join(_members(thing))
         body = f"{markdown(thing.__doc__)}\n\n{members}"
         kind = "exception" if issubclass(thing, BaseException) else "class"
-        return _fence(f"py:{kind}", full + ("" if kind == "exception" else _call(thing)), body, 6)
+        return _fence(f"py:{kind}", name + ("" if kind == "exception" else _call(thing)), body, 6)
     if callable(thing):
-        return _fence("py:function", full + signature(thing), markdown(thing.__doc__))
-    return _fence("py:data", full, _value(thing))
+        return _fence("py:function", name + signature(thing), markdown(thing.__doc__))
+    return _fence("py:data", name, _value(thing))
 
 
 def _call(thing: type) -> str:
     return signature(thing).removesuffix(" -> None")
 
 
-def _members(full: str, thing: type) -> Iterator[str]:
+def _members(thing: type) -> Iterator[str]:
     """Yield the methods and properties that a class defines itself, those with a docstring."""
     for name, member in vars(thing).items():
         if name.startswith("_") and name != "__call__":
@@ -140,9 +139,9 @@ def _members(full: str, thing: type) -> Iterator[str]:
         if not getattr(inner, "__doc__", None) or not inspect.isfunction(inner):
             continue
         if isinstance(member, property):
-            yield _fence("py:property", f"{full}.{name}", markdown(inner.__doc__))
+            yield _fence("py:property", name, markdown(inner.__doc__))
         else:
-            yield _fence("py:method", f"{full}.{name}{signature(inner)}", markdown(inner.__doc__))
+            yield _fence("py:method", f"{name}{signature(inner)}", markdown(inner.__doc__))
 
 
 def _value(thing: Any) -> str:
@@ -170,7 +169,7 @@ def page(room: str) -> str:
             )
         ]
     else:
-        entries = [entry(room, name, thing) for name, thing in listed.items()]
+        entries = [entry(name, thing) for name, thing in listed.items()]
     return "\n\n".join([head, *entries]) + "\n"
 
 

@@ -28,6 +28,10 @@ DOCUMENTS = {  # part of the book -> documents
     "The code": ("docs/architecture.md", "CONTRIBUTING.md"),
 }
 LEFT_OUT = ("_sources", ".buildinfo", "objects.inv", "*macros.html", "sphinx-thebe.*")
+MISNAMED = re.compile(
+    r'(<(?:button class="btn search-button-field|summary)[^>]*?)'
+    r' aria-label="(?:Search|Toggle hidden content)"'
+)
 MERMAID = re.compile(r"```mermaid\n.*?```", re.S)
 
 
@@ -103,7 +107,8 @@ def tidy(page: str) -> str:
     page = re.sub(r"<script\b[^>]*>[^<]*THEBE_JS_URL[^<]*</script>\n?", "", page)
     page = re.sub(r'<script type="text/x-thebe-config">[^<]*</script>\n?', "", page)
     page = re.sub(r"<script>kernelName = [^<]*</script>\n?", "", page)
-    return re.sub(r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1", page)
+    page = re.sub(r'(<i class="theme-switch[^>]*?)\s+title="[^"]*"', r"\1", page)
+    return re.sub(MISNAMED, r"\1", page)
 
 
 def main() -> int:

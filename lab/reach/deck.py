@@ -1,6 +1,6 @@
 """`make slides`: a reveal.js deck of each notebook, in build/slides, that needs no network.
 
-Slides are what the notebooks' own metadata says (`lab.reach.slides`), with the figures of the last
+Slides are what the notebooks' own metadata says (`lab.upkeep.slides`), with the figures of the last
 `make run`. In a browser: S opens the speaker's notes, O the overview, F fills the screen; print
 NAME.html?print-pdf to a PDF, or let `make slides ARGS=--pdf` do it.
 """
@@ -18,8 +18,8 @@ from typing import Any
 
 from dsd_tutorial.saving import write_text
 from lab.reach.executed import NotExecuted, all_outputs
-from lab.reach.slides import Slide, slides_of
 from lab.reach.tools import BUILD, HERE, MissingTool, node_package
+from lab.upkeep.slides import Slide, slides_of
 
 SIZE = (1280, 720)
 REVEAL = ("reset.css", "reveal.css", "reveal.js", "plugin/notes.js")

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dsd_tutorial.course.notebooks import Notebook, all_notebooks, read_notebook
+from lab.reach.tools import BUILD
+
+NOT_SHOWN = {"parameters", "remove-cell"}  # cells whose outputs nobody needs
 
 
 class NotExecuted(RuntimeError):
@@ -33,11 +36,22 @@ def outputs_of(source: Path, executed: Path) -> dict[str, list[Any]]:
             done.setdefault(source_of(cell), []).append(cell["outputs"])
     found = {}
     for cell in read_notebook(source)["cells"]:
-        if cell["cell_type"] != "code" or "parameters" in cell["metadata"].get("tags", []):
+        if cell["cell_type"] != "code" or NOT_SHOWN & set(cell["metadata"].get("tags", [])):
             continue
         if not done.get(source_of(cell)):
             raise NotExecuted(f"{executed} is of another text than {source.name} has today")
         found[cell["id"]] = done[source_of(cell)].pop(0)
+    return found
+
+
+def stale(folder: Path) -> dict[str, str]:
+    """Return {notebook: why its executed copy cannot be taken}; empty where all can."""
+    found = {}
+    for notebook in all_notebooks():
+        try:
+            outputs_of(notebook.path, folder / notebook.path.name)
+        except NotExecuted as error:
+            found[notebook.name] = str(error)
     return found
 
 
@@ -46,17 +60,10 @@ def all_outputs(folder: Path) -> list[tuple[Notebook, dict[str, list[Any]]]]:
 
     Raises NotExecuted, with the command that helps, before anything is made of them.
     """
-    found, missing = [], []
-    for notebook in all_notebooks():
-        try:
-            found.append((notebook, outputs_of(notebook.path, folder / notebook.path.name)))
-        except NotExecuted as error:
-            missing.append((notebook.name, str(error)))
-    if missing:
-        reasons = "; ".join(reason for _, reason in missing)
-        names = " ".join(name[:2] for name, _ in missing)
-        raise NotExecuted(f"{reasons}. Run them once: `make run ARGS='{names}'`.")
-    return found
+    if missing := stale(folder):
+        names = " ".join(name[:2] for name in missing)
+        raise NotExecuted(f"{'; '.join(missing.values())}. Run: `make run ARGS='{names}'`.")
+    return [(x, outputs_of(x.path, folder / x.path.name)) for x in all_notebooks()]
 
 
 def widget_html(executed: Path, outputs: Sequence[dict[str, Any]]) -> str | None:
@@ -81,3 +88,7 @@ def _html_below(states: dict[str, Any], model: str) -> str | None:
         if found:
             return found
     return None
+
+
+if __name__ == "__main__":
+    print(*stale(BUILD))

@@ -33,7 +33,8 @@ SMALL = """least => {
     const text = walker.currentNode.textContent.trim(), box = walker.currentNode.parentElement;
     if (!text || !box.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue;
     const size = parseFloat(getComputedStyle(box).fontSize);
-    if (size < least && box.getBoundingClientRect().width > 1) found.add(`${text.slice(0, 30)}: ${size}`);
+    if (size < least && box.getBoundingClientRect().width > 1)
+      found.add(`${text.slice(0, 30)}: ${size}`);
   }
   return [...found];
 }"""
@@ -139,10 +140,12 @@ def look_at(browser: Browser, file: Path, folder: Path, name: str) -> Report:
             axe(page, scheme, report)
             page.screenshot(path=folder / f"{name}-{scheme}.png", full_page=scheme == "light")
             if scheme == "light":
-                _figures(page, folder / "figures", name, report)
+                keep_images(page, folder / "figures", name, report)
                 answers(page, report)
                 solutions(page, report)
-                report.counts["glossary links"] = page.locator("a[href*='glossary.html#term']").count()
+                report.counts["glossary links"] = page.locator(
+                    "a[href*='glossary.html#term']"
+                ).count()
     with opened(browser, file, report, NARROW) as page:
         width = page.evaluate("document.documentElement.scrollWidth")
         if width > NARROW["width"]:
@@ -156,7 +159,7 @@ def look_at(browser: Browser, file: Path, folder: Path, name: str) -> Report:
     return report
 
 
-def _figures(page: Page, folder: Path, name: str, report: Report) -> None:
+def keep_images(page: Page, folder: Path, name: str, report: Report) -> None:
     """Keep a picture of each figure."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, source in enumerate(page.evaluate(DRAWN), 1):
@@ -211,10 +214,10 @@ def book(folder: Path, output: Path) -> list[Report]:
         for file in sorted(folder.rglob("*.html")):
             name = re.sub(r"\W+", "-", str(file.relative_to(folder).with_suffix("")))
             reports.append(look_at(browser, file, output, name))
-            print(_line(reports[-1]), flush=True)
+            print(line(reports[-1]), flush=True)
         for words in ("log-sum-exp", "pseudo-inverse", "fit_inverse"):
             reports.append(search(browser, folder, words))
-            print(_line(reports[-1]), flush=True)
+            print(line(reports[-1]), flush=True)
     return reports
 
 
@@ -222,7 +225,8 @@ OVERFLOW = """() => {
   const slide = Reveal.getCurrentSlide(), low = slide.getBoundingClientRect();
   return [...slide.querySelectorAll(':scope > *:not(aside)')].filter(x => {
     const box = x.getBoundingClientRect();
-    return box.bottom > low.bottom + 1 || box.right > low.right + 1 || (x.matches('figure') && box.height < 150);
+    const tiny = x.matches('figure') && box.height < 150;
+    return tiny || box.bottom > low.bottom + 1 || box.right > low.right + 1;
   }).map(x => x.tagName + ' ' + x.textContent.slice(0, 40));
 }"""
 
@@ -246,7 +250,7 @@ def decks(folder: Path, output: Path) -> list[Report]:
                 images(page, report)
                 axe(page, "slides", report)
             reports.append(report)
-            print(_line(report), flush=True)
+            print(line(report), flush=True)
     return reports
 
 
@@ -260,17 +264,19 @@ def pdf(files: list[Path]) -> list[Report]:
                 page.goto(file.as_uri() + "?print-pdf")
                 page.wait_for_selector(".pdf-page")
                 report.counts["slides"] = page.locator(".pdf-page").count()
-                page.pdf(path=file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True)
+                page.pdf(
+                    path=file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True
+                )
             pages = len(re.findall(rb"/Type\s*/Page[^s]", file.with_suffix(".pdf").read_bytes()))
             report.counts["pages"] = pages
             if pages != report.counts["slides"]:
                 report.faults.append(f"{pages} pages of {report.counts['slides']} slides")
             reports.append(report)
-            print(_line(report), flush=True)
+            print(line(report), flush=True)
     return reports
 
 
-def _line(report: Report) -> str:
+def line(report: Report) -> str:
     counts = ", ".join(f"{n} {what}" for what, n in report.counts.items())
     faults = "".join(f"\n    {fault}" for fault in report.faults)
     return f"{'FAULTS' if report.faults else 'ok':7} {report.page:45} {counts}{faults}"

@@ -8,11 +8,13 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsd_tutorial.course.notebooks import Notebook, all_notebooks
 from lab.upkeep.blocks import ROOT, with_block
+from lab.upkeep.slides import Slide, slides_of
 
 PAGE = Path("docs") / "workshop.md"
 WORDS_A_MINUTE = 130  # of text that is also looked at
@@ -45,7 +47,7 @@ PLANS: dict[str, tuple[int, list[tuple]]] = {
         ("do", "01", 4),
         (10, "Break"),
         ("run", "02"),
-        (10, "02, sections 2, 3 and 7: what a few labels can teach, and what is wrong on purpose"),
+        (10, "02, sections 2, 3 and 9: what a few labels can teach, and what is wrong on purpose"),
         ("do", "02", 2),
         ("run", "03"),
         (15, "03, sections 1 to 3: five lines from a loss to a matrix"),
@@ -64,9 +66,9 @@ PLANS: dict[str, tuple[int, list[tuple]]] = {
 JUMPS: list[tuple[str, int, str]] = [
     ("00", 5, "one denoising step, tensor by tensor; nothing before it is needed"),
     ("01", 2, "the attention score; needs softmax and the first cell's imports"),
-    ("01", 6, "why candidates must share their noise; a lesson on any benchmark"),
+    ("01", 3, "traps of pooling, noise that must be shared, heat maps and their controls"),
     ("02", 3, "a loss and a training step by hand; needs gradients"),
-    ("02", 7, "four mistakes that look like training; needs sections 1 to 3 to have run"),
+    ("02", 9, "four mistakes that look like training; needs sections 1 to 3 to have run"),
     ("03", 2, "the closed form; needs a singular value decomposition"),
     ("03", 8, "where a fact is lost, stage by stage; needs sections 1 to 5 to have run"),
     ("04", 2, "the edit and its sweep; needs notebook 03's idea, not its code"),
@@ -82,6 +84,7 @@ class Lesson:
     words: int
     sections: dict[int, str]
     exercises: dict[int, tuple[str, int]]  # number -> (title, minutes)
+    slides: list[Slide]
 
     @property
     def run(self) -> int:
@@ -102,12 +105,43 @@ class Lesson:
 
 def lesson(notebook: Notebook) -> Lesson:
     """The `Lesson` in a notebook's own headings."""
-    cells = json.loads(notebook.path.read_text(encoding="utf-8"))["cells"]
+    read = json.loads(notebook.path.read_text(encoding="utf-8"))
+    cells = read["cells"]
     text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     sections = {int(n): title for n, title in re.findall(r"^## (\d+)\. (.+)$", text, re.M)}
     found = re.findall(r"^### ✏ Exercise (\d+): (.+)\n\n.*?\*\*(\d+) minutes\*\*", text, re.M)
     exercises = {int(n): (title, int(minutes)) for n, title, minutes in found}
-    return Lesson(notebook, len(text.split()), sections, exercises)
+    return Lesson(notebook, len(text.split()), sections, exercises, slides_of(read))
+
+
+def slides_about(one: Lesson, told: str) -> str:
+    """Which slides of a deck show the sections that a plan names, e.g. "slides 13 to 20".
+
+    A plan that names no section speaks of the whole deck: "".
+    """
+    named = re.search(r"sections? (\d+)(?:(, \d+)* and (?:[a-z ]*section )?(\d+)| to (\d+))?", told)
+    if not named:
+        return ""
+    numbers = {int(n) for n in re.findall(r"\d+", named[0])}
+    if " to " in named[0]:
+        numbers = set(range(min(numbers), max(numbers) + 1))
+    starts = tuple(f"{n}. " for n in numbers)
+    return ranges(
+        i for i, x in enumerate(one.slides, 1) if (x.over or x.title).startswith(starts)
+    )
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers as "slide 3" or "slides 3, 5 to 7"; "" for none."""
+    found: list[list[int]] = []
+    for n in numbers:
+        if found and n == found[-1][-1] + 1:
+            found[-1].append(n)
+        else:
+            found.append([n])
+    runs = [f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in found]
+    many = len(found) > 1 or any(len(run) > 1 for run in found)
+    return f"slide{'s' if many else ''} {', '.join(runs)}" if runs else ""
 
 
 def lessons(root: Path = ROOT) -> dict[str, Lesson]:
@@ -134,9 +168,13 @@ def entries(known: dict[str, Lesson], plan: list[tuple]) -> list[tuple[int, str]
             told.append((0, f"*Run all of {entry[1]}* ({one.run} min in the background)"))
         elif entry[0] == "do":
             title, minutes = known[entry[1]].exercises[entry[2]]
-            told.append((minutes, f"**{entry[1]}, exercise {entry[2]}**: {title}"))
+            heading = f"✏ Exercise {entry[2]}: {title}"
+            at = [i for i, x in enumerate(known[entry[1]].slides, 1) if x.title == heading]
+            told.append((minutes, f"**{entry[1]}, exercise {entry[2]}**: {title} ({ranges(at)})"))
         else:
-            told.append(entry)
+            minutes, what = entry
+            shown = slides_about(known[what[:2]], what) if what[:2] in known else ""
+            told.append((minutes, f"{what} ({shown})" if shown else what))
     return told
 
 

@@ -175,7 +175,7 @@ def _markdown(deck: _Deck, source: str, mark: Mapping[str, str]) -> None:
         below = found[i + 1] if i + 1 < len(found) else part
         opener = (part.level, below.level) == (2, 3) and not below.title.startswith("✏")
         aside = not part.level and len(found) > 1  # what ends the slide before
-        if shown and not (opener or aside or part.title in NEVER):
+        if shown and part.body and not (opener or aside or part.title in NEVER):
             deck.show(part, mark.get("sentences"))
         elif part.title not in NEVER:
             deck.note(part.body)
