@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from lab.reach.tools import chromium, node_package
 
 NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+PATIENCE = 180_000  # milliseconds; a busy machine is no fault of a page
 LEAST_FONT = 11  # CSS pixels of any visible text on a narrow screen
 LEAST_SCALE = 0.7  # of a figure's own size, at which its labels can still be read
 GRAVE = ("serious", "critical")
@@ -82,6 +83,7 @@ def opened(browser: Browser, file: Path, report: Report, size: dict, **how: Any)
     """Yield a page without a network; what it logs and asks for in vain goes into the report."""
     context = browser.new_context(viewport=size, **how)
     context.set_offline(True)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     report.counts.setdefault("requests that left the folder", 0)
 
@@ -178,7 +180,7 @@ def answers(page: Page, report: Report) -> None:
                 page.keyboard.press("Enter")
             else:
                 summary.click()
-            verdicts.append(choice.locator("strong").first.inner_text(timeout=2000))
+            verdicts.append(choice.locator("strong").first.inner_text())
         report.counts["questions"] = report.counts.get("questions", 0) + 1
         if sum("Right" in verdict for verdict in verdicts) != 1 or len(verdicts) < 3:
             report.faults.append(f"a question answers {verdicts}")
@@ -201,7 +203,7 @@ def search(browser: Browser, book: Path, words: str) -> Report:
     report = Report(f"search for {words}")
     with opened(browser, book / "index.html", report, WIDE) as page:
         page.goto(f"{(book / 'search.html').as_uri()}?q={words.replace(' ', '+')}")
-        page.wait_for_selector("#search-results li a", timeout=20_000)
+        page.wait_for_selector("#search-results li a")
         report.counts["results"] = page.locator("#search-results li").count()
     return report
 
