@@ -76,7 +76,8 @@ def code_html(source: str) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    return highlight(source, PythonLexer(), HtmlFormatter(cssclass="code"))
+    close = re.sub(r"\n{3,}", "\n\n", source)
+    return highlight(close, PythonLexer(), HtmlFormatter(cssclass="code"))
 
 
 def output_html(output: dict[str, Any]) -> str:
