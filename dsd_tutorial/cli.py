@@ -142,6 +142,25 @@ def export(
             typer.echo(f"wrote {path}")
 
 
+@app.command("grade")
+def grade(
+    folder: Annotated[Path, typer.Argument(help="Hand-ins: a folder for each person, or files.")],
+    output: Annotated[Path, typer.Option(help="The table; pages go into a folder beside it.")] = (
+        Path("grades.csv")
+    ),
+    jobs: Annotated[int | None, typer.Option(min=1, help="Side by side (default: cores).")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="For one exercise.")] = 30.0,
+    memory: Annotated[int, typer.Option(min=500, help="MB for one hand-in.")] = 3000,
+) -> None:
+    """Judge hand-ins, each in a process of its own, by the package's checks; resumable."""
+    from dsd_tutorial.course.grading import Limits
+    from dsd_tutorial.course.grading import grade as judge
+
+    with explaining():
+        judge(folder, output, Limits(seconds, memory), jobs, typer.echo)
+    typer.echo(f"wrote {output} and {output.with_suffix('')}/summary.html")
+
+
 @app.command("doctor")
 def doctor(
     deep: Annotated[bool, typer.Option(help="Also start a kernel and sample an image.")] = False,

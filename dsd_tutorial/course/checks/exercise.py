@@ -39,6 +39,7 @@ class Result:
     attempted: bool
     message: str
     mistake: str | None = None
+    attempts: int = 0  # so far, this one included; stubs are none
 
     def __bool__(self) -> bool:
         return self.passed
@@ -46,9 +47,10 @@ class Result:
     def __repr__(self) -> str:
         return f"{self.exercise}: {self.message}"
 
-    def _repr_markdown_(self) -> str:
+    def _repr_markdown_(self) -> tuple[str, dict[str, int]]:
+        """The text, and beside it for whoever reads the notebook by machine: the attempts."""
         sign = "✓" if self.passed else ("✗" if self.attempted else "○")
-        return f"{sign} **{self.exercise}**: {self.message}"
+        return f"{sign} **{self.exercise}**: {self.message}", {"attempts": self.attempts}
 
 
 class Unanswerable(Exception):
@@ -82,14 +84,16 @@ class Exercise:
         try:
             mistake, evidence = self.diagnose(function)
         except NotImplementedError:
-            return Result(self.name, False, False, "not attempted yet. Fill in the cell above.")
+            said = "not attempted yet. Fill in the cell above."
+            return Result(self.name, False, False, said, attempts=self.attempts)
         except Unanswerable as trouble:
             mistake, evidence = trouble.name, str(trouble)
-        if mistake is None:
-            self.attempts = 0
-            return Result(self.name, True, True, "correct.")
         self.attempts += 1
-        return Result(self.name, False, True, self._words(mistake, evidence), mistake)
+        if mistake is None:
+            attempts, self.attempts = self.attempts, 0
+            return Result(self.name, True, True, "correct.", attempts=attempts)
+        said = self._words(mistake, evidence)
+        return Result(self.name, False, True, said, mistake, self.attempts)
 
     def reset(self) -> None:
         """Forget earlier attempts, so that hints begin anew."""
@@ -150,20 +154,39 @@ def run(function: Function, args: tuple[Any, ...]) -> Tensor:
         raise
     except Exception as error:  # whatever the learner's code raises is an answer, not a crash
         last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"line {last.lineno}: `{last.line}`" if last.line else f"line {last.lineno}"
-        words = f"It stopped at {where} with {type(error).__name__}: {error}."
-        raise Unanswerable("an error inside your function", words) from None
+        raise stopped_at(last.lineno, last.line, type(error).__name__, error) from None
     if answer is ...:
         raise NotImplementedError
     if answer is None:
-        raise Unanswerable("nothing returned", "It returned None: is a `return` missing?")
-    if not _equal(given, args):
-        raise Unanswerable("changed its input", "It changed its input in place: work on a copy.")
+        raise nothing_returned()
+    if not equal(given, args):
+        raise changed_input()
     try:
         return torch.as_tensor(answer).detach()
     except (TypeError, ValueError, RuntimeError):
-        words = f"It returned a {type(answer).__name__}, which is no tensor."
-        raise Unanswerable("no tensor", words) from None
+        raise no_tensor(type(answer).__name__) from None
+
+
+def stopped_at(line: Any, source: Any, kind: Any, says: Any) -> Unanswerable:
+    """Return what is said of an error inside the learner's function."""
+    where = f"line {line}: `{source}`" if source else f"line {line}"
+    words = f"It stopped at {where} with {kind}: {says}."
+    return Unanswerable("an error inside your function", words)
+
+
+def nothing_returned() -> Unanswerable:
+    """Return what is said of an answer of None."""
+    return Unanswerable("nothing returned", "It returned None: is a `return` missing?")
+
+
+def changed_input() -> Unanswerable:
+    """Return what is said of a function that changes its arguments."""
+    return Unanswerable("changed its input", "It changed its input in place: work on a copy.")
+
+
+def no_tensor(kind: str) -> Unanswerable:
+    """Return what is said of an answer that is no tensor, list, array or number."""
+    return Unanswerable("no tensor", f"It returned a {kind}, which is no tensor.")
 
 
 def same(a: Any, b: Any) -> bool:
@@ -172,13 +195,14 @@ def same(a: Any, b: Any) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, TOLERANCE, TOLERANCE, equal_nan=True)
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
+    """Return whether two nested values hold equal tensors."""
     if isinstance(a, Tensor):
         return a.shape == b.shape and bool((a == b).all())
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(_equal, a, b))
+        return len(a) == len(b) and all(map(equal, a, b))
     return True
 
 

@@ -1,0 +1,113 @@
+"""Pages of what was graded: one for each hand-in, for the learner; one for the instructor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dsd_tutorial.course import checks
+from dsd_tutorial.course.grading.handins import Lesson
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from dsd_tutorial.course.grading.grade import Graded
+
+SIGNS = {"right": "✓", "wrong": "✗", "open": "○"}
+WORDS = {"right": "correct", "wrong": "not yet", "open": "not attempted"}
+
+
+def _environment() -> Environment:
+    try:
+        import jinja2
+    except ImportError:
+        raise RuntimeError(
+            'pages of feedback need jinja2: pip install "dsd-tutorial[teach]".'
+        ) from None
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("dsd_tutorial.course.grading", "pages"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def state_of(row: Mapping[str, Any]) -> str:
+    """`right`, `wrong` or `open` (not attempted)."""
+    if row["right"]:
+        return "right"
+    return "open" if row["mistake"] in ("not attempted", "no function") else "wrong"
+
+
+def explained(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
+    """A row with what the learner is told about it: why it is a mistake, and how to mend it."""
+    exercise = getattr(checks, row["exercise"])
+    why, cure, *_ = exercise.mistakes.get(row["mistake"], ("", ""))
+    state = state_of(row)
+    return {
+        **row,
+        "title": titles.get(row["exercise"], row["exercise"]),
+        "state": state,
+        "sign": SIGNS[state],
+        "word": WORDS[state],
+        "hint": exercise.hint if state != "right" else "",
+        "why": why,
+        "cure": cure,
+    }
+
+
+def feedback_page(graded: Graded, lesson: Lesson) -> str:
+    """The page of one hand-in."""
+    rows = [explained(row, lesson.titles) for row in graded.rows]
+    right = sum(row["right"] for row in rows)
+    page = _environment().get_template("feedback.html")
+    return page.render(graded=graded, title=lesson.title, rows=rows, right=right)
+
+
+def summary_page(done: Sequence[Graded], walls: str, lessons: Mapping[str, Lesson]) -> str:
+    """The instructor's page: who has what, and which mistakes are frequent."""
+    notebooks = [
+        _notebook_summary([g for g in done if g.notebook == name], lesson)
+        for name, lesson in lessons.items()
+        if any(g.notebook == name for g in done)
+    ]
+    problems = [graded for graded in done if graded.problem]
+    seconds = sum(row["seconds"] for graded in done for row in graded.rows)
+    page = _environment().get_template("summary.html")
+    return page.render(
+        notebooks=notebooks, problems=problems, walls=walls, n=len(done), seconds=seconds
+    )
+
+
+def _notebook_summary(done: Sequence[Graded], lesson: Lesson) -> dict[str, Any]:
+    names = lesson.exercises
+    people = []
+    for graded in sorted(done, key=lambda g: (g.person.casefold(), g.file)):
+        rows = {row["exercise"]: explained(row, lesson.titles) for row in graded.rows}
+        right = sum(row["right"] for row in graded.rows)
+        people.append({"graded": graded, "rows": [rows[name] for name in names], "right": right})
+    twice = Counter(graded.person for graded in done)
+    return {
+        "title": lesson.title,
+        "exercises": [{"name": n, "title": lesson.titles.get(n, n)} for n in names],
+        "people": people,
+        "mistakes": [_mistakes(done, name, lesson) for name in names],
+        "twice": sorted(person for person, n in twice.items() if n > 1),
+    }
+
+
+def _mistakes(done: Sequence[Graded], name: str, lesson: Lesson) -> dict[str, Any]:
+    """One exercise: how many have it right, and each mistake with how many made it."""
+    rows = [row for graded in done for row in graded.rows if row["exercise"] == name]
+    counted = Counter(row["mistake"] for row in rows if not row["right"])
+    known = getattr(checks, name).mistakes
+    return {
+        "title": lesson.titles.get(name, name),
+        "n": len(rows),
+        "right": sum(row["right"] for row in rows),
+        "made": [
+            {"name": mistake, "n": n, "why": known.get(mistake, ("",))[0]}
+            for mistake, n in counted.most_common()
+        ],
+    }
