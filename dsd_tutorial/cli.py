@@ -131,14 +131,21 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where to write them.")],
     notebook: Annotated[list[str] | None, typer.Argument(help="Some only (default: all).")] = None,
     overwrite: Annotated[bool, typer.Option(help="Also over files that are there.")] = False,
+    nbgrader: Annotated[
+        bool, typer.Option("--nbgrader", help="As assignments, into a course folder of nbgrader.")
+    ] = False,
 ) -> None:
     """Write the notebooks without solutions, to hand out; exercises, hints and checks stay."""
+    from dsd_tutorial.course.grading import write_assignments
+    from dsd_tutorial.course.grading.handins import lessons
     from dsd_tutorial.course.notebooks import export as write
 
     with explaining():
         chosen = [find_notebook(name) for name in notebook or ()]
-        chosen = chosen or [found.path for found in all_notebooks()]
-        for path in write(chosen, folder, overwrite):
+        every = [lesson.path for lesson in lessons()] if nbgrader else []
+        chosen = chosen or every or [found.path for found in all_notebooks()]
+        paths = write_assignments(chosen, folder) if nbgrader else write(chosen, folder, overwrite)
+        for path in paths:
             typer.echo(f"wrote {path}")
 
 

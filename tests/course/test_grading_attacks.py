@@ -52,7 +52,8 @@ ATTACKS = {
     ),
     "comparison patched": (
         "import torch\ntorch.allclose = lambda *a, **k: True\n"
-        "torch.Tensor.__eq__ = lambda a, b: torch.ones(()).bool()\n" + DEFINE + WRONG,
+        "torch.Tensor.__eq__ = lambda a, b: torch.ones(()).bool()\n"
+        f"{DEFINE}    torch\n{WRONG}",
         "not recognised",
     ),
     "checks patched": (
