@@ -11,9 +11,9 @@ import argparse
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from dsd_tutorial.course.grading import write_assignments
@@ -89,9 +89,8 @@ def main() -> int:
     parser.add_argument("--environment", type=Path, default=Path("build") / "venvs" / "nbgrader")
     given = parser.parse_args()
     notebook = find_notebook(given.notebook)
-    course = given.output.absolute() / "course"
-    if course.exists():
-        shutil.rmtree(course)  # made by us, and by nobody else
+    given.output.mkdir(parents=True, exist_ok=True)
+    course = Path(tempfile.mkdtemp(prefix="course-", dir=given.output)).absolute()
     scores = trial(notebook, course, environment(given.environment.absolute()))
     n = len(solutions(notebook))
     print(f"scores of {n}: {scores}")
