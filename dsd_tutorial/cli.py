@@ -171,15 +171,27 @@ def grade(
 @app.command("doctor")
 def doctor(
     deep: Annotated[bool, typer.Option(help="Also start a kernel and sample an image.")] = False,
+    workshop: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Also: is it fit for a class of N people?"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, at the end.")] = False,
 ) -> None:
     """Check the environment: one line per point, OK, WARN or FAIL, with the remedy."""
-    from dsd_tutorial.doctor import examine
+    import json
+    from dataclasses import asdict
+    from itertools import chain
 
-    statuses = []
-    for finding in examine(deep):
-        typer.echo(str(finding))
-        statuses.append(finding.status)
-    if "FAIL" in statuses:
+    from dsd_tutorial.doctor import examine, examine_room
+
+    found = []
+    for finding in chain(examine(deep), examine_room(workshop) if workshop else ()):
+        found.append(finding)
+        if not as_json:
+            typer.echo(str(finding))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    if any(finding.status == "FAIL" for finding in found):
         raise typer.Exit(1)
 
 

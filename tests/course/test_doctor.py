@@ -8,14 +8,15 @@ import tempfile
 from collections import namedtuple
 
 import pytest
+from course_files import small_clone
 from packaging.requirements import Requirement
+from typer.testing import CliRunner
 
 from dsd_tutorial import doctor
-from dsd_tutorial.doctor import (
-    check_clone,
-    check_disk,
-    check_folder,
-    check_home,
+from dsd_tutorial.cli import app
+from dsd_tutorial.doctor import classroom, examining, machine
+from dsd_tutorial.doctor.machine import check_clone, check_disk, check_folder, check_home
+from dsd_tutorial.doctor.python import (
     check_kernel,
     check_packages,
     check_python,
@@ -139,7 +140,7 @@ def test_no_user_and_no_home_is_a_failure_with_a_remedy(monkeypatch):
     def unknown():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(doctor.Path, "home", unknown)
+    monkeypatch.setattr(machine.Path, "home", unknown)
     finding = check_home()
     assert finding.status == "FAIL" and "HOME" in finding.remedy
 
@@ -167,7 +168,64 @@ def test_a_check_that_fails_itself_does_not_end_the_others(monkeypatch):
     def broken():
         raise ZeroDivisionError("odd machine")
 
-    monkeypatch.setattr(doctor, "check_memory", broken)
+    monkeypatch.setattr(examining, "check_memory", broken)
     found = {finding.what: finding for finding in doctor.examine()}
     assert found["memory"].status == "FAIL" and "odd machine" in found["memory"].seen
     assert found["kernel"].status == "OK"
+
+
+# -- a class of N people --------------------------------------------------------------------------
+
+
+def test_memory_for_a_class_is_counted_in_kernels():
+    few, many = classroom.check_kernels(1, 16_000), classroom.check_kernels(30, 16_000)
+    assert few.status == "OK" and many.status == "FAIL"
+    assert "30 are wanted" in many.seen and "GB in all" in many.remedy
+    assert classroom.check_kernels(30, 200_000).status == "OK"
+
+
+def test_waiting_grows_with_people_and_falls_with_cores():
+    assert classroom.check_waiting(1, 2).status == "OK"
+    found = classroom.check_waiting(30, 4)
+    assert found.status == "WARN" and "quick.yaml" in found.remedy
+    assert classroom.check_waiting(30, 64).status == "OK"
+
+
+def test_fonts_and_ports_of_this_machine(monkeypatch):
+    assert classroom.check_fonts().status == "OK"
+    assert classroom.check_ports(3).status in ("OK", "WARN")
+    with classroom.socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(classroom, "LAB_PORT", server.getsockname()[1])
+        found = classroom.check_ports(1)
+    assert found.status == "WARN" and "--port" in found.remedy
+
+
+def test_no_browser_is_a_warning(monkeypatch):
+    monkeypatch.setattr(classroom.shutil, "which", lambda name: None)
+    monkeypatch.setattr(classroom.webbrowser, "get", _no_browser)
+    assert classroom.check_browser().status == "WARN"
+
+
+def _no_browser():
+    raise classroom.webbrowser.Error("none")
+
+
+def test_first_cells_end_where_the_model_is_loaded():
+    cells = [{"cell_type": "code", "source": s} for s in ("a = 1", "sd = load_model(a)", "b = 2")]
+    assert len(classroom.first_cells({"cells": cells})["cells"]) == 2
+
+
+def test_first_cells_that_fail_are_told_in_one_line(tmp_path):
+    path = small_clone(tmp_path, "raise ValueError('no such thing')", "load_model(1)")
+    found = classroom.try_first_cells(path)
+    assert found.status == "FAIL" and "no such thing" in found.seen and "\n" not in found.seen
+
+
+def test_the_room_is_told_as_json(monkeypatch):
+    findings = [doctor.Finding("OK", "a", "b"), doctor.Finding("FAIL", "c", "d", "e")]
+    monkeypatch.setattr(doctor, "examine", lambda deep: iter(findings))
+    monkeypatch.setattr(doctor, "examine_room", lambda people: iter(findings[:people]))
+    done = CliRunner().invoke(app, ["doctor", "--workshop", "1", "--json"])
+    told = json.loads(done.output)
+    assert done.exit_code == 1 and [one["status"] for one in told] == ["OK", "FAIL", "OK"]
+    assert told[1] == {"status": "FAIL", "what": "c", "seen": "d", "remedy": "e"}
