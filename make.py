@@ -45,6 +45,7 @@ def fingerprint() -> str:
         (ROOT / "pyproject.toml").read_bytes(),
         str(ROOT).encode(),
         sys.version.encode(),
+        torch_build().encode(),
     ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -65,6 +66,48 @@ def call(*command: object, check: bool = True, **variables: str) -> int:
     return code
 
 
+def torch_build() -> str:
+    """Which torch this machine gets: `cpu`, `cuda`, or `plain` where there is one for all.
+
+    On Linux the package index's torch brings gigabytes for CUDA. So there it is the CPU build,
+    unless an NVIDIA device is seen or TORCH=cuda is said; TORCH=cpu says it the other way.
+    """
+    asked = os.environ.get("TORCH", "auto")
+    if asked not in ("auto", "cpu", "cuda"):
+        sys.exit(f"TORCH={asked} is not known: give cpu, cuda or auto.")
+    if not sys.platform.startswith("linux"):
+        return "plain"
+    if asked != "auto":
+        return asked
+    return "cuda" if nvidia_device() else "cpu"
+
+
+def nvidia_device() -> bool:
+    """Whether the driver of an NVIDIA device answers."""
+    try:
+        command = ["nvidia-smi", "--list-gpus"]
+        return subprocess.run(command, capture_output=True, timeout=20).stdout.strip() != b""
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def install_cpu_torch(*pip: object) -> None:
+    """Install the locked torch in its CPU build, from wherever it is to be had.
+
+    First from where pip looks here (an index or a folder that somebody set), then through uv, which
+    knows where PyTorch keeps its builds. No address is written here. Where both fail, the lock's
+    own, larger torch follows.
+    """
+    version = next(line for line in LOCK.read_text().splitlines() if line.startswith("torch=="))
+    locked = version.split(";")[0].strip()
+    if call(*pip, f"{locked}+cpu", check=False) == 0:
+        return
+    uv = ("-m", "uv", "pip", "install", "--quiet", "--torch-backend", "cpu")
+    if call(*pip, "uv", check=False) == 0 and call(venv_python(), *uv, locked, check=False) == 0:
+        return
+    print("No CPU build of torch could be had: the one for CUDA follows, gigabytes larger.")
+
+
 def ensure_environment() -> None:
     """Create or renew `.venv` where the lock, the Python or the folder is not the one installed."""
     stamp = VENV / "installed.txt"
@@ -82,6 +125,8 @@ def ensure_environment() -> None:
         shutil.rmtree(VENV)
     call(sys.executable, "-m", "venv", VENV)
     pip = (venv_python(), "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
+    if torch_build() == "cpu":
+        install_cpu_torch(*pip)
     call(*pip, "-r", LOCK)
     call(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
     stamp.write_text(wanted)

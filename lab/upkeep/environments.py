@@ -2,6 +2,9 @@
 
 `python -m lab.upkeep.environments` writes `environment.yml` (everything, for people who use
 conda) and `binder/environment.yml` (what Binder needs, with the CPU build of torch).
+
+conda decides by itself which build of `pytorch` a machine gets: those for CUDA need the virtual
+package `__cuda`, which is there where a driver is seen, or asked for by `CONDA_OVERRIDE_CUDA=12.8`.
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -170,11 +171,66 @@ def test_make_py_needs_the_standard_library_only():
         assert not isinstance(node, ast.ImportFrom) or node.module in sys.stdlib_module_names
 
 
-@pytest.mark.parametrize(("user", "told"), [(0, True), (1000, False), (None, False)])
-def test_lab_opens_the_first_notebook_for_root_too(user, told, monkeypatch):
+@pytest.fixture
+def make():
+    """make.py as a module."""
     spec = importlib.util.spec_from_file_location("make_py", ROOT / "make.py")
-    make = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("system", "asked", "device", "build"),
+    [
+        ("linux", None, False, "cpu"),
+        ("linux", None, True, "cuda"),
+        ("linux", "cuda", False, "cuda"),
+        ("linux", "cpu", True, "cpu"),
+        ("linux", "auto", False, "cpu"),
+        ("darwin", "cuda", True, "plain"),
+        ("win32", None, False, "plain"),
+    ],
+)
+def test_linux_gets_the_small_torch_unless_a_device_is_seen(
+    make, system, asked, device, build, monkeypatch
+):
+    monkeypatch.setattr(make.sys, "platform", system)
+    monkeypatch.setattr(make, "nvidia_device", lambda: device)
+    monkeypatch.delenv("TORCH", raising=False)
+    if asked:
+        monkeypatch.setenv("TORCH", asked)
+    assert make.torch_build() == build
+
+
+def test_an_unknown_build_of_torch_is_refused(make, monkeypatch):
+    monkeypatch.setenv("TORCH", "rocm")
+    with pytest.raises(SystemExit, match="cpu, cuda or auto"):
+        make.torch_build()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_the_small_torch_comes_from_pip_or_through_uv(make, failing, monkeypatch, capsys):
+    """pip where it is set up for it, else uv, which knows the place; no address is written here."""
+    called = []
+
+    def call(*command, check):
+        called.append([str(part) for part in command])
+        return int(len(called) <= failing)
+
+    monkeypatch.setattr(make, "call", call)
+    make.install_cpu_torch("pip", "install")
+    (version,) = [str(pin.specifier) for pin in PINS if pin.name == "torch"]
+    assert called[0] == ["pip", "install", f"torch{version}+cpu"]
+    assert [command[-1] for command in called[1:]] == [[], ["uv", f"torch{version}"], ["uv"]][
+        failing
+    ]
+    assert ("gigabytes" in capsys.readouterr().out) == (failing == 2)
+    assert not re.search(r"https?:", Path(make.__file__).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("user", "told"), [(0, True), (1000, False), (None, False)])
+def test_lab_opens_the_first_notebook_for_root_too(make, user, told, monkeypatch):
     called = []
     monkeypatch.setattr(make, "call", lambda *command: called.append(command) or 0)
     if user is None:  # Windows
@@ -209,6 +265,16 @@ def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)#]+)\)", read(name)):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+def test_the_dev_container_makes_the_environment_and_names_no_address():
+    container = json.loads(read(".devcontainer/devcontainer.json"))
+    assert "make.py venv" in container["postCreateCommand"]
+    assert container["hostRequirements"]["memory"] == "4gb"
+    dockerfile = read(f".devcontainer/{container['build']['dockerfile']}")
+    assert f"FROM python:{environments.PYTHON}" in dockerfile
+    kernel = container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert kernel.endswith(".venv/bin/python")
 
 
 def test_package_data_takes_in_the_weights():
