@@ -50,7 +50,8 @@ def kernel(folder: Path) -> dict[str, str]:
 def trial(notebook: Path, course: Path, commands: Path) -> dict[str, float]:
     """Person -> score, after all of nbgrader's commands ran in `course`."""
     name = notebook.stem
-    variables = {**os.environ, **kernel(course / "jupyter")}
+    path = os.pathsep.join([str(commands), os.environ.get("PATH", "")])  # it calls alembic
+    variables = {**os.environ, **kernel(course / "jupyter"), "PATH": path}
 
     def nbgrader(*arguments: str) -> None:
         print(f"nbgrader {' '.join(arguments)}", flush=True)

@@ -76,6 +76,7 @@ class Sandbox:
         self.limits = limits
         self.unwalled: str | None = None  # why there are no walls; "" where there are
         self.deadline = 0.0
+        self._asked = 0  # the number of the last message; what comes back bears it
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> Sandbox:
@@ -111,7 +112,7 @@ class Sandbox:
         )
         self._inbox: queue.Queue[Any] = queue.Queue()
         threading.Thread(target=_read, args=(self._process, self._inbox), daemon=True).start()
-        self.deadline = time.monotonic() + START
+        self.deadline, self._asked = time.monotonic() + START, 0
         self.unwalled = str(self._next()["hello"])
 
     def ask(self, message: dict[str, Any], functions: list[Callable] | None = None) -> Any:
@@ -119,8 +120,9 @@ class Sandbox:
         if self._process is None:
             raise Stopped("the process ended", "It was ended before.")
         assert self._process.stdin is not None
+        self._asked += 1
         try:
-            self._process.stdin.write(encode(message, functions))
+            self._process.stdin.write(encode({**message, "id": self._asked}, functions))
             self._process.stdin.flush()
         except OSError:
             self._give_up("the process ended", "The process ended by itself.")
@@ -142,8 +144,8 @@ class Sandbox:
             self._give_up("no readable answer", f"What came back was {parts}.")
         try:
             message = decode(*parts)
-            if not isinstance(message, dict):
-                raise Garbled("no message")
+            if not isinstance(message, dict) or message.get("id") != self._asked:
+                raise Garbled("nobody asked for it")
             return message
         except Garbled as error:
             self._give_up("no readable answer", f"What came back could not be read: {error}.")
