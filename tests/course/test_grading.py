@@ -19,7 +19,8 @@ from lab.upkeep.handins import hand_in, put, solutions
 PATH = find_notebook("01")
 KNOWN = lessons()
 LIMITS = Limits(seconds=5)
-MEAN = "def soft_maximum(logits, lam):\n    return logits.logsumexp(-1)\n"
+SUM = "def soft_maximum(logits, lam):\n    return torch.logsumexp(lam * logits, -1) / lam\n"
+MISTAKE = "sum instead of mean"
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +28,8 @@ def graded(tmp_path_factory):
     """Four hand-ins of notebook 01 and one file that is none, judged."""
     folder = tmp_path_factory.mktemp("hand-ins")
     put(folder, "ada", PATH, solutions(PATH))
-    put(folder, "bob", PATH, {"soft_maximum": MEAN})
-    cheat = put(folder, "cat", PATH, {"soft_maximum": MEAN})
+    put(folder, "bob", PATH, {"soft_maximum": SUM})
+    cheat = put(folder, "cat", PATH, {"soft_maximum": SUM})
     _forge(cheat)
     ada = folder / "ada" / PATH.name
     reads = f"import json\ncells = json.load(open({str(ada)!r}))['cells']\n"
@@ -70,7 +71,7 @@ def test_a_row_for_each_person_and_exercise(graded):
     for name in (*names, "nouns_apart"):
         assert found["ada", name]["right"] == "1" and found["ada", name]["mistake"] == ""
     assert found["bob", "soft_maximum"]["right"] == "0"
-    assert found["bob", "soft_maximum"]["mistake"] == "lambda outside the exponential only"
+    assert found["bob", "soft_maximum"]["mistake"] == MISTAKE
     assert found["bob", "text_wins"]["mistake"] == "not attempted"
     assert float(found["bob", "soft_maximum"]["seconds"]) >= 0
 
@@ -90,17 +91,17 @@ def test_nobody_reads_another_ones_work(graded):
 
 def test_what_is_no_notebook_is_said_and_does_not_end_the_others(graded):
     found = rows(graded[1])["eve", ""]
-    assert found["right"] == "0" and "no notebook" in found["mistake"]
+    assert found["right"] == "0" and "cannot be read" in found["mistake"]
 
 
 def test_pages_for_learners_and_for_the_instructor(graded):
     pages = graded[1].with_suffix("")
     summary = (pages / "summary.html").read_text(encoding="utf-8")
-    for said in ("lambda outside the exponential only", "1 of 4 right", "eve", "Exercise 1"):
+    for said in (MISTAKE, "1 of 4 right", "eve", "Exercise 1"):
         assert said in summary
     (bob,) = pages.glob("bob-*.html")
     page = bob.read_text(encoding="utf-8")
-    _, cure, *_ = checks.soft_maximum.mistakes["lambda outside the exponential only"]
+    _, cure, *_ = checks.soft_maximum.mistakes[MISTAKE]
     assert cure in page and "not attempted" in page and bob.name in summary
     (ada,) = pages.glob("ada-*.html")
     assert "6 of 6 exercises are" in ada.read_text(encoding="utf-8")
@@ -113,7 +114,7 @@ def test_what_was_judged_is_not_judged_again(graded, monkeypatch):
     done = grade(folder, output, LIMITS, tell=said.append)
     assert all(each.again or each.problem for each in done)
     assert output.read_text(encoding="utf-8") == before
-    put(folder, "bob", PATH, {"soft_maximum": MEAN, "text_wins": solutions(PATH)["text_wins"]})
+    put(folder, "bob", PATH, {"soft_maximum": SUM, "text_wins": solutions(PATH)["text_wins"]})
     done = grade(folder, output, LIMITS, tell=said.append)
     assert [each.person for each in done if not each.again and not each.problem] == ["bob"]
     assert rows(output)["bob", "text_wins"]["right"] == "1"
@@ -168,7 +169,7 @@ def test_a_notebook_is_known_by_its_cells_whatever_its_file_is_called(tmp_path):
     with pytest.raises(Unreadable, match="link"):
         read(tmp_path / "link.ipynb", tmp_path, KNOWN)
     path.write_text("[" * 100_000)
-    with pytest.raises(Unreadable, match="no notebook"):
+    with pytest.raises(Unreadable, match="cannot be read"):
         read(path, tmp_path, KNOWN)
 
 

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def grade(
     return done
 
 
+@cache
 def _walls(limits: Limits) -> tuple[Limits, str]:
     """The limits as they can be had here, and what they are, in words."""
     try:

@@ -188,7 +188,8 @@ def read(path: Path, folder: Path, known: list[Lesson]) -> HandIn:
         ]
         same = {n.name: len(n.ids & {str(cell.get("id")) for cell in cells}) for n in known}
     except (UnreadableNotebook, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise Unreadable(f"it is no notebook ({str(error)[:120]})") from None
+        why = str(error).replace(f"{path} ", "")[:120]
+        raise Unreadable(f"it cannot be read as a notebook: {why}") from None
     text = json.dumps([cell["source"] for cell in cells])
     for lesson in known:  # where the ids are gone, the notebook still names itself
         same[lesson.name] += f'check_parameters(\\"{lesson.name}\\"' in text
