@@ -36,7 +36,16 @@ from dsd_tutorial.course.grading.handins import (
 from dsd_tutorial.course.grading.judge import Limits, Sandbox, Stopped, judged
 from dsd_tutorial.saving import expanded, file_sha256, require_writable, write_json, write_text
 
-COLUMNS = ("person", "notebook", "exercise", "right", "mistake", "attempts", "seconds", "file")
+COLUMNS: tuple[str, ...] = (
+    "person",
+    "notebook",
+    "exercise",
+    "right",
+    "mistake",
+    "attempts",
+    "seconds",
+    "file",
+)
 WALLED = "Each hand-in ran without network, without other files or processes, within limits."
 FORMULA = ("=", "+", "-", "@")
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import torch
@@ -161,7 +161,7 @@ class Sandbox:
         if len(tree) > SPARE:
             self._give_up("too many processes", f"It started more than {SPARE} processes.")
 
-    def _give_up(self, name: str, words: str) -> Any:
+    def _give_up(self, name: str, words: str) -> NoReturn:
         self.end()
         raise Stopped(name, words)
 
@@ -185,8 +185,8 @@ class Sandbox:
                 os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         for stream in (process.stdin, process.stdout):
-            with suppress(OSError):
-                stream and stream.close()
+            with suppress(OSError, AttributeError):
+                stream.close()  # type: ignore[union-attr]
         process.wait()
         self._folder.cleanup()
 

@@ -11,7 +11,7 @@ import linecache
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from types import CodeType, ModuleType
 from typing import Any, BinaryIO
 
@@ -37,7 +37,7 @@ class Absent:
 class AbsentChecks(ModuleType):
     """The module that imports of the checks find."""
 
-    __path__: list[str] = []
+    __path__: MutableSequence[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(Absent(), name)
