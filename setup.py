@@ -11,7 +11,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-CARRIED = ("notebooks/*.ipynb", "results/*", "tests/params/fast.yaml")
+CARRIED = ("notebooks/*.ipynb", "results/**/*", "tests/params/fast.yaml")
 PLACE = Path("dsd_tutorial") / "data" / "course"  # dsd_tutorial.course.records knows it too
 
 
@@ -23,7 +23,8 @@ class BuildWithCourse(build_py):
         super().run()
         if self.editable_mode:
             return
-        for path in sorted(found for pattern in CARRIED for found in ROOT.glob(pattern)):
+        found = {path for pattern in CARRIED for path in ROOT.glob(pattern) if path.is_file()}
+        for path in sorted(found):
             target = Path(self.build_lib) / PLACE / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
