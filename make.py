@@ -196,6 +196,17 @@ def mutants(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "lab.upkeep.mutants", *rest)
 
 
+def grading(python: Path, rest: list[str]) -> int:
+    """Judge thirty made hand-ins, then three by nbgrader's own commands (installed beside)."""
+    call(python, "-m", "lab.upkeep.handins", *rest)
+    return call(python, "-m", "lab.upkeep.nbgrader")
+
+
+def memory(python: Path, rest: list[str]) -> int:
+    """Every notebook beside a Jupyter server within 2 GB, as on Binder."""
+    return call(python, "-m", "lab.upkeep.memory", *rest)
+
+
 def train(python: Path, rest: list[str]) -> int:
     """Train one part of the embedded model: `make train ARGS="unet --output build/shapes-sd"`."""
     return call(python, "-m", "lab", "train", *rest)
@@ -284,6 +295,8 @@ COMMANDS = {
         test,
         foreign,
         mutants,
+        grading,
+        memory,
         train,
         tables,
         lab,
