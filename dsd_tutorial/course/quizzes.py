@@ -76,7 +76,7 @@ def _letter(index: int) -> str:
     return chr(ord("A") + index)
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Text as HTML, `code` between back-ticks set as such."""
     parts = html.escape(" ".join(text.split())).split("`")
     return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
@@ -89,11 +89,11 @@ def _question_html(number: int, question: Question) -> str:
         edge = "#009E73" if choice.right else "#D55E00"
         rows.append(
             f'<details name="quiz-{number}" style="margin:0.25em 0 0.25em 1.2em">'
-            f'<summary style="cursor:pointer">{_letter(index)}. {_inline(choice.text)}</summary>'
+            f'<summary style="cursor:pointer">{_letter(index)}. {inline(choice.text)}</summary>'
             f'<p style="margin:0.2em 0 0.5em 1em;padding-left:0.8em;border-left:3px solid {edge}">'
-            f"<strong>{verdict}</strong> {_inline(choice.feedback)}</p></details>"
+            f"<strong>{verdict}</strong> {inline(choice.feedback)}</p></details>"
         )
-    title = f"<p><strong>{number}. {_inline(question.text)}</strong></p>"
+    title = f"<p><strong>{number}. {inline(question.text)}</strong></p>"
     return f'<div role="group" aria-label="Question {number}">{title}{"".join(rows)}</div>'
 
 

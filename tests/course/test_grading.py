@@ -20,6 +20,8 @@ PATH = find_notebook("01")
 KNOWN = lessons()
 LIMITS = Limits(seconds=5)
 SUM = "def soft_maximum(logits, lam):\n    return torch.logsumexp(lam * logits, -1) / lam\n"
+TORCH = "def without_prior(scores, on):\n    return scores - torch.mean(on)\n"
+SCRIPT = "def caption_scores(x, m):\n    raise ValueError('<script>`<script>`')\n"
 MISTAKE = "sum instead of mean"
 
 
@@ -28,8 +30,8 @@ def graded(tmp_path_factory):
     """Four hand-ins of notebook 01 and one file that is none, judged."""
     folder = tmp_path_factory.mktemp("hand-ins")
     put(folder, "ada", PATH, solutions(PATH))
-    put(folder, "bob", PATH, {"soft_maximum": SUM})
-    cheat = put(folder, "cat", PATH, {"soft_maximum": SUM})
+    put(folder, "bob", PATH, {"soft_maximum": SUM, "without_prior": TORCH})
+    cheat = put(folder, "cat", PATH, {"soft_maximum": SUM, "caption_scores": SCRIPT})
     _forge(cheat)
     ada = folder / "ada" / PATH.name
     reads = f"import json\ncells = json.load(open({str(ada)!r}))['cells']\n"
@@ -73,6 +75,7 @@ def test_a_row_for_each_person_and_exercise(graded):
     assert found["bob", "soft_maximum"]["right"] == "0"
     assert found["bob", "soft_maximum"]["mistake"] == MISTAKE
     assert found["bob", "text_wins"]["mistake"] == "not attempted"
+    assert found["bob", "without_prior"]["mistake"] == "mean over the wrong axis"
     assert float(found["bob", "soft_maximum"]["seconds"]) >= 0
 
 
@@ -97,12 +100,14 @@ def test_what_is_no_notebook_is_said_and_does_not_end_the_others(graded):
 def test_pages_for_learners_and_for_the_instructor(graded):
     pages = graded[1].with_suffix("")
     summary = (pages / "summary.html").read_text(encoding="utf-8")
-    for said in (MISTAKE, "1 of 4 right", "eve", "Exercise 1"):
+    for said in (MISTAKE, "6 of 6", "eve", "Exercise 1"):
         assert said in summary
     (bob,) = pages.glob("bob-*.html")
     page = bob.read_text(encoding="utf-8")
     _, cure, *_ = checks.soft_maximum.mistakes[MISTAKE]
     assert cure in page and "not attempted" in page and bob.name in summary
+    (cat,) = pages.glob("cat-*.html")
+    assert "<script>" not in cat.read_text(encoding="utf-8")
     (ada,) = pages.glob("ada-*.html")
     assert "6 of 6 exercises are" in ada.read_text(encoding="utf-8")
 
@@ -200,6 +205,20 @@ def test_only_what_the_function_uses_is_executed():
 )
 def test_what_changes_a_value_is_executed_too(change):
     assert names(["held = []", change, "other = 1", "def f():\n    return held"]) == [0, 1, 3]
+
+
+def test_calling_a_module_is_no_change_of_it_but_assigning_to_it_is():
+    cells = ["import os", "os.call(1)", "os.name = 2", "def f():\n    return os"]
+    assert names(cells) == [0, 2, 3]
+
+
+def test_what_stands_for_a_solution_in_a_hand_out_is_not_executed(tmp_path):
+    """The solution is not to be had while a hand-in is judged: asking for it would be an error."""
+    path = tmp_path / "ada.ipynb"
+    path.write_text(json.dumps(hand_in(PATH, solutions(PATH))))
+    found = read(path, tmp_path, KNOWN)
+    for name in found.lesson.exercises:
+        assert not [source for _, source in found.cells_for(name) if "_solution" in source]
 
 
 def test_lines_of_ipython_and_broken_cells_are_passed_over():

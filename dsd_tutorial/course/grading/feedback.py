@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsd_tutorial.course import checks
 from dsd_tutorial.course.grading.handins import Lesson
+from dsd_tutorial.course.quizzes import inline
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,12 +26,14 @@ def _environment() -> Environment:
         raise RuntimeError(
             'pages of feedback need jinja2: pip install "dsd-tutorial[teach]".'
         ) from None
-    return jinja2.Environment(
+    pages = jinja2.Environment(
         loader=jinja2.PackageLoader("dsd_tutorial.course.grading", "pages"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pages.filters["inline"] = inline  # it escapes by itself, and is called safe in the pages
+    return pages
 
 
 def state_of(row: Mapping[str, Any]) -> str:
@@ -81,33 +84,34 @@ def summary_page(done: Sequence[Graded], walls: str, lessons: Mapping[str, Lesso
 
 
 def _notebook_summary(done: Sequence[Graded], lesson: Lesson) -> dict[str, Any]:
-    names = lesson.exercises
     people = []
     for graded in sorted(done, key=lambda g: (g.person.casefold(), g.file)):
         rows = {row["exercise"]: explained(row, lesson.titles) for row in graded.rows}
         right = sum(row["right"] for row in graded.rows)
-        people.append({"graded": graded, "rows": [rows[name] for name in names], "right": right})
-    twice = Counter(graded.person for graded in done)
+        ordered = [rows[name] for name in lesson.exercises]
+        people.append({"graded": graded, "rows": ordered, "right": right})
+    handed_in = Counter(graded.person for graded in done)
+    every = [row for person in people for row in person["rows"]]
     return {
         "title": lesson.title,
-        "exercises": [{"name": n, "title": lesson.titles.get(n, n)} for n in names],
         "people": people,
-        "mistakes": [_mistakes(done, name, lesson) for name in names],
-        "twice": sorted(person for person, n in twice.items() if n > 1),
+        "exercises": [_counted(every, name, lesson) for name in lesson.exercises],
+        "mistakes": _mistakes(every),
+        "twice": sorted(person for person, n in handed_in.items() if n > 1),
     }
 
 
-def _mistakes(done: Sequence[Graded], name: str, lesson: Lesson) -> dict[str, Any]:
-    """One exercise: how many have it right, and each mistake with how many made it."""
-    rows = [row for graded in done for row in graded.rows if row["exercise"] == name]
-    counted = Counter(row["mistake"] for row in rows if not row["right"])
-    known = getattr(checks, name).mistakes
-    return {
-        "title": lesson.titles.get(name, name),
-        "n": len(rows),
-        "right": sum(row["right"] for row in rows),
-        "made": [
-            {"name": mistake, "n": n, "why": known.get(mistake, ("",))[0]}
-            for mistake, n in counted.most_common()
-        ],
-    }
+def _counted(every: Sequence[Mapping[str, Any]], name: str, lesson: Lesson) -> dict[str, Any]:
+    """One exercise: how many have it right, wrong, and not attempted."""
+    states = Counter(row["state"] for row in every if row["exercise"] == name)
+    return {"title": lesson.titles.get(name, name), **{state: states[state] for state in SIGNS}}
+
+
+def _mistakes(every: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The mistakes that were made, the most frequent first."""
+    made = Counter((r["title"], r["mistake"], r["why"]) for r in every if r["state"] == "wrong")
+    n = max(made.values(), default=1)
+    return [
+        {"exercise": title, "name": name, "why": why, "n": count, "share": count / n}
+        for (title, name, why), count in made.most_common()
+    ]

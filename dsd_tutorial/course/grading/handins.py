@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsd_tutorial.course.notebooks import (
+    LEFT_OUT,
     UnreadableNotebook,
     all_notebooks,
     read_notebook,
@@ -121,17 +122,19 @@ class HandIn:
         The course's cells are its own, not those of the file: whoever changed one there changed
         nothing here. The learner's further cells come first, so that the course's names win.
         """
-        names = self.lesson.exercises
         others, answers = [], []
         for position, cell in enumerate(self.cells):
             entry = (f"<cell {position}>", cell["source"])
             if defines(cell["source"], exercise):
                 answers.append(entry)
-            elif cell["source"].strip() not in self.lesson.sources and not any(
-                defines(cell["source"], name) for name in names
-            ):
+            elif self._is_theirs(cell["source"]):
                 others.append(entry)
         return [*others, *self.lesson.before(exercise), *answers]
+
+    def _is_theirs(self, source: str) -> bool:
+        """Whether a cell is the learner's own: neither the course's nor an answer."""
+        ours = source.strip() in self.lesson.sources or source.startswith(LEFT_OUT)
+        return not ours and not any(defines(source, name) for name in self.lesson.exercises)
 
     def answer(self, exercise: str) -> str:
         """The source of the cell that defines an exercise's function; "" where there is none."""

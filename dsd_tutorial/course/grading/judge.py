@@ -115,6 +115,11 @@ class Sandbox:
         self.deadline, self._asked = time.monotonic() + START, 0
         self.unwalled = str(self._next()["hello"])
 
+    def ready(self) -> None:
+        """Start the process where it is not running."""
+        if self._process is None:
+            self._start()
+
     def ask(self, message: dict[str, Any], functions: list[Callable] | None = None) -> Any:
         """The sandbox's next message. Raises Stopped."""
         if self._process is None:
@@ -166,9 +171,8 @@ class Sandbox:
         raise Stopped(name, words)
 
     def load(self, name: str, cells: list[tuple[str, str]]) -> dict[str, Any]:
-        """What the sandbox says after it defined `name`; starts it where it is not running."""
-        if self._process is None:
-            self._start()
+        """What the sandbox says after it defined `name`."""
+        self.ready()
         self.deadline = time.monotonic() + self.limits.seconds
         return self.ask({"name": name, "cells": cells})
 
@@ -319,6 +323,7 @@ def _inside(error: Any) -> Unanswerable:
 
 def judged(exercise: Exercise, sandbox: Sandbox, cells: list[tuple[str, str]]) -> Verdict:
     """The verdict on one exercise of a hand-in, whose cells define it."""
+    sandbox.ready()
     start = time.perf_counter()
     mistake, evidence = _diagnosed(exercise, sandbox, cells)
     seconds = round(time.perf_counter() - start, 2)

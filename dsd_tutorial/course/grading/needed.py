@@ -29,14 +29,16 @@ def needed(cells: list[tuple[str, str]], name: str) -> list[tuple[str, ast.stmt]
         for position, (label, source) in enumerate(cells)
         for statement in _statements(source, strict=position == len(cells) - 1)
     ]
+    imports = [s for _, s in program if isinstance(s, ast.Import)]
+    modules = {_alias(alias) for statement in imports for alias in statement.names}
     wanted, kept = {name}, []
     for label, statement in reversed(program):
-        if not bound(statement) & wanted:
+        if not bound(statement, modules) & wanted:
             continue
         statement = _narrowed(statement, wanted)
         used = _used(statement)
         if used & EVERYTHING:
-            used |= set().union(*(bound(before) for _, before in program))
+            used |= set().union(*(bound(before, modules) for _, before in program))
         wanted |= used
         kept.append((label, statement))
     return kept[::-1]
@@ -67,12 +69,15 @@ def _alias(alias: ast.alias) -> str:
     return alias.asname or alias.name.split(".")[0]
 
 
-def bound(statement: ast.stmt) -> set[str]:
-    """The names that a statement binds, or whose value it may change."""
-    return set(_bound(statement))
+def bound(statement: ast.stmt, modules: set[str]) -> set[str]:
+    """The names that a statement binds, or whose value it may change.
+
+    To call a function of a module changes nothing; to assign to one does.
+    """
+    return set(_bound(statement, modules))
 
 
-def _bound(node: ast.AST) -> Iterator[str]:
+def _bound(node: ast.AST, modules: set[str]) -> Iterator[str]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
         return
@@ -88,13 +93,13 @@ def _bound(node: ast.AST) -> Iterator[str]:
         yield node.name
     elif isinstance(node, ast.comprehension):  # its target is its own
         for part in (node.iter, *node.ifs):
-            yield from _bound(part)
+            yield from _bound(part, modules)
         return
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         if isinstance(node.value.func, ast.Attribute):  # a.append(1) changes a
-            yield from _root(node.value.func)
+            yield from (root for root in _root(node.value.func) if root not in modules)
     for child in ast.iter_child_nodes(node):
-        yield from _bound(child)
+        yield from _bound(child, modules)
 
 
 def _root(node: ast.expr) -> Iterator[str]:

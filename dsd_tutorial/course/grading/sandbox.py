@@ -140,9 +140,10 @@ def trouble(error: BaseException) -> dict[str, Any]:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename.startswith("<cell")] or frames
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    says = error.msg if isinstance(error, SyntaxError) else str(error)
     return {
         "kind": type(error).__name__[:80],
-        "says": str(error)[:300],
+        "says": says[:300],
         "line": line or (own[-1].lineno if own else 0),
         "source": ((own[-1].line if own and not line else None) or "")[:200],
     }
