@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         show_lines,
         show_matrix,
         show_rows,
-        show_shares,
     )
     from dsd_tutorial.course.figures.diagrams import draw_model
     from dsd_tutorial.course.material import closed_forms, few_shot_items, image_set

@@ -34,12 +34,10 @@ def verdict(interval: Any, reference: float = 0.0) -> str:
     return "below" if interval.high < reference else "not told apart from"
 
 
-def print_table(rows: Mapping[str, Mapping[str, Any]] | Any, form: str = ".2f") -> None:
+def print_table(rows: Mapping[str, Mapping[str, Any]] | Any) -> None:
     """Print a table, {row: {column: value}} or a DataFrame; absent values stay empty.
 
-    Args:
-        rows: values are text, whole numbers, numbers, or intervals, which show their ends.
-        form: format of numbers that are not whole.
+    Values are text, whole numbers, numbers, or intervals, which show their ends.
     """
     import pandas as pd
 
@@ -47,18 +45,18 @@ def print_table(rows: Mapping[str, Mapping[str, Any]] | Any, form: str = ".2f") 
         rows = pd.DataFrame(
             {name: pd.Series(dict(row), dtype=object) for name, row in rows.items()}
         ).T
-    print(rows.map(lambda value: _cell(value, form)).to_string())
+    print(rows.map(_cell).to_string())
 
 
-def _cell(value: Any, form: str) -> str:
+def _cell(value: Any) -> str:
     if value is None or value != value:  # NaN
         return ""
     if hasattr(value, "low"):
-        return f"{value.value:{form}} [{value.low:{form}}, {value.high:{form}}]"
+        return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
     if isinstance(value, str | bool):
         return str(value)
     whole = not hasattr(value, "is_floating_point") and isinstance(value, int)
-    return f"{value:,}" if whole else f"{float(value):{form}}"
+    return f"{value:,}" if whole else f"{float(value):.2f}"
 
 
 class Spent:

@@ -155,8 +155,6 @@ def test_alt_text_of_charts_ends_with_their_values(shown):
     )
     figures.show_lines(torch.arange(20.0), alt="A straight line.")
     assert said(shown) == "A straight line: 0.00 at 0, at most 19.00 at 19, 19.00 at 19."
-    figures.show_shares({"a": [0.2, 0.5], "b": [0.8, 0.5]}, ["x", "y"], alt="Shares of two.")
-    assert said(shown) == "Shares of two: a 0.20 to 0.50; b 0.50 to 0.80."
     figures.show_histograms({"a": torch.tensor([1.0, 3.0])}, alt="Two numbers.", xlabel="number")
     assert said(shown) == "Two numbers: a around 2.00, from 1.00 to 3.00."
 

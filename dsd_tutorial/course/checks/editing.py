@@ -78,14 +78,10 @@ edit_states = Exercise(
 #    -> (references,) ----------------------------------------------------------------------------
 
 
-def _joint(changed: Tensor, kept: Tensor) -> Tensor:
-    return (changed.bool() & kept.bool().all(-1)).float().mean(1)
-
-
 joint_score = Exercise(
     name="joint_score",
     hint="Take one image at a time: is *this* image a success? Only then count.",
-    solution=_joint,
+    solution=lambda changed, kept: (changed.bool() & kept.bool().all(-1)).float().mean(1),
     cases=[
         (torch.tensor([[True, False]]), torch.tensor([[[True, True], [True, True]]])),
         (

@@ -34,10 +34,6 @@ def _mean_wrong(s: Tensor, p: Tensor) -> Tensor:
     return (s * ~_right(s, p)).sum(1) / (s.shape[1] - 1)
 
 
-def _first(p: Tensor) -> Tensor:
-    return torch.zeros_like(p)
-
-
 hardest_hinge = Exercise(
     name="hardest_hinge",
     hint="Three candidates score 5, 3, 4 and the second is right: with margin 1 its loss is 3.",
@@ -51,7 +47,7 @@ hardest_hinge = Exercise(
         "the right candidate taken at index 0": (
             "In the released code it stands there, and a score that knows nothing wins all ties.",
             "Read scores[i, positive[i]], for example with gather.",
-            lambda s, p, m: hinge(s, _first(p), m),
+            lambda s, p, m: hinge(s, torch.zeros_like(p), m),
             lambda s, p, m: F.relu(s[:, 1:].amax(1) - _of(s, p) + m).mean(),
         ),
         "the right candidate is among its own rivals": (

@@ -17,10 +17,6 @@ Filter = Callable[[Tensor], Tensor]
 # -- cut_inverse(weight, threshold): (d_proj, d), float -> (d, d_proj) ----------------------------
 
 
-def _cut_inverse(weight: Tensor, threshold: float) -> Tensor:
-    return truncated_pseudo_inverse(weight, threshold)
-
-
 def _filtered(weight: Tensor, keep: Filter, filtered: Filter) -> Tensor:
     """V f(s) U^T over the directions that `keep` chooses."""
     u, s, vh = torch.linalg.svd(weight.double(), full_matrices=False)
@@ -41,7 +37,7 @@ cut_inverse = Exercise(
     name="cut_inverse",
     hint="Try a diagonal weight by hand: what becomes of the entries 2, 0.5 and 0.1 at a "
     "threshold of 0.3?",
-    solution=_cut_inverse,
+    solution=truncated_pseudo_inverse,
     cases=[
         (torch.diag(torch.tensor([2.0, 0.5, 0.1])), 0.3),
         (_weight(6, 6, seed=0), 0.3),
@@ -56,7 +52,7 @@ cut_inverse = Exercise(
         "transposed inverse": (
             "A layer stores (out, in), so its inverse is (in, out); a square weight conceals that.",
             "Write (vh[keep].T / s[keep]) @ u[:, keep].T.",
-            lambda w, t: _cut_inverse(w, t).T,
+            lambda w, t: truncated_pseudo_inverse(w, t).T,
             lambda w, t: torch.linalg.pinv(w.double()).T,
         ),
         "multiplied by s instead of 1 / s": (
@@ -88,16 +84,12 @@ cut_inverse = Exercise(
 # -- to_states(embeddings, inverse, length): (n, d_proj), (d, d_proj), float -> (n, d) ------------
 
 
-def _to_states(embeddings: Tensor, inverse: Tensor, length: float) -> Tensor:
-    return length * F.normalize(embeddings @ inverse.T, dim=-1)
-
-
 _INVERSE = normal(4, 4, seed=3)
 
 to_states = Exercise(
     name="to_states",
     hint="How long must every row be, and after which operation can you still promise that?",
-    solution=_to_states,
+    solution=lambda x, inverse, length: length * F.normalize(x @ inverse.T, dim=-1),
     cases=[
         (torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([[1.0, 1.0], [0.0, 2.0]]), 10.0),
         (normal(3, 4, scale=5.0), _INVERSE, 11.0),

@@ -31,11 +31,6 @@ def _wrapped(states: Tensor, end: Tensor, residual: Tensor) -> Tensor:
     return out
 
 
-def _at_the_back(states: Tensor, end: Tensor, residual: Tensor) -> Tensor:
-    back = torch.full_like(end, states.shape[1] - len(residual) - 1)
-    return _prompted(states, back, residual)
-
-
 def _to_the_end_of_the_row(states: Tensor, end: Tensor, residual: Tensor) -> Tensor:
     place = torch.arange(states.shape[1])[None] - end[:, None] - 1
     return states + (place >= 0)[..., None] * residual[place.clamp(0, len(residual) - 1)]
@@ -65,7 +60,7 @@ prompted_states = Exercise(
             "Captions differ in length, so their padding begins at different places.",
             "Use each caption's own `end`.",
             lambda s, end, r: _prompted(s, end[:1].expand(len(end)), r),
-            _at_the_back,
+            lambda s, end, r: _prompted(s, torch.full_like(end, s.shape[1] - len(r) - 1), r),
             lambda s, end, r: _prompted(s, end.max().expand(len(end)), r),
         ),
         "all padding instead of the first n positions": (

@@ -9,15 +9,10 @@ from dsd_tutorial.course.checks.exercise import Exercise, normal
 
 # -- without_prior(scores, on_references): (images, texts), (references, texts) -> (images, texts)
 
-
-def _without_prior(scores: Tensor, on_references: Tensor) -> Tensor:
-    return scores - on_references.mean(0)
-
-
 without_prior = Exercise(
     name="without_prior",
     hint="The prior is one number per text, and knows the reference images only.",
-    solution=_without_prior,
+    solution=lambda scores, on_references: scores - on_references.mean(0),
     cases=[  # as many references as texts, so that a mean over the wrong axis fits as well
         (torch.tensor([[3.0, 1.0], [2.0, 0.0]]), torch.tensor([[2.0, 0.0], [4.0, 0.0]])),
         (normal(3, 3), normal(3, 3, seed=1)),
@@ -78,10 +73,6 @@ def _correlation(a: Tensor, b: Tensor, axis: int = -1) -> Tensor:
     return (a * b).sum(axis) / (a.square().sum(axis) * b.square().sum(axis)).sqrt()
 
 
-def _nouns_apart(first: Tensor, second: Tensor) -> Tensor:
-    return -_correlation(first, second)
-
-
 def _spreads(a: Tensor, b: Tensor, correction: int) -> Tensor:
     return a.std(-1, correction=correction) * b.std(-1, correction=correction)
 
@@ -89,7 +80,7 @@ def _spreads(a: Tensor, b: Tensor, correction: int) -> Tensor:
 nouns_apart = Exercise(
     name="nouns_apart",
     hint="A map compared with itself must give -1, and with its own negative +1.",
-    solution=_nouns_apart,
+    solution=lambda first, second: -_correlation(first, second),
     cases=[
         (torch.tensor([[0.0, 0.0, 1.0, 3.0]]), torch.tensor([[5.0, 3.0, 2.0, 2.0]])),
         (normal(4, 16).exp(), normal(4, 16, seed=1).exp()),

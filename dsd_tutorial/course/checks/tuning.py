@@ -37,10 +37,6 @@ def _summed(state: Tensor, loss: Callable, lr: float, steps: int) -> Tensor:
     return state
 
 
-def _from_the_start(state: Tensor, loss: Callable, lr: float, steps: int) -> Tensor:
-    return state - lr * sum(_gradient(state, loss, step) for step in range(steps))
-
-
 class _Bowl:
     """A loss with another lowest point at each step, as noise makes one; called as loss(h, i)."""
 
@@ -90,7 +86,7 @@ tune = Exercise(
         "every gradient at the start": (
             "A step must look at where the last one has led.",
             "Compute the gradient at the current state, inside the loop.",
-            _from_the_start,
+            lambda h, f, lr, n: h - lr * sum(_gradient(h, f, step) for step in range(n)),
         ),
         "nothing moved": (
             "The state came back as it was: perhaps it was detached, or its update lost.",

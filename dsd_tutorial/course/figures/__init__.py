@@ -15,7 +15,6 @@ from dsd_tutorial.course.figures.charts import (
     show_bars,
     show_histograms,
     show_lines,
-    show_shares,
 )
 from dsd_tutorial.course.figures.images import (
     bare,
@@ -48,5 +47,4 @@ __all__ = [
     "show_lines",
     "show_matrix",
     "show_rows",
-    "show_shares",
 ]

@@ -1,4 +1,4 @@
-"""Charts with one call: bars, lines with bands, shares, histograms, and alt text of their values.
+"""Charts with one call: bars, lines with bands, histograms, and alt text of their values.
 
     show_bars({"SD-IPC": {"color": interval, "shape": interval}, ...}, alt="Attributes kept.")
     show_lines({"cosine": {0.1: interval, 0.2: 0.84}}, alt="Cosine by threshold.", xlabel="cut")
@@ -128,7 +128,7 @@ def show_bars(
 def show_lines(
     lines: Mapping[str, Any], x: Sequence[float] | None = None, *, alt: str, xlabel: str = "",
     ylabel: str = "", at: Mapping[str, Any] | None = None, level: Mapping[str, Any] | None = None,
-    size: tuple[float, float] | None = None, sharey: bool = True, **settings: Any,
+    sharey: bool = True, **settings: Any,
 ) -> None:  # fmt: skip
     """Show lines, with bands where the points are intervals.
 
@@ -140,16 +140,14 @@ def show_lines(
         ylabel: of the first panel.
         at: name -> x of a vertical line; or title -> such a mapping.
         level: name -> y of a horizontal line; or title -> such a mapping.
-        size: of the figure in inches.
         sharey: whether the panels have one scale.
         settings: for `axis.set`, such as ylim or yscale; few points on a log scale are ticks.
     """
     panels = panels_of(lines, x)
     wide = {1: 6.0, 2: 8.5}.get(len(panels), 9.5)
     with figure(
-        alt=told(alt, panels), columns=len(panels), size=size or (wide, 2.9), squeeze=False,
-        sharey=sharey,
-    ) as (fig, axes):  # fmt: skip
+        alt=told(alt, panels), columns=len(panels), size=(wide, 2.9), squeeze=False, sharey=sharey
+    ) as (fig, axes):
         for axis, (title, named) in zip(axes[0], panels.items(), strict=True):
             for name, series in named.items():
                 band(axis, list(series), list(series.values()), name)
@@ -167,41 +165,9 @@ def show_lines(
         add_legend(fig, axes)
 
 
-def show_shares(
-    parts: Mapping[str, Any], labels: Sequence[Any] | None = None, *, alt: str, xlabel: str = "",
-    ylabel: str = "share", size: tuple[float, float] = (7.0, 2.9), **settings: Any,
-) -> None:  # fmt: skip
-    """Show how a whole is divided, one stacked bar for each label.
-
-    Args:
-        parts: part -> {label: number}, or one number per label.
-        labels: of the bars, where `parts` holds lists.
-        alt: what is divided, in a sentence; the range of each part is added to it.
-        xlabel: what the labels are.
-        ylabel: what the whole is.
-        size: of the figure in inches.
-        settings: for `axis.set`.
-    """
-    (named,) = panels_of(parts, labels).values()
-    values = {name: np.array(list(series.values()), float) for name, series in named.items()}
-    ranges = "; ".join(f"{k} {say(v.min())} to {say(v.max())}" for k, v in values.items())
-    names = [str(label) for label in next(iter(named.values()))]
-    with figure(alt=f"{alt.rstrip('.: ')}: {ranges}.", size=size, squeeze=False) as (fig, axes):
-        axis, below = axes[0, 0], np.zeros(len(names))
-        for (name, heights), hatch in zip(values.items(), HATCHES, strict=False):
-            axis.bar(names, heights, bottom=below, label=name, hatch=hatch, alpha=0.8,
-                     edgecolor="white", linewidth=0)  # fmt: skip
-            below += heights
-        axis.set(xlabel=xlabel, ylabel=ylabel, **settings)
-        if len(names) * max(map(len, names)) > 10 * size[0]:
-            axis.tick_params(axis="x", rotation=45)
-        add_legend(fig, axes)
-
-
 def show_histograms(
-    values: Mapping[str, Any], *, alt: str, xlabel: str, edges: Any = 60, ylabel: str = "density",
-    size: tuple[float, float] = (6.0, 2.6), **settings: Any,
-) -> None:  # fmt: skip
+    values: Mapping[str, Any], *, alt: str, xlabel: str, edges: Any = 60, **settings: Any
+) -> None:
     """Show how several sets of numbers are distributed, with one set of edges.
 
     Args:
@@ -209,8 +175,6 @@ def show_histograms(
         alt: what the numbers are, in a sentence; mean and range of each set are added to it.
         xlabel: what the numbers are.
         edges: of the bins, or their number.
-        ylabel: "density", or what is counted.
-        size: of the figure in inches.
         settings: for `axis.set`, such as yscale.
     """
     sets = {name: np.asarray(numbers, float).ravel() for name, numbers in values.items()}
@@ -219,10 +183,9 @@ def show_histograms(
         f"{name} around {say(x.mean())}, from {say(x.min())} to {say(x.max())}"
         for name, x in sets.items()
     )
-    with figure(alt=f"{alt.rstrip('.: ')}: {about}.", size=size, squeeze=False) as (fig, axes):
+    said = f"{alt.rstrip('.: ')}: {about}."
+    with figure(alt=said, size=(6.0, 2.6), squeeze=False) as (fig, axes):
         for (name, x), hatch in zip(sets.items(), HATCHES, strict=False):
-            axes[0, 0].hist(
-                x, edges, density=ylabel == "density", alpha=0.7, hatch=hatch, label=name
-            )
-        axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, **settings)
+            axes[0, 0].hist(x, edges, density=True, alpha=0.7, hatch=hatch, label=name)
+        axes[0, 0].set(xlabel=xlabel, ylabel="density", **settings)
         add_legend(fig, axes)

@@ -100,13 +100,7 @@ def show_rows(
             line[0].set_ylabel(fill(name.strip(), 14), fontsize=9)
 
 
-def show_latents(
-    latents: Any,
-    titles: Sequence[str] | None = None,
-    *,
-    alt: str,
-    side: float = 1.5,
-) -> None:
+def show_latents(latents: Any, titles: Sequence[str] | None = None, *, alt: str) -> None:
     """Show latents (4, h, w) or (n, 4, h, w): a row for each, a map for each channel.
 
     Zero is gray, below it blue, above it yellow; all have one scale.
@@ -117,7 +111,7 @@ def show_latents(
     if len(titles) != len(rows):
         raise ValueError(f"{len(titles)} titles for {len(rows)} latents: give one each")
     limit = float(np.abs(rows).max()) or 1.0
-    grid = _grid(rows.shape[0] * rows.shape[1], rows.shape[1], side)
+    grid = _grid(rows.shape[0] * rows.shape[1], rows.shape[1], 1.5)
     grid["size"] = (grid["size"][0] + 0.9, grid["size"][1])
     with figure(alt=alt, **grid) as (fig, axes):
         for row, title, line in zip(rows, titles, axes, strict=True):
@@ -153,9 +147,8 @@ def overlay_heat(axis: Any, image: Any, heat: Any, title: str = "", *, mask: Any
 
 
 def show_heats(
-    heats: Mapping[str, Any], image: Any, *, alt: str, masks: Any = None,
-    columns: int | None = None, side: float = 1.8,
-) -> None:  # fmt: skip
+    heats: Mapping[str, Any], image: Any, *, alt: str, masks: Any = None, columns: int | None = None
+) -> None:
     """Show heat maps (h, w), each over an image (3, H, W) and under its name.
 
     Args:
@@ -164,12 +157,11 @@ def show_heats(
         alt: what the maps show; where the hottest cell of each lies is added to it.
         masks: (H, W), outlined with dashes in every map, or name -> mask.
         columns: maps side by side; at most 6 by default.
-        side: width of a map in inches.
     """
     under = image if isinstance(image, Mapping) else dict.fromkeys(heats, image)
     outlines = masks if isinstance(masks, Mapping) else dict.fromkeys(heats, masks)
     spots = "; ".join(f"{name} {hottest(heat)}" for name, heat in heats.items())
-    grid = _grid(len(heats), columns, side)
+    grid = _grid(len(heats), columns, 1.8)
     with figure(alt=f"{alt} Hottest: {spots}.", **grid) as (_, axes):
         for axis in axes.flat:
             bare(axis)

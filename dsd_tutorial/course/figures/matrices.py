@@ -21,7 +21,7 @@ NUMBERED = 250  # cells; a larger matrix carries no numbers
 
 def show_matrix(
     values: Any, rows: Sequence[Any], columns: Sequence[Any], *, alt: str, label: str = "",
-    center: float | None = None, form: str = ".2f", marks: Any = None, divide: int | None = None,
+    center: float | None = None, marks: Any = None, divide: int | None = None,
     xlabel: str = "", ylabel: str = "", size: tuple[float, float] | None = None,
 ) -> None:  # fmt: skip
     """Show a matrix as a heat map with labelled axes, a scale, and its numbers where they fit.
@@ -33,7 +33,6 @@ def show_matrix(
         alt: what the cells are, in a sentence; where the highest and lowest lie is added to it.
         label: of the scale.
         center: value in the middle of the scale; None: the scale runs from lowest to highest.
-        form: format of the numbers.
         marks: (rows, columns), true where a star stands behind the number.
         divide: a dashed line before this row and column.
         xlabel: what the columns are.
@@ -55,7 +54,7 @@ def show_matrix(
             axis.imshow(table, vmin=low, vmax=high, aspect="auto",
                                 cmap=UNIFORM if center is None else SIGNED)  # fmt: skip
             if table.size <= NUMBERED:
-                _write_numbers(axis, table, form, marks, (low + high) / 2)
+                _write_numbers(axis, table, marks, (low + high) / 2)
                 axis.set_yticks(range(len(rows)), rows)
                 turned = 45 if max(len(str(x)) for x in columns) > 4 else 0
                 axis.set_xticks(range(len(columns)), columns, rotation=turned)
@@ -67,10 +66,10 @@ def show_matrix(
         fig.colorbar(axes[0, 0].images[0], ax=axes, label=label)
 
 
-def _write_numbers(axis: Any, table: np.ndarray, form: str, marks: Any, middle: float) -> None:
+def _write_numbers(axis: Any, table: np.ndarray, marks: Any, middle: float) -> None:
     starred = np.zeros(table.shape, bool) if marks is None else np.asarray(marks, bool)
     for (row, column), number in np.ndenumerate(table):
-        axis.text(column, row, f"{number:{form}}{'*' if starred[row, column] else ''}",
+        axis.text(column, row, f"{number:.2f}{'*' if starred[row, column] else ''}",
                   ha="center", va="center", fontsize=7,
                   color="white" if number < middle else "black")  # fmt: skip
 
@@ -87,8 +86,7 @@ def _cell(
 
 def show_intervals(
     methods: Mapping[str, Any], *, alt: str, xlabel: str = "", reference: Any = None,
-    kinds: Mapping[str, str] | None = None, size: tuple[float, float] | None = None,
-    **settings: Any,
+    kinds: Mapping[str, str] | None = None, **settings: Any,
 ) -> None:  # fmt: skip
     """Show many methods below one another, the best on top: a mark and its interval.
 
@@ -98,7 +96,6 @@ def show_intervals(
         xlabel: what is measured.
         kinds: method -> kind; kinds have markers of their own.
         reference: a dashed line, such as chance: a number, or title -> number.
-        size: of the figure in inches.
         settings: for `axis.set`, such as xlim.
     """
     panels = panels_of(methods)[""]
@@ -108,7 +105,7 @@ def show_intervals(
             means.setdefault(method, []).append(interval(point)[0])
     order = sorted(means, key=lambda method: np.mean(means[method]))
     said = "; ".join(f"{t} {_best_and_worst(points)}".strip() for t, points in panels.items())
-    size = size or (min(2.6 + 2.0 * len(panels), 9.5), 0.24 * len(order) + 1.1)
+    size = (min(2.6 + 2.0 * len(panels), 9.5), 0.24 * len(order) + 1.1)
     marker = {kind: i for i, kind in enumerate(dict.fromkeys((kinds or {}).values()))}
     with figure(alt=f"{alt.rstrip('.: ')}: {said}.", columns=len(panels), size=size, sharey=True,
                 squeeze=False) as (fig, axes):  # fmt: skip
@@ -140,18 +137,13 @@ def _named(cost: str) -> str:
     return cost.replace("unet", "U-Net").replace("_", " ")
 
 
-def show_costs(
-    rows: Any, against: Sequence[str] = COSTS, *, alt: str, xlabel: str = "accuracy",
-    size: tuple[float, float] | None = None,
-) -> None:  # fmt: skip
+def show_costs(rows: Any, against: Sequence[str] = COSTS, *, alt: str) -> None:
     """Show the accuracy of methods, the best on top, and beside it what each of them cost.
 
     Args:
         rows: a table, or dictionaries: method, accuracy (or value), low, high, and the costs.
         against: columns that are costs, a panel each, on a scale that is logarithmic from 1 on.
         alt: what is compared, in a sentence; the best method and its costs are added to it.
-        xlabel: what the accuracy is.
-        size: of the figure in inches.
     """
     import pandas as pd
 
@@ -161,7 +153,7 @@ def show_costs(
     best = table.iloc[-1]
     costs = ", ".join(f"{best[name]:g} {_named(name)}" for name in against)
     said = f"{alt.rstrip('.: ')}: best {best['method']}, {say(best[score])}, for {costs}."
-    size = size or (min(3.2 + 1.8 * len(against), 9.5), 0.24 * len(table) + 1.0)
+    size = (min(3.2 + 1.8 * len(against), 9.5), 0.24 * len(table) + 1.0)
     with figure(alt=said, columns=1 + len(against), size=size, sharey=True) as (_, axes):
         for y, row in enumerate(table.itertuples()):
             _dot(axes[0], y, row)
@@ -170,7 +162,7 @@ def show_costs(
                 axis.hlines(y, 0, cost, color="0.8")
                 axis.plot(cost, y, "o", color=INK, markersize=4)
         axes[0].set_yticks(range(len(table)), table["method"])
-        axes[0].set_xlabel(xlabel)
+        axes[0].set_xlabel("accuracy")
         for axis, name in zip(axes[1:], against, strict=True):
             axis.set_xscale("symlog", linthresh=1)
             axis.set_xlim(0, 2 * max(table[name].max(), 1))
