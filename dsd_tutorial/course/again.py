@@ -8,8 +8,6 @@ from dsd_tutorial.course.records import read_results
 from dsd_tutorial.shapes import domain_scenes, judge
 from dsd_tutorial.variation import kept, make_edits
 
-STRICT = ("objects", "texture", "background")
-
 
 def measured_again(name: str, model: Any, most: int | None = None) -> tuple[list[bool], list[bool]]:
     """Return which items were right when a row of `results/` was measured, and which are now.
@@ -44,6 +42,6 @@ def measured_again(name: str, model: Any, most: int | None = None) -> tuple[list
     scenes = domain_scenes("old", 2 * n, seed + 51, "test")[:most]
     texts = [edit.source for edit in make_edits(scenes)[::4]]
     images = model.sample(texts, steps=int(settings["sampling"]), seed=seed + 60_000, **how)
-    facts = [kept(v, scene) for v, scene in zip(judge(images), scenes, strict=True)]
+    now = [kept(v, s)["faithful"] == 1 for v, s in zip(judge(images), scenes, strict=True)]
     then = [float(value) == 1 for value in row["values"].strip("[]").split()]
-    return then[: len(scenes)], [all(fact[k] for k in STRICT) for fact in facts]
+    return then[: len(scenes)], now

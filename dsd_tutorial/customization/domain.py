@@ -30,24 +30,20 @@ from dsd_tutorial.variation import states_to_edit, states_to_prompt
 ALPHA = 0.7  # of the text's states in an editing prompt, unless told otherwise
 INVERSE = "inverse.safetensors"
 TARGETS = ("to_k", "to_v")
-ALLOWED = (*TARGETS, "to_q", "to_out.0")
 
 
 class KeyValues(nn.Module):
-    """`added`: one matrix (out, in), zero at the start, for each target of every cross-attention.
+    """`added`: matrices (out, in), zero at the start, for keys and values of each cross-attention.
 
-    `targets` are to_k and to_v in the paper; to_q and to_out.0 can be added (*ours*). Float32
-    whatever the U-Net's precision is. Raises ValueError for other targets, or none.
+    Float32 whatever the U-Net's precision is.
     """
 
-    def __init__(self, model: StableDiffusion, targets: Sequence[str] = TARGETS):
+    def __init__(self, model: StableDiffusion):
         super().__init__()
-        if not targets or set(targets) - set(ALLOWED):
-            raise ValueError(f"targets {list(targets)}: need one or more of {', '.join(ALLOWED)}")
         self.paths = {
             f"{path}.{target}".replace(".", "_"): f"{path}.{target}"
             for path in cross_attention_paths(model).values()
-            for target in targets
+            for target in TARGETS
         }
         self.added = nn.ParameterDict()
         for name, path in self.paths.items():
@@ -163,7 +159,7 @@ def load_domain(model: StableDiffusion, folder: str | Path) -> Domain:
     """
     tensors, about = files.read(folder, (Domain.kind,), model)
     settings = about["settings"]
-    deep, keys = DeepPrompts(model, settings["tokens"]), KeyValues(model, settings["targets"])
+    deep, keys = DeepPrompts(model, settings["tokens"]), KeyValues(model)
     inverse = load_inverse(Path(folder) / INVERSE, model)
     domain = Domain(deep, keys, inverse, settings, files.recall(about["tuning"]))
     files.fill(domain.module, tensors, folder)

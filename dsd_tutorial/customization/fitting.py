@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dsd_tutorial.customization.deep_prompts import DeepPrompts
 from dsd_tutorial.customization.denoising import CHECKING, TRAINING, Draw, generator_of
-from dsd_tutorial.customization.domain import ALPHA, TARGETS, Domain, KeyValues
+from dsd_tutorial.customization.domain import ALPHA, Domain, KeyValues
 from dsd_tutorial.customization.references import show
 from dsd_tutorial.customization.tuning import Plan, tune
 from dsd_tutorial.projection import Inverse, fit_inverse
@@ -49,7 +49,6 @@ def fit_domain(
     text: str | Sequence[str],
     inverse: Inverse | None = None,
     tokens: int = 4,
-    targets: Sequence[str] = TARGETS,
     steps: int = 400,
     lr: float = RATE,
     text_weight: float = 1.0,
@@ -72,7 +71,6 @@ def fit_domain(
         text: what the editing prompt says: the class ("a striped object"), or one for each image.
         inverse: None is the paper's; frozen, and gradients flow through it.
         tokens: deep prompts per layer; 0 trains keys and values only.
-        targets: what is trained of cross-attention; the paper's: keys and values.
         steps: of training.
         lr: of keys and values; deep prompts take ten times that. Both fall to zero.
         text_weight: of the error under the editing prompt; 0 leaves it out.
@@ -96,13 +94,13 @@ def fit_domain(
     inverse = inverse or fit_inverse(model, progress=planned.progress)
     images = to_tensor(images, None if isinstance(images, Tensor) else model.resolution)
     learning, held = _split(len(images))
-    deep, keys = DeepPrompts(model, tokens, images=images[learning][:64]), KeyValues(model, targets)
+    deep, keys = DeepPrompts(model, tokens, images=images[learning][:64]), KeyValues(model)
     texts = [text] * len(images) if isinstance(text, str) else list(text)
     settings = {
         "text": text if isinstance(text, str) else texts, "tokens": tokens,
-        "targets": list(targets), "steps": steps, "lr": lr, "text_weight": text_weight,
-        "keep_weight": keep_weight, "alpha": alpha, "crop": crop,
-        "batch_size": planned.batch_size, "seed": seed, "images": len(images),
+        "steps": steps, "lr": lr, "text_weight": text_weight, "keep_weight": keep_weight,
+        "alpha": alpha, "crop": crop, "batch_size": planned.batch_size, "seed": seed,
+        "images": len(images),
     }  # fmt: skip
     domain = Domain(deep, keys, inverse, settings)
     learn, check = (

@@ -19,6 +19,7 @@ from dsd_tutorial.shapes.judge import Verdict, judge, matches
 
 ATTRIBUTES = (
     "count", "shape", "color", "objects", "background", "size", "position", "texture", "relation",
+    "faithful",
 )  # fmt: skip
 ABSENT = float("nan")  # the reference does not have it: no size of two objects, no relation of one
 
@@ -28,7 +29,8 @@ def kept(verdict: Verdict, reference: Scene) -> dict[str, float]:
 
     count: as many objects; shape, color: the same ones, in any order; objects: the same pairs of
     both; size: small, large or between; position: one of the nine named places; texture: plain or
-    striped; relation: the objects, and the relation between them.
+    striped; relation: the objects, and the relation between them; faithful: objects, background and
+    texture.
     """
     read = verdict.scene.things if verdict.scene is not None else ()
     right = reference.things
@@ -40,7 +42,7 @@ def kept(verdict: Verdict, reference: Scene) -> dict[str, float]:
         return float(same and sorted(map(str, found)) == sorted(map(str, want)))
 
     said = full_description(reference, details=False)
-    return {
+    found = {
         "count": float(same),
         "shape": equal("shape"),
         "color": equal("color"),
@@ -51,6 +53,7 @@ def kept(verdict: Verdict, reference: Scene) -> dict[str, float]:
         "texture": equal("texture"),
         "relation": ABSENT if alone else float(matches(verdict, said).relation),
     }
+    return found | {"faithful": found["objects"] * found["background"] * found["texture"]}
 
 
 def fidelity(

@@ -21,9 +21,8 @@ from dsd_tutorial.customization import Domain, fit_domain
 from dsd_tutorial.projection import Inverse
 from dsd_tutorial.shapes import Scene, render
 from dsd_tutorial.shapes.captions import full_description
-from dsd_tutorial.shapes.judge import judge
 from dsd_tutorial.shapes.scene import DOMAINS, domain_scenes
-from dsd_tutorial.variation.fidelity import kept
+from dsd_tutorial.variation import fidelity
 from lab.measuring.runner import Item
 from lab.measuring.tables import Row
 
@@ -40,14 +39,8 @@ def shares(images: Tensor, scenes: list[Scene]) -> dict[str, list[float]]:
     images (references, seeds, 3, height, width). "fidelity": number of objects, shape, colour,
     texture and background, all in one image; then each of these attributes alone.
     """
-    verdicts = iter(judge(images.flatten(0, 1)))
-    rows = [[kept(next(verdicts), scene) for _ in range(images.shape[1])] for scene in scenes]
-    for row in (row for each in rows for row in each):
-        row["fidelity"] = row["objects"] * row["texture"] * row["background"]
-    return {
-        name: torch.tensor([[row[name] for row in each] for each in rows]).mean(1).tolist()
-        for name in ("fidelity", *ATTRIBUTES)
-    }
+    found = fidelity(images, scenes)
+    return {"fidelity": found["faithful"].tolist()} | {a: found[a].tolist() for a in ATTRIBUTES}
 
 
 def merit(found: dict[str, list[float]]) -> float:

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from dsd_tutorial.projection.references import Chosen, References
-from dsd_tutorial.shapes import render
 from dsd_tutorial.shapes.judge import judge
 from dsd_tutorial.variation import (
     edit_prompt,
     image_to_prompt,
-    nearest_text,
     prompt_to_prompt,
     sdedit,
+    source_prompts,
 )
 from dsd_tutorial.variation.edit_items import KINDS, Edit, make_edits
 
@@ -90,20 +89,10 @@ class EditSet:
         return make_edits(self.references.scenes, self.seed)
 
     @cached_property
-    def images(self) -> Tensor:
-        """The references, (references, 3, height, width)."""
-        return render(self.references.scenes, self.references.model.resolution)[0]
-
-    @cached_property
     def replaced(self) -> list[str]:
         """What each edit replaces, in words, as CLIP sees the reference."""
-        model, found = self.references.model, [""] * len(self.edits)
-        for values in {tuple(edit.values) for edit in self.edits}:
-            rows = [i for i, edit in enumerate(self.edits) if tuple(edit.values) == values]
-            images = self.images[[i // len(KINDS) for i in rows]]
-            for i, text in zip(rows, nearest_text(model, images, values), strict=True):
-                found[i] = text
-        return found
+        images = self.references.images.repeat_interleave(len(KINDS), 0)
+        return source_prompts(self.references.model, images, [edit.text for edit in self.edits])
 
     @torch.no_grad()
     def draw(self, method: str, setting: float, rows: slice, number: int) -> Tensor:
@@ -123,7 +112,7 @@ class EditSet:
         if method == "prompt_to_prompt":
             pairs = ([e.source for e in edits], targets)
             return prompt_to_prompt(model, *pairs, share=setting, seed=seeds, **shared)[:, 1]
-        images = self.images[places]
+        images = self.references.images[places]
         if method.startswith("sdedit"):
             texts = targets if method == "sdedit_caption" else words
             return sdedit(model, images, texts, strength=setting, seed=seeds, **shared)
@@ -144,7 +133,7 @@ class EditSet:
     ) -> Tensor:
         """One variation of each reference, the same for all its edits."""
         inverse, each = getattr(self.chosen, method.removeprefix("image_")), len(KINDS)
-        images = self.images[list(places[::each])]
+        images = self.references.images[list(places[::each])]
         prompts = image_to_prompt(self.references.model, images, inverse, copies=self.plan.copies)
         drawn = self.references.model.sample(embeddings=prompts, seed=seeds[::each], **shared)
         return drawn.repeat_interleave(each, 0)

@@ -1,4 +1,4 @@
-"""Blocks of README.md that a command writes, each between two marks."""
+"""Blocks of a page that a command writes, each between two marks."""
 
 from pathlib import Path
 
@@ -8,13 +8,21 @@ ROOT = Path(__file__).resolve().parents[2]
 def with_block(text: str, marks: tuple[str, str], block: str) -> str:
     """`text` with what stands between `marks` replaced; ValueError where a mark is missing."""
     if any(text.count(mark) != 1 for mark in marks):
-        raise ValueError(f"README.md must hold each of {marks} once")
+        raise ValueError(f"the page must hold each of {marks} once")
     before, rest = text.split(marks[0])
     return f"{before}{marks[0]}\n{block}\n{marks[1]}{rest.split(marks[1])[1]}"
 
 
-def replace_block(marks: tuple[str, str], block: str, root: Path = ROOT) -> None:
+def with_blocks(text: str, module: str, blocks: dict[str, str]) -> str:
+    """`text` with each named block between the marks that name it and the module that writes it."""
+    for name, block in blocks.items():
+        marks = f"<!-- {name}: written by `python -m {module}` -->", f"<!-- end of {name} -->"
+        text = with_block(text, marks, block)
+    return text
+
+
+def replace_block(marks: tuple[str, str], block: str) -> None:
     """Put `block` between `marks` in README.md."""
-    readme = root / "README.md"
+    readme = ROOT / "README.md"
     text = with_block(readme.read_text(encoding="utf-8"), marks, block)
     readme.write_text(text, encoding="utf-8", newline="\n")

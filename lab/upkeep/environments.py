@@ -9,32 +9,33 @@ package `__cuda`, which is there where a driver is seen, or asked for by `CONDA_
 
 import sys
 import tomllib
-from pathlib import Path
+from collections.abc import Iterable
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[2]
+from lab.upkeep.blocks import ROOT
+
 PYTHON = "3.11"
 HEADER = "# Written by `make environments` from pyproject.toml; do not edit.\n"
 
 
-def requirements(root: Path, extras: tuple[str, ...]) -> list[Requirement]:
-    """What pyproject.toml asks for, with some of its extras, in its order."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def requirements(extras: Iterable[str] | None = None, but: tuple = ()) -> list[Requirement]:
+    """What pyproject.toml asks for, with some of its extras (None: all, `but` these), in order."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = list(project["dependencies"])
-    for extra in extras:
-        lines += project["optional-dependencies"][extra]
+    for extra in project["optional-dependencies"] if extras is None else extras:
+        lines += project["optional-dependencies"][extra] if extra not in but else []
     return [Requirement(line) for line in lines]
 
 
-def conda_file(root: Path, name: str, extras: tuple[str, ...], torch: str, editable: bool) -> str:
+def conda_file(name: str, extras: tuple[str, ...], torch: str, editable: bool) -> str:
     """The text of one conda file. `torch` is the conda package that provides it.
 
     torch comes from conda-forge, whose CPU build keeps Binder small; the rest by pip, under the
     names and ranges of pyproject.toml. With `editable`, the package itself is installed as well
     (Binder does that in `postBuild`, since conda reads `-e .` relative to the file).
     """
-    wanted = requirements(root, extras)
+    wanted = requirements(extras)
     version = next(r.specifier for r in wanted if r.name == "torch")
     lines = [
         f"name: {name}",
@@ -59,14 +60,14 @@ def _ordered(specifier: object) -> str:
     return ",".join(sorted(str(specifier).split(","), reverse=True))
 
 
-def files(root: Path = ROOT) -> dict[str, str]:
+def files() -> dict[str, str]:
     """Path -> text of every generated conda file."""
     return {
         "environment.yml": conda_file(
-            root, "dsd-tutorial", ("course", "train", "test"), "pytorch", editable=True
+            "dsd-tutorial", ("course", "train", "test"), "pytorch", editable=True
         ),
         "binder/environment.yml": conda_file(
-            root, "dsd-tutorial-binder", ("course",), "pytorch-cpu", editable=False
+            "dsd-tutorial-binder", ("course",), "pytorch-cpu", editable=False
         ),
     }
 

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from dsd_tutorial.course import running
+from lab.upkeep.blocks import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "build" / "foreign"
 PARAMETERS = ROOT / "tests" / "params" / "foreign.yaml"
 KNOWN_MERGES = ROOT / "dsd_tutorial" / "models" / "shapes-sd" / "tokenizer" / "tokenizer.json"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from lab.upkeep.blocks import ROOT, with_block
+from lab.upkeep.blocks import ROOT, with_blocks
 
 PAGE = ROOT / "docs" / "architecture.md"
 WINGS = {
@@ -154,13 +154,8 @@ def walks() -> Iterator[str]:
 
 def page(text: str) -> str:
     """Return the page with its blocks as they must be today."""
-    for name, content in (("map", picture()), ("walks", "\n".join(walks()).rstrip())):
-        marks = (
-            f"<!-- {name}: written by `python -m lab.upkeep.house` -->",
-            f"<!-- end of {name} -->",
-        )
-        text = with_block(text, marks, content)
-    return text
+    blocks = {"map": picture(), "walks": "\n".join(walks()).rstrip()}
+    return with_blocks(text, "lab.upkeep.house", blocks)
 
 
 def main() -> None:

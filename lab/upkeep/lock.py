@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import tomllib
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +19,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[2]
+from lab.upkeep.blocks import ROOT
+from lab.upkeep.environments import requirements
+
 LOCK = ROOT / "requirements.lock"
 SYSTEMS = {
     "linux": ("Linux", "posix", "x86_64", "manylinux_2_28_x86_64"),
@@ -128,13 +129,9 @@ def marker(targets: set[Target]) -> str:
     )
 
 
-def direct(root: Path = ROOT) -> list[Requirement]:
+def direct() -> list[Requirement]:
     """All that the course asks for: dependencies, its extras, and what builds the package."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    asked = itertools.chain(*(extras[name] for name in extras if name not in UNLOCKED))
-    lines = [*project["dependencies"], *asked]
-    return [Requirement(line) for line in [*lines, BUILD]]
+    return [*requirements(but=UNLOCKED), Requirement(BUILD)]
 
 
 def lock_text() -> str:

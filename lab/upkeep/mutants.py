@@ -24,7 +24,6 @@ import argparse
 import ast
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -40,7 +39,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from scipy.stats import binomtest
+
+from lab.upkeep.blocks import ROOT
+
 STATE = ROOT / "build" / "mutants"
 TREE = STATE / "tree"  # the copy that is tested, so that the checkout may be edited meanwhile
 REASONS = ROOT / "docs" / "mutants.md"
@@ -384,10 +386,7 @@ def reasons() -> dict[tuple[str, ...], str]:
 
 def wilson(killed: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a share, for what a sample says of its room."""
-    z, share = 1.96, killed / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return tuple(binomtest(killed, n).proportion_ci(method="wilson"))
 
 
 def say_first(room: str, outcomes: list[str | None]) -> None:

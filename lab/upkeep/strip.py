@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parents[2]
+from lab.upkeep.blocks import ROOT
+
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KEPT = ("tags", "jupyter", "slideshow")  # what a cell's metadata may say
 HIDDEN = ("source_hidden", "outputs_hidden")

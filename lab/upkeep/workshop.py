@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsd_tutorial.course.notebooks import Notebook, all_notebooks
-from lab.upkeep.blocks import ROOT, with_block
+from lab.upkeep.blocks import ROOT, with_blocks
 from lab.upkeep.slides import Slide, slides_of
 
 PAGE = Path("docs") / "workshop.md"
@@ -213,13 +213,7 @@ def page(text: str, root: Path = ROOT) -> str:
     """The workshop page with its blocks written anew."""
     known = lessons(root)
     blocks = {"minutes": minutes_table(known), "plans": plans(known), "jumps": jump_table(known)}
-    for name, block in blocks.items():
-        marks = (
-            f"<!-- {name}: written by `python -m lab.upkeep.workshop` -->",
-            f"<!-- end of {name} -->",
-        )
-        text = with_block(text, marks, block)
-    return text
+    return with_blocks(text, "lab.upkeep.workshop", blocks)
 
 
 def main() -> int:

@@ -136,17 +136,6 @@ def test_additions_are_zero_at_first_and_equal_changed_weights_later(tiny):
     assert all(path.endswith(("attn2.to_k", "attn2.to_v")) for path in keys.paths.values())
 
 
-def test_other_targets_are_asked_for_by_name(tiny):
-    more = KeyValues(tiny, ("to_k", "to_q", "to_out.0"))
-    assert len(more.added) == 3 * len(KeyValues(tiny).added) / 2
-    with more.active(tiny):
-        assert (
-            tiny.predict_noise(torch.zeros(1, 4, 16, 16), 5, tiny.encode_text("")).isfinite().all()
-        )
-    with pytest.raises(ValueError, match="to_x"):
-        KeyValues(tiny, ("to_x",))
-
-
 # -- prompts ---------------------------------------------------------------------------------------
 
 
