@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from dsd_tutorial.projection import matrices
@@ -121,7 +122,8 @@ class _Recipes:
     def procrustes(self) -> dict[str, Any]:
         image, text = self.unit_pairs()
         mean_image, mean_text = image.mean(0), text.mean(0)
-        rotation = matrices.procrustes(image - mean_image, text - mean_text)
+        turn, _ = orthogonal_procrustes(image - mean_image, text - mean_text)  # of rows
+        rotation = torch.from_numpy(turn.T)
         return {
             **self.truncated(),
             "matrix": self.inverted @ rotation,
@@ -130,12 +132,20 @@ class _Recipes:
         }
 
     def direct(self) -> dict[str, Any]:
+        from sklearn.linear_model import Ridge
+
         source, lam = self.pairs.pooled.cpu().double(), self.lam
         if lam == "auto":
             lam = 0.01 * float((source - source.mean(0)).square().mean())
-        found = matrices.ridge_map(source, self.pairs.state, float(lam))
-        settings = {"lam": float(lam), "pairs": len(self.pairs)}
-        return {**found._asdict(), "reads": "pooled", "input_length": None, "settings": settings}
+        ridge = Ridge(alpha=len(source) * float(lam), solver="cholesky")  # lam is of the mean error
+        found = ridge.fit(source.numpy(), self.pairs.state.cpu().double().numpy())
+        return {
+            "matrix": torch.from_numpy(found.coef_),
+            "offset": torch.from_numpy(found.intercept_),
+            "reads": "pooled",
+            "input_length": None,
+            "settings": {"lam": float(lam), "pairs": len(self.pairs)},
+        }
 
 
 def fit_inverse(

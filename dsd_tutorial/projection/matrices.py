@@ -31,10 +31,6 @@ class Affine(NamedTuple):
     matrix: Float[Tensor, "outputs inputs"]
     offset: Float[Tensor, " outputs"]
 
-    def __call__(self, rows: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
-        """Return the image of each row."""
-        return rows @ self.matrix.T + self.offset
-
 
 def as_matrix(
     values: Float[Tensor, "*axes"], name: str = "weight"
@@ -150,32 +146,6 @@ def gaussian_inverse(
     inner = w @ k @ w.T + lam * torch.eye(len(w), dtype=torch.float64)
     gain = torch.linalg.solve(inner, w @ k).T  # K and inner are symmetric
     return Affine(gain, m - gain @ (w @ m))
-
-
-def procrustes(
-    source: Float[Tensor, "pairs width"], target: Float[Tensor, "pairs width"]
-) -> Float[Tensor, "width width"]:
-    """Return the orthogonal matrix R that minimises sum |R x_i - y_i|^2 over pairs of rows.
-
-    R = U V^T where target^T source = U S V^T (Schönemann 1966).
-    """
-    u, _, vh = torch.linalg.svd(as_matrix(target, "target").T @ as_matrix(source, "source"))
-    return u @ vh
-
-
-def ridge_map(
-    source: Float[Tensor, "pairs inputs"], target: Float[Tensor, "pairs outputs"], lam: float
-) -> Affine:
-    """Return the map x -> B x + b that minimises mean |B x + b - y|^2 + lam |B|^2 on pairs.
-
-    The offset is not penalised.
-    """
-    x, y = as_matrix(source, "source"), as_matrix(target, "target")
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    dx, dy = x - mean_x, y - mean_y
-    square = dx.T @ dx / len(x) + lam * torch.eye(x.shape[1], dtype=torch.float64)
-    matrix = torch.linalg.lstsq(square, dx.T @ dy / len(x), driver="gelsd").solution.T
-    return Affine(matrix, mean_y - matrix @ mean_x)
 
 
 # -- which way round ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from timeit import timeit
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -111,7 +112,7 @@ def fit_inverses(
 
     `alternative` None is the one that results/projection.csv says was chosen by images.
     """
-    model, progress = runner.model, runner.progress
+    model, progress = runner.model, runner.options.progress
     known = calibrate(model, seed=seed, progress=progress)
     trained = collect_pairs(model, n=pairs, seed=seed + 1, progress=progress)
     validation = reference_sets(model, n, "validation", seed + 2)["one"]
@@ -277,11 +278,8 @@ class Projection:
         return states_to_prompt(self.model, states, copies=copies)
 
 
-def conversion_time(inverse: Inverse, references: References, repeats: int = 20) -> float:
+def conversion_time(inverse: Inverse, references: References) -> float:
     """Return milliseconds to turn CLIP's answer for one image into a text state."""
     rows = getattr(references.clip_images, inverse.reads)[:1]
     inverse(rows)
-    start = time.perf_counter()
-    for _ in range(repeats):
-        inverse(rows)
-    return 1000 * (time.perf_counter() - start) / repeats
+    return 1000 * timeit(lambda: inverse(rows), number=20) / 20

@@ -165,11 +165,6 @@ class Runner:
             options.cache, name, weights=self.model.sha256, version=version, **plan.model_dump()
         )
 
-    @property
-    def progress(self) -> bool:
-        """Return whether the plan and a bar are shown."""
-        return self.options.progress
-
     def path(self, beside: str = "") -> Path:
         """Return the csv file, or that of a table beside it."""
         path = Path(self.options.output or results_folder() / f"{self.name}.csv")
@@ -199,13 +194,9 @@ class Runner:
         todo = [item for item in items if table is None or not table.has(**item.key)]
         new = [item for item in todo if self.cache.rows({"of": part, **item.key}) is None]
         self._say(len(items), new)
-        found, total = [], sum(item.cost for item in todo)
-        with (
-            tqdm(
-                total=total, desc=self.name, unit=" " + self.unit, disable=not self.progress
-            ) as bar,
-            interrupts() as check,
-        ):
+        found, how = [], {"unit": " " + self.unit, "disable": not self.options.progress}
+        total = sum(item.cost for item in todo)
+        with tqdm(total=total, desc=self.name, **how) as bar, interrupts() as check:
             for item in todo:
                 bar.set_postfix_str(str(item))
                 found += (rows := self._rows(item, part, check))
@@ -225,7 +216,7 @@ class Runner:
 
     def _say(self, count: int, new: Sequence[Item]) -> None:
         """Print how much is to be measured, and about how long it takes."""
-        if not self.progress:
+        if not self.options.progress:
             return
         cost, pace = sum(item.cost for item in new), self.cache.pace()
         text = f"{self.name}: {count} measurements, {count - len(new)} are there"

@@ -74,11 +74,6 @@ def place_code(side: int, width: int) -> Tensor:
     return code * PLACE_LENGTH / code.norm(dim=1).mean()
 
 
-def normalise(images: Tensor) -> Tensor:
-    """What the image processor does: [0, 1] -> [-1, 1]."""
-    return images * 2 - 1
-
-
 def contrastive_loss(image: Tensor, text: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     """Symmetric cross-entropy over the batch, and the share of images that find their caption.
 
@@ -123,7 +118,7 @@ def train_clip(
         index, tokens = pool.draw_distinct(options.batch, loop.generator)
         if hard_negatives:
             tokens = torch.cat([tokens, _swapped(pool, index, tokenizer, rng)])
-        pixels = normalise(pool.batch_images(index))
+        pixels = pool.batch_images(index) * 2 - 1  # as the image processor has it
         out = forward(input_ids=tokens, pixel_values=pixels)
         with torch.no_grad():
             clip.logit_scale.clamp_(max=SCALE_LIMIT)

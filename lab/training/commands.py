@@ -1,6 +1,7 @@
 """`python -m lab train STAGE`: one part of the embedded model, from scratch or from another."""
 
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -96,22 +97,7 @@ def train(
             output=output, seed=seed, device=device, resume=resume, init=init, minutes=minutes,
             compile=compile, work=work,
         )  # fmt: skip
-        figures = _trainer(stage, hard_negatives, image_side)(options)
+        training = getattr(import_module(f"lab.training.{stage}"), f"train_{stage}")
+        ways = {"hard_negatives": hard_negatives, "image_side": image_side}
+        figures = training(options, **(ways if stage is Stage.clip else {}))
     typer.echo(f"wrote {output}: " + ", ".join(f"{name} {figures[name]}" for name in figures))
-
-
-def _trainer(stage: Stage, hard_negatives: bool, image_side: bool):
-    """The function that trains a stage from its options."""
-    from functools import partial
-
-    if stage is Stage.autoencoder:
-        from lab.training.autoencoder import train_autoencoder
-
-        return train_autoencoder
-    if stage is Stage.clip:
-        from lab.training.clip import train_clip
-
-        return partial(train_clip, hard_negatives=hard_negatives, image_side=image_side)
-    from lab.training.unet import train_unet
-
-    return train_unet

@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 CONTEXT_LENGTH = 32
+SIZE = 64  # pixels a side
+CAPTIONS = 4  # of each scene
 CHUNK = 4096
 DETAILS = 0.7  # how often size and position are named: rarely named words are learned last
 
@@ -57,13 +60,9 @@ class Pool:
         """
         for factor in (2, 4, 16):
             index, which = self._random(factor * k, generator)
-            ids = self.caption_ids[index, which]
-            order = torch.argsort(ids, stable=True)
-            sorted_ids = ids[order]
-            first = torch.ones_like(sorted_ids, dtype=torch.bool)
-            first[1:] = sorted_ids[1:] != sorted_ids[:-1]
-            chosen = order[first].sort().values[:k]
-            if len(chosen) == k:
+            _, first = np.unique(self.caption_ids[index, which].cpu(), return_index=True)
+            if len(first) >= k:
+                chosen = torch.from_numpy(np.sort(first)[:k]).to(index.device)
                 return index[chosen], self.tokens[index[chosen], which[chosen]].long()
         raise RuntimeError(f"the pool has fewer than {k} distinct captions; use a larger pool")
 
@@ -78,31 +77,27 @@ def make_pool(
     n: int,
     seed: int,
     *,
-    size: int = 64,
     tokenizer: CLIPTokenizer | None = None,
-    captions: int = 4,
     one_object_share: float = 0.5,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Pool:
     """A pool of `n` train scenes with their images and, given a tokenizer, their captions."""
     scenes = random_scenes(n, seed, split="train", one_object_share=one_object_share)
-    images = torch.empty(n, 3, size, size, dtype=torch.uint8, device=device)
+    images = torch.empty(n, 3, SIZE, SIZE, dtype=torch.uint8, device=device)
     bar = tqdm(range(0, n, CHUNK), desc="rendering", unit_scale=CHUNK, disable=not progress)
     for start in bar:
-        part, _ = render(scenes[start : start + CHUNK], size, device)
+        part, _ = render(scenes[start : start + CHUNK], SIZE, device)
         images[start : start + len(part)] = (part * 255).round().to(torch.uint8)
     pool = Pool(scenes, images)
     if tokenizer is not None:
-        _add_captions(pool, tokenizer, captions, seed, progress)
+        _add_captions(pool, tokenizer, seed, progress)
     return pool
 
 
-def _add_captions(
-    pool: Pool, tokenizer: CLIPTokenizer, captions: int, seed: int, progress: bool
-) -> None:
+def _add_captions(pool: Pool, tokenizer: CLIPTokenizer, seed: int, progress: bool) -> None:
     rng = random.Random(seed + 1)
-    texts = [[caption(s, rng, details=DETAILS) for _ in range(captions)] for s in pool.scenes]
+    texts = [[caption(s, rng, details=DETAILS) for _ in range(CAPTIONS)] for s in pool.scenes]
     number: dict[str, int] = {}
     ids = [[number.setdefault(t, len(number)) for t in row] for row in texts]
     unique = list(number)

@@ -210,12 +210,7 @@ class Loop:
         fall = 0.5 * (1 + math.cos(math.pi * self.progress()))
         return self.options.lr * warm * (0.02 + 0.98 * fall)
 
-    def run(
-        self,
-        step_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
-        preview: Callable[[], dict[str, float]] | None = None,
-        preview_every: int = 1000,
-    ) -> nn.Module:
+    def run(self, step_loss: Callable[[int], tuple[Tensor, dict[str, float]]]) -> nn.Module:
         """The trained model: the EMA weights where there are any.
 
         Raises TrainingDiverged where the loss or a weight stops being a number, or where the
@@ -241,8 +236,6 @@ class Loop:
                 if self.step % 50 == 0:
                     self._log(bar, shown)
                     self._require_sound(float(loss))
-                if preview and self.step % preview_every == 0:
-                    self._log(bar, preview())
                 if self.step % self.options.checkpoint_every == 0:
                     self.save(float(loss))
         except TrainingDiverged:

@@ -29,6 +29,7 @@ from dsd_tutorial.shapes.scene import random_scenes
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
 from dsd_tutorial.stable_diffusion.registry import END_SHARE
 from lab.training.artifacts import ENCODER, load_part, load_tokenizer, make_scheduler, write_unet
+from lab.training.clip import TEXT_WIDTH
 from lab.training.data import Pool, make_pool, tokenize
 from lab.training.loop import Loop, Options, make_accelerator
 from lab.training.whitening import change_coordinates, whitening
@@ -43,7 +44,7 @@ HIGH_SHARE = 0.6
 ONE_OBJECT_SHARE = 0.2  # two objects are the harder half
 
 
-def build_unet(widths: tuple[int, ...] = WIDTHS, context_width: int = 128):
+def build_unet(widths: tuple[int, ...] = WIDTHS):
     """An untrained UNet2DConditionModel with cross-attention at all three resolutions."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -55,7 +56,7 @@ def build_unet(widths: tuple[int, ...] = WIDTHS, context_width: int = 128):
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         block_out_channels=widths,
         layers_per_block=1,
-        cross_attention_dim=context_width,
+        cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=HEADS,  # in diffusers this is the number of heads
         norm_num_groups=16,
     )
@@ -194,11 +195,11 @@ def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
 
 
 @torch.no_grad()
-def encode_pool(vae, pool: Pool, chunk: int = 256) -> Tensor:
+def encode_pool(vae, pool: Pool) -> Tensor:
     """Scaled mean latents (n, 4, h, w) of every image of the pool, in half precision."""
     scale, parts = vae.config.scaling_factor, []
-    for start in tqdm(range(0, len(pool), chunk), desc="encoding", unit_scale=chunk):
-        index = torch.arange(start, min(start + chunk, len(pool)), device=pool.images.device)
+    every = torch.arange(len(pool), device=pool.images.device)
+    for index in tqdm(every.split(256), desc="encoding", unit_scale=256):
         with torch.autocast(index.device.type, torch.bfloat16):
             mean = vae.encode(pool.batch_images(index) * 2 - 1).latent_dist.mean
         parts.append((mean.float() * scale).half())

@@ -130,19 +130,19 @@ def test_the_papers_formula_by_hand(tiny, known, seen):
 
 
 def test_the_affine_methods_by_hand(tiny, known, pairs, seen):
-    from scipy.linalg import orthogonal_procrustes
-    from sklearn.linear_model import Ridge
-
     shared = {"calibration": known, "pairs": pairs}
     x, y = (F.normalize(t.double(), dim=1).numpy() for t in (pairs.embedding, pairs.projected))
     new = F.normalize(seen.embedding.double(), dim=1).numpy()
     plus = truncated_pseudo_inverse(text_weight(tiny), 0.4).numpy()
     shifted = (new + y.mean(0) - x.mean(0)) @ plus.T
-    turn = orthogonal_procrustes(x - x.mean(0), y - y.mean(0))[0]
+    u, _, vt = np.linalg.svd((x - x.mean(0)).T @ (y - y.mean(0)))
+    turn = u @ vt
     turned = ((new - x.mean(0)) @ turn + y.mean(0)) @ plus.T
-    model = Ridge(alpha=0.02 * len(pairs), solver="cholesky")
-    model.fit(pairs.pooled.double().numpy(), pairs.state.double().numpy())
-    mapped = model.predict(seen.pooled.double().numpy())
+    f, h = pairs.pooled.double().numpy(), pairs.state.double().numpy()
+    df, dh = f - f.mean(0), h - h.mean(0)
+    square = df.T @ df / len(f) + 0.02 * np.eye(f.shape[1])
+    slope = np.linalg.solve(square, df.T @ dh / len(f))
+    mapped = (seen.pooled.double().numpy() - f.mean(0)) @ slope + h.mean(0)
     k = known.projected_length
     inverted = k * (x @ plus.T)
     a = known.length / np.linalg.norm(inverted, axis=1).mean()
