@@ -5,12 +5,11 @@ operators of cosmic-ray), runs the tests that reach it, and counts. A mutant tha
 notices survives; it stands in `docs/mutants.md` with the reason, or it asks for a test.
 
     python -m lab.upkeep.mutants                      all rooms; goes on where it was stopped
-    python -m lab.upkeep.mutants --room matching      one room; --sample 100 --seed 1: some of each
+    python -m lab.upkeep.mutants --room matching      one room
     python -m lab.upkeep.mutants --report             only what is known so far
 
 The exit status is 1 where less than 90 % of a room's mutants are killed, or where a survivor has no
-reason. Once its survivors have led to tests a sample says little of the rest: draw another one, and
-read what is said of those that were asked for the first time.
+reason.
 
 What is known is kept in `build/mutants/`: a result holds while the module's source stays as it is,
 a survivor's also only while the room's tests do. After changes elsewhere, take --fresh.
@@ -26,7 +25,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import random
 import re
 import shutil
 import signal
@@ -38,8 +36,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from scipy.stats import binomtest
 
 from lab.upkeep.blocks import ROOT
 
@@ -354,15 +350,10 @@ class Known:
             file.write(json.dumps(row) + "\n")
 
     def outcome(self, mutant: Mutant) -> str | None:
-        """Return what is known of a mutant: None, what was answered, or "stale".
-
-        Stale is a survivor of other tests than there are now: it is asked again.
-        """
-        row = self.rows.get(mutant.key())
-        if row is None:
-            return None
+        """Return what is known of a mutant; None also of a survivor of other tests than today's."""
+        row = self.rows.get(mutant.key(), {"outcome": None})
         stale = row["outcome"] == "survived" and row["against"] != digest(*tests_of(mutant.room))
-        return "stale" if stale else row["outcome"]
+        return None if stale else row["outcome"]
 
 
 # -- report ----------------------------------------------------------------------------------------
@@ -384,26 +375,6 @@ def reasons() -> dict[tuple[str, ...], str]:
     return {(f"{PACKAGE}/{r[1]}", r[2], r[3], r[4]): r[5].strip() for r in rows if r}
 
 
-def wilson(killed: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, for what a sample says of its room."""
-    return tuple(binomtest(killed, n).proportion_ci(method="wilson"))
-
-
-def say_first(room: str, outcomes: list[str | None]) -> None:
-    """Print what mutants that were never asked before say of the others that were not.
-
-    Nobody has written a test for these yet, which is what makes them a fair sample.
-    """
-    killed = sum(outcome in ("killed", "timeout") for outcome in outcomes)
-    run = killed + outcomes.count("survived")
-    if run:
-        low, high = wilson(killed, run)
-        print(
-            f"{room:16} asked for the first time: {killed} of {run} killed, so of any others "
-            f"{low:.0%} to {high:.0%} (95 %)"
-        )
-
-
 def report(rooms: list[str], known: Known) -> int:
     """Print shares and survivors, write the latter to a file; return the exit status."""
     given, used, wrong, open_rows = reasons(), set(), False, []
@@ -417,20 +388,14 @@ def report(rooms: list[str], known: Known) -> int:
             counts[outcome or "unknown"] += 1
             if outcome == "survived":
                 survivors.append(mutant)
-        broken, unknown, stale = counts["broken"], counts["unknown"], counts["stale"]
+        broken, unknown = counts["broken"], counts["unknown"]
         killed = counts["killed"] + counts["timeout"]
-        run = killed + len(survivors) + stale  # which survived when last asked
+        run = killed + len(survivors)
         if not run:
             print(f"{room:16} nothing run yet of {total}")
             continue
         line = f"{room:16} {killed:4} of {run:4} killed = {killed / run:6.1%}"
-        if unknown:
-            low, high = wilson(killed, run)
-            line += (
-                f"; {unknown} of {total} not run: all {low:.0%} to {high:.0%} if drawn by chance"
-            )
-        if stale:
-            line += f"; {stale} survivors are to be asked again, by the tests of now"
+        line += f"; {unknown} of {total} not run" if unknown else ""
         missing = [m for m in survivors if m.place() not in given]
         print(
             f"{line}; {len(survivors)} survive, {len(missing)} without a reason; {broken} no code"
@@ -455,16 +420,6 @@ def report(rooms: list[str], known: Known) -> int:
     return int(wrong)
 
 
-def drawn(room: str, sample: int | None, seed: int) -> list[Mutant]:
-    """Return the mutants of a room in an order by chance, the first `sample` of them.
-
-    By chance also where all are run: whoever stops early has a fair sample.
-    """
-    found = list(mutants_of(room))
-    random.Random(f"{seed} {room}").shuffle(found)
-    return found[:sample]
-
-
 def main() -> int:
     """The exit status: 0 where every room has its share and every survivor its reason."""
     global TREE
@@ -472,8 +427,6 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--room", action="append", choices=ROOMS, help="only this; may be repeated")
-    parser.add_argument("--sample", type=int, metavar="N", help="N mutants of each room, by chance")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--fresh", action="store_true", help="forget what is known")
     parser.add_argument("--report", action="store_true", help="run nothing, say what is known")
@@ -493,12 +446,8 @@ def main() -> int:
         copy_tree()
         try:
             for room in rooms:
-                todo = drawn(room, given.sample, given.seed)
-                first = [m for m in todo if known.outcome(m) is None]
-                again = [m for m in todo if known.outcome(m) == "stale"]
-                if first or again:
-                    run_room(room, [*again, *first], max(1, given.processes), known)
-                say_first(room, [known.outcome(m) for m in first])
+                if todo := [m for m in mutants_of(room) if known.outcome(m) is None]:
+                    run_room(room, todo, max(1, given.processes), known)
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", file=sys.stderr)
         return report(rooms, known)
