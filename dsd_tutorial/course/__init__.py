@@ -42,12 +42,8 @@ if TYPE_CHECKING:
         rows_of,
     )
     from dsd_tutorial.course.reporting import Spent, apart, print_table, tolerance, verdict
-    from dsd_tutorial.course.widgets import (
-        browse,
-        page,
-        record_attention,
-        record_edits,
-        record_variations,
-    )
+    from dsd_tutorial.course.widgets.attention import record_attention
+    from dsd_tutorial.course.widgets.browsing import browse, page
+    from dsd_tutorial.course.widgets.samples import record_edits, record_variations
 
 __getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -30,7 +30,6 @@ from dsd_tutorial.projection.references import (
     References,
     centered_one,
     choose_inverses,
-    cosines,
     reference_sets,
 )
 
@@ -47,7 +46,6 @@ __all__ = [
     "check_orientation",
     "choose_inverses",
     "collect_pairs",
-    "cosines",
     "eos_states",
     "fit_inverse",
     "fit_random",

@@ -5,7 +5,7 @@ vary(model, images, 4, inverse)                          # (images x 4, 3, heigh
 edit(model, images, "a blue object", inverse, alpha=0.7)
 """
 
-from dsd_tutorial.variation.edit_items import KINDS, make_edits
+from dsd_tutorial.variation.edit_items import make_edits
 from dsd_tutorial.variation.edit_prompting import (
     edit_prompt,
     nearest_text,
@@ -19,7 +19,6 @@ from dsd_tutorial.variation.prompting import image_to_prompt, states_to_prompt
 from dsd_tutorial.variation.varying import edit, edit_sweep, vary
 
 __all__ = [
-    "KINDS",
     "edit",
     "edit_prompt",
     "edit_sweep",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dsd_tutorial.attention.heatmaps import heat_maps
-from dsd_tutorial.course.widgets import record_attention
+from dsd_tutorial.course import record_attention
 
 TEXT = "a red circle left of a blue square"
 STEPS = [100, 700]

@@ -5,7 +5,7 @@ import builtins
 import matplotlib.pyplot as plt
 import pytest
 
-from dsd_tutorial.course.widgets import browse, page
+from dsd_tutorial.course import browse, page
 
 CHOICES = {"task": ["comvg", "vqa"], "counted_in": ["labels", "seconds"]}
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from dsd_tutorial.course.widgets import record_edits, record_variations
+from dsd_tutorial.course import record_edits, record_variations
 from dsd_tutorial.projection import calibrate, fit_inverse, fit_random
 from dsd_tutorial.variation import edit, vary
 
