@@ -17,35 +17,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from dsd_tutorial.course.records import results_folder
 from dsd_tutorial.saving import save_tensors, write_json
+from lab.checked import Checked
 from lab.measuring.tables import Row, Table, publish, require_results_file
 
 CACHE = Path("build") / "measured"
 
 
-class Plan(BaseModel, frozen=True, extra="forbid"):
+class Plan(Checked):
     """What is to be measured, checked; subclasses name the fields.
 
     Fields determine the rows, beside weights and code, and make the text `settings`. Those with
     `Field(exclude=True)` do not: a later run may have other values and go on with the same table.
     """
-
-    def __init__(self, **values: Any):
-        """Raise ValueError, in one line, for values that are not allowed."""
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ValueError(
-                "; ".join(
-                    f"{e['loc'][0] if e['loc'] else 'plan'}={e['input']!r}: {e['msg']}"
-                    for e in error.errors()
-                )
-            ) from None
 
     @property
     def settings(self) -> str:

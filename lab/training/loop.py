@@ -11,18 +11,18 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dsd_tutorial.saving import replacing
+from lab.checked import Checked
 from lab.training.optimizer import OPTIMIZERS, make_optimizer
 
-LARGEST_RATE = 10.0
-LARGEST_SEED = 2**32 - 1
 SETTLED = 50  # steps; before that a loss may rise
 WORST = 1.5  # times the loss before training: a model above it has been ruined, not trained
 
@@ -31,8 +31,7 @@ class TrainingDiverged(RuntimeError):
     """The loss or a weight is no longer a number, or the model got worse; nothing was replaced."""
 
 
-@dataclass
-class Options:
+class Options(Checked):
     """What every trainer accepts.
 
     `minutes` is an optional limit in wall time: the learning rate then decays with the larger of
@@ -40,47 +39,28 @@ class Options:
     """
 
     output: Path
-    steps: int
-    batch: int
-    lr: float
-    seed: int = 0
+    steps: PositiveInt
+    batch: PositiveInt
+    lr: FiniteFloat = Field(gt=0, le=10)
+    seed: int = Field(0, ge=0, lt=2**32)
     device: str = "auto"
     resume: bool = True
-    minutes: float | None = None
+    minutes: FiniteFloat | None = Field(None, gt=0)
     init: Path | None = None
-    pool: int = 60_000
-    checkpoint_every: int = 500
-    warmup: int = 200
-    weight_decay: float = 0.01
-    ema: float | None = None
-    optimizer: str = "adamw"
+    pool: PositiveInt = 60_000
+    checkpoint_every: PositiveInt = 500
+    warmup: NonNegativeInt = 200
+    weight_decay: FiniteFloat = Field(0.01, ge=0)
+    ema: FiniteFloat | None = Field(None, ge=0, lt=1)
+    optimizer: Literal[OPTIMIZERS] = "adamw"
     compile: bool = False
     work: Path = Path("build/training")
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "pool", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+    @model_validator(mode="after")
+    def _pool_holds_a_batch(self) -> Options:
         if self.pool < self.batch:
-            raise ValueError(
-                f"pool is {self.pool}; it must hold at least one batch, which is {self.batch}"
-            )
-        if not 0 < self.lr <= LARGEST_RATE:
-            raise ValueError(f"lr is {self.lr}; it must be above 0 and at most {LARGEST_RATE:g}")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise ValueError(f"ema is {self.ema}; it must be from 0 (no average) to below 1")
-        if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise ValueError(f"minutes is {self.minutes}; it must be above 0, or left out")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise ValueError(f"seed is {self.seed}; it must be from 0 to {LARGEST_SEED}")
-        if not 0 <= self.weight_decay < math.inf or self.warmup < 0:
-            raise ValueError(
-                f"weight_decay is {self.weight_decay} and warmup {self.warmup}; neither may be "
-                "negative"
-            )
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer is {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
-        self.output, self.work = Path(self.output), Path(self.work)
+            raise ValueError(f"pool={self.pool} holds less than one batch, {self.batch}")
+        return self
 
 
 class Ema:

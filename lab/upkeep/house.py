@@ -103,7 +103,7 @@ def arrows() -> dict[str, set[str]]:
 def _drawn(module: str) -> str | None:
     """Return the box that a module is drawn in; helpers that everybody uses have none."""
     room = room_of(module)
-    if room is None or room.endswith((".saving", ".lazy", ".__main__")):
+    if room is None or room.endswith((".saving", ".lazy", ".checked", ".__main__")):
         return None
     return "dsd_tutorial.course" if wing(room) == "course" else room
 

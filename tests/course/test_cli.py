@@ -89,11 +89,11 @@ def test_list_names_notebooks_and_models(clone):
     ("arguments", "says"),
     [
         (("train", "tokenizer", "--init", "x"), "a tokenizer starts anew"),
-        (("train", "clip", "--optimizer", "sgd"), "'sgd'; choose adamw or muon"),
+        (("train", "clip", "--optimizer", "sgd"), "'sgd': Input should be 'adamw' or 'muon'"),
         (("train", "unet", "--image-side"), "--image-side is for clip"),
         (("train", "clip", "--image-side"), "with --init"),
         (("train", "unet", "--hard-negatives"), "ablation of clip"),
-        (("train", "clip", "--lr", "-1"), "lr is -1"),
+        (("train", "clip", "--lr", "-1"), "lr=-1"),
     ],
 )
 def test_train_refuses_what_has_no_meaning(arguments, says, tmp_path):
