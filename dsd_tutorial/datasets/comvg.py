@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
 
 from dsd_tutorial.datasets.images import ImageTask
 from dsd_tutorial.datasets.sources import find_file, find_images, row_random, some
@@ -18,17 +20,16 @@ from dsd_tutorial.shapes.task_items import Item
 
 FILE = "compositional_visual_genome.csv"
 KINDS = ("subject", "object", "verb")
-COLUMNS = ("id", "sentence", "pos_image_id", "neg_image_id", "neg_value")  # those that are read
 
 
-class Row(NamedTuple):
+class Row(BaseModel, str_strip_whitespace=True):
     """One line of the csv; images are numbers of Visual Genome."""
 
     id: int
-    sentence: str
-    positive: int
-    negative: int
-    kind: str
+    sentence: str = Field(min_length=1)
+    positive: int = Field(alias="pos_image_id")
+    negative: int = Field(alias="neg_image_id")
+    kind: Literal["subject", "object", "verb"] = Field(alias="neg_value")
 
 
 def comvg_rows(file: Path) -> list[Row]:
@@ -39,26 +40,17 @@ def comvg_rows(file: Path) -> list[Row]:
     """
     with open(file, newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
-        lacking = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if lacking:
-            raise ValueError(
-                f"{file} has no column {', '.join(lacking)}; need {', '.join(COLUMNS)}"
-            )
         return [_row(values, f"{file}, line {reader.line_num}") for values in reader]
 
 
 def _row(values: dict[str, str], where: str) -> Row:
     try:
-        number, sentence, positive, negative, kind = (values[name].strip() for name in COLUMNS)
-        row = Row(int(number), sentence, int(positive), int(negative), kind)
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{where}: cannot read {values}: {error}") from None
-    if row.kind not in KINDS or not row.sentence:
-        raise ValueError(
-            f"{where}: neg_value {row.kind!r} (one of {', '.join(KINDS)}), sentence "
-            f"{row.sentence!r}"
-        )
-    return row
+        return Row.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        column, said = first["loc"][0], f"{first['input']!r:.80}: {first['msg']}"
+        wrong = f"no column {column}" if first["type"] == "missing" else f"{column} is {said}"
+        raise ValueError(f"{where}: {wrong}") from None
 
 
 def read_comvg(
