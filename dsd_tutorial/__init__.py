@@ -13,20 +13,26 @@ Importing it costs nearly nothing and never touches the network: each name is im
 use. Each room offers more in its own `__all__`.
 """
 
-# ruff: noqa: F401 (`lazily` offers what is imported for type checkers)
+# What is imported for type checkers is what `lazily` offers; "as" tells them that it is offered.
 from typing import TYPE_CHECKING
 
 from dsd_tutorial.lazy import lazily
 
 if TYPE_CHECKING:
-    from dsd_tutorial.attention import heat_maps, observe
-    from dsd_tutorial.customization import customize
-    from dsd_tutorial.matching import components, score
-    from dsd_tutorial.projection import fit_inverse
-    from dsd_tutorial.prompt_learning import fit
-    from dsd_tutorial.shapes import make_task, render
-    from dsd_tutorial.stable_diffusion import load_model, to_pil
-    from dsd_tutorial.variation import edit, image_to_prompt, vary
+    from dsd_tutorial.attention import heat_maps as heat_maps
+    from dsd_tutorial.attention import observe as observe
+    from dsd_tutorial.customization import customize as customize
+    from dsd_tutorial.matching import components as components
+    from dsd_tutorial.matching import score as score
+    from dsd_tutorial.projection import fit_inverse as fit_inverse
+    from dsd_tutorial.prompt_learning import fit as fit
+    from dsd_tutorial.shapes import make_task as make_task
+    from dsd_tutorial.shapes import render as render
+    from dsd_tutorial.stable_diffusion import load_model as load_model
+    from dsd_tutorial.stable_diffusion import to_pil as to_pil
+    from dsd_tutorial.variation import edit as edit
+    from dsd_tutorial.variation import image_to_prompt as image_to_prompt
+    from dsd_tutorial.variation import vary as vary
 
 __version__ = "0.1.0"
 

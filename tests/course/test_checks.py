@@ -22,7 +22,7 @@ WRONG = [
 @pytest.fixture(autouse=True)
 def fresh():
     for exercise in ALL:
-        exercise.attempts = 0
+        exercise.reset()
 
 
 def named(values):

@@ -17,7 +17,7 @@ EXERCISES = (
 @pytest.fixture(autouse=True)
 def fresh():
     for exercise in EXERCISES:
-        exercise.attempts = 0
+        exercise.reset()
 
 
 # -- other ways to be right -----------------------------------------------------------------------

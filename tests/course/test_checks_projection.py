@@ -18,7 +18,7 @@ EXERCISES = (checks.cut_inverse, checks.to_states, checks.fill_prompt, checks.on
 @pytest.fixture(autouse=True)
 def fresh():
     for exercise in EXERCISES:
-        exercise.attempts = 0
+        exercise.reset()
 
 
 # -- other ways to be right -----------------------------------------------------------------------

@@ -21,7 +21,7 @@ OURS = (
 @pytest.fixture(autouse=True)
 def fresh():
     for exercise in OURS:
-        exercise.attempts = 0
+        exercise.reset()
 
 
 # -- other ways to be right -----------------------------------------------------------------------

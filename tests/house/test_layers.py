@@ -50,6 +50,16 @@ def test_what_is_offered_lazily_is_there(room):
         _ = package.nonsense
 
 
+@pytest.mark.parametrize("room", ["", "/course", "/stable_diffusion"])
+def test_what_is_offered_lazily_is_offered_to_type_checkers_too(room):
+    """In a typed package `import name` is private, `import name as name` is not."""
+    package = ROOT / "dsd_tutorial"
+    assert (package / "py.typed").exists()
+    tree = ast.parse((package / room.lstrip("/") / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert all(name.asname == name.name for node in block.body for name in node.names)
+
+
 def code_cells(notebook: Path) -> list[dict]:
     """Return the code cells of a notebook, as JSON, each with its source as one text."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

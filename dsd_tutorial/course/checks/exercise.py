@@ -95,6 +95,10 @@ class Exercise:
         said = self._words(mistake, evidence)
         return Result(self.name, False, True, said, mistake, self.attempts)
 
+    def reset(self) -> None:
+        """Forget earlier attempts, so that hints begin anew."""
+        self.attempts = 0
+
     def diagnose(self, function: Function) -> tuple[str | None, str]:
         """Return the name of the mistake and the evidence; (None, "") for a right function.
 
