@@ -59,7 +59,7 @@ class Options(Checked):
     @model_validator(mode="after")
     def _pool_holds_a_batch(self) -> Options:
         if self.pool < self.batch:
-            raise ValueError(f"pool={self.pool} holds less than one batch, {self.batch}")
+            raise ValueError(f"pool={self.pool}: it must hold at least one batch, {self.batch}")
         return self
 
 

@@ -24,8 +24,8 @@ with open(HERE / "bad_inputs.csv", encoding="utf-8", newline="") as table:
     CASES = list(csv.DictReader(table))
 REMEDIES = (
     "give", "write", "choose", "did you mean", "nearest", "it takes", "restore", "make room",
-    "it must", "--help", "make it with", "known", "usage", "download", "has none", "is for",
-    "starts anew", "use ", "requires", "save it", "export them", "dsd-tutorial list",
+    "it must", "input should", "--help", "make it with", "known", "usage", "download", "has none",
+    "is for", "starts anew", "use ", "requires", "save it", "export them", "dsd-tutorial list",
 )  # fmt: skip
 YAML = {
     "list": b"- steps\n- 3\n",

@@ -3,10 +3,11 @@
 import ast
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
-from lab.upkeep import mutant_runs, mutants
+from lab.upkeep import mutant_report, mutant_runs, mutant_sites
 
 SOURCE = """
 def f(a: int | None = 1, *, b=2) -> int | None:
@@ -23,7 +24,7 @@ def f(a: int | None = 1, *, b=2) -> int | None:
 
 def spans(source):
     lines = source.splitlines()
-    rows = mutants._silent(ast.parse(source))
+    rows = mutant_sites._silent(ast.parse(source))
     return sorted(lines[a[0] - 1][a[1] : b[1]] for a, b in rows if a[0] == b[0])
 
 
@@ -42,7 +43,7 @@ def test_annotations_messages_and_bars_are_left_alone():
     [(2, (2, 2)), (3, (3, 3)), (4, (4, 4)), (5, (5, 5)), (8, (6, 9)), (10, (10, 10))],
 )
 def test_a_line_belongs_to_its_smallest_statement(line, around):
-    assert mutants._around(mutants._statements(ast.parse(SOURCE)), line) == (around, "f")
+    assert mutant_sites._around(mutant_sites._statements(ast.parse(SOURCE)), line) == (around, "f")
 
 
 def test_the_tests_of_a_line_come_quick_ones_first_and_slow_ones_not():
@@ -63,7 +64,7 @@ def test_a_module_is_imported_from_the_given_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, file in (("pack", "pack/__init__.py"), ("pack.inner", "pack/inner.py")):
-        finder = mutant_runs.Mutated(mutants.Path(file), "VALUE = 2")
+        finder = mutant_runs.Mutated(Path(file), "VALUE = 2")
         monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
         for known in ("pack", "pack.inner"):
             monkeypatch.delitem(sys.modules, known, raising=False)
@@ -83,58 +84,61 @@ def tree(tmp_path, monkeypatch):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(mutants, "TREE", tmp_path)
-    monkeypatch.setattr(mutants, "STATE", tmp_path)
-    monkeypatch.setattr(mutants, "ROOT", tmp_path)
-    monkeypatch.setattr(mutants, "REASONS", tmp_path / "mutants.md")
-    mutants.digest.cache_clear()
+    monkeypatch.setattr(mutant_report, "STATE", tmp_path)
+    monkeypatch.setattr(mutant_report, "ROOT", tmp_path)
+    monkeypatch.setattr(mutant_report, "REASONS", tmp_path / "mutants.md")
+    mutant_sites.digest.cache_clear()
     found = [
-        mutants.Mutant("metrics", "dsd_tutorial/matching/metrics.py", f"Op{i}", 0, (2, 2), 2, "f")
+        mutant_sites.Mutant(
+            tmp_path, "metrics", "dsd_tutorial/matching/metrics.py", f"Op{i}", 0, (2, 2), 2, "f"
+        )
         for i in range(20)
     ]
-    monkeypatch.setattr(mutants, "mutants_of", lambda room: iter(found))
+    monkeypatch.setattr(mutant_report, "mutants_of", lambda tree, room: iter(found))
     monkeypatch.setattr(
-        mutants.Mutant, "text", lambda self: f"def f(a):\n    return a - {self.operator}\n"
+        mutant_sites.Mutant, "text", lambda self: f"def f(a):\n    return a - {self.operator}\n"
     )
     yield tmp_path, found
-    mutants.digest.cache_clear()
+    mutant_sites.digest.cache_clear()
 
 
 def test_a_survivor_needs_a_reason_and_a_room_its_share(tree, capsys):
     path, found = tree
-    known = mutants.Known(path / "results.jsonl")
+    known = mutant_report.Known(path / "results.jsonl", path)
     for i, mutant in enumerate(found):
         known.add("metrics", mutant.key(), "survived" if i < 2 else "killed", 0.1, 3)
-    assert mutants.report(["metrics"], known) == 1
+    assert mutant_report.report(["metrics"], known) == 1
     said = capsys.readouterr().out
     assert "18 of   20 killed =  90.0%" in said and "return a + 1 -> return a - Op1" in said
-    rows = [mutants.row_of(m, "equal by construction") for m in found[:2]]
-    mutants.REASONS.write_text("\n".join(rows), encoding="utf-8")
-    assert mutants.report(["metrics"], known) == 0
+    rows = [mutant_report.row_of(m, "equal by construction") for m in found[:2]]
+    mutant_report.REASONS.write_text("\n".join(rows), encoding="utf-8")
+    assert mutant_report.report(["metrics"], known) == 0
     known.add("metrics", found[2].key(), "survived", 0.1, 3)
-    mutants.REASONS.write_text("\n".join([*rows, mutants.row_of(found[2], "so")]), encoding="utf-8")
-    assert mutants.report(["metrics"], known) == 1  # reasons for all, but 85 % killed
+    mutant_report.REASONS.write_text(
+        "\n".join([*rows, mutant_report.row_of(found[2], "so")]), encoding="utf-8"
+    )
+    assert mutant_report.report(["metrics"], known) == 1  # reasons for all, but 85 % killed
     known.add("metrics", found[2].key(), "timeout", 0.1, 3)
-    assert mutants.report(["metrics"], known) == 0  # endless is noticed
+    assert mutant_report.report(["metrics"], known) == 0  # endless is noticed
     assert "no survivor any more: dsd_tutorial/matching/metrics.py f" in capsys.readouterr().out
 
 
 def test_what_is_known_holds_while_source_and_tests_do(tree, capsys):
     path, found = tree
     file = path / "results.jsonl"
-    known = mutants.Known(file)
+    known = mutant_report.Known(file, path)
     known.add("metrics", found[0].key(), "survived", 0.1, 3)
     known.add("metrics", found[1].key(), "killed", 0.1, 3)
 
     def outcomes():
-        mutants.digest.cache_clear()
-        return [mutants.Known(file).outcome(m) for m in found[:3]]
+        mutant_sites.digest.cache_clear()
+        return [mutant_report.Known(file, path).outcome(m) for m in found[:3]]
 
     assert outcomes() == ["survived", "killed", None]
     assert all(json.loads(line)["tests"] == 3 for line in file.read_text().splitlines())
     (path / "tests/test_metrics.py").write_text("# another")
     assert outcomes() == [None, "killed", None]  # a new test may notice what none did
-    mutants.report(["metrics"], mutants.Known(file))
+    mutant_report.report(["metrics"], mutant_report.Known(file, path))
     assert "19 of 20 not run" in capsys.readouterr().out
     (path / "dsd_tutorial/matching/metrics.py").write_text("# another")
     assert outcomes() == [None, None, None]
@@ -142,7 +146,7 @@ def test_what_is_known_holds_while_source_and_tests_do(tree, capsys):
 
 def test_every_written_reason_can_be_read():
     """A line that looks like a reason is one, so that no survivor goes without by a slip."""
-    text = mutants.REASONS.read_text(encoding="utf-8")
-    assert len(mutants.reasons()) == sum(line.startswith("- `") for line in text.splitlines())
-    for (file, *_), reason in mutants.reasons().items():
-        assert (mutants.ROOT / file).exists() and len(reason) > 20, file
+    text = mutant_report.REASONS.read_text(encoding="utf-8")
+    assert len(mutant_report.reasons()) == sum(line.startswith("- `") for line in text.splitlines())
+    for (file, *_), reason in mutant_report.reasons().items():
+        assert (mutant_report.ROOT / file).exists() and len(reason) > 20, file

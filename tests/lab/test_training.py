@@ -235,7 +235,7 @@ def test_missing_parts_name_the_command_that_makes_them(tmp_path):
         ({"minutes": -1.0}, "minutes=-1.0"),
         ({"minutes": math.nan}, "minutes=nan"),
         ({"minutes": math.inf}, "minutes=inf"),
-        ({"pool": 1, "batch": 2}, "less than one batch"),
+        ({"pool": 1, "batch": 2}, "at least one batch"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": 2**40}, "seed="),
         ({"weight_decay": math.nan}, "weight_decay"),
