@@ -207,6 +207,11 @@ def memory(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "lab.upkeep.memory", *rest)
 
 
+def faults(python: Path, rest: list[str]) -> int:
+    """Forty runs with workers and client killed on the way; equal to an undisturbed sweep?"""
+    return call(python, "-m", "lab.upkeep.faults", *rest)
+
+
 def train(python: Path, rest: list[str]) -> int:
     """Train one part of the embedded model: `make train ARGS="unet --output build/shapes-sd"`."""
     return call(python, "-m", "lab", "train", *rest)
@@ -297,6 +302,7 @@ COMMANDS = {
         mutants,
         grading,
         memory,
+        faults,
         train,
         tables,
         lab,

@@ -1,4 +1,4 @@
-"""The command `dsd-tutorial`: start, list, run, export, grade, doctor.
+"""The command `dsd-tutorial`: start, list, run, sweep, report, repeat, export, grade, doctor.
 
 Thin: every sub-command reads its options, imports what does the work, and reports. Heavy
 libraries are imported by the sub-command that needs them, so that `--help` and errors are quick.
@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from dsd_tutorial.course.notebooks import NotebookNotFound, all_notebooks, find_notebook
+from dsd_tutorial.course.sweeps import commands as many
 from dsd_tutorial.course.terminal import explaining, stop
 
 app = typer.Typer(
@@ -124,6 +125,11 @@ def start(
         typer.echo(f"The course is in {folder}.")
         status = open_lab(folder, context.args) if lab else 0
     raise typer.Exit(status)
+
+
+app.command("sweep", cls=PairsCommand)(many.sweep)
+app.command("report")(many.report)
+app.command("repeat")(many.repeat)
 
 
 @app.command("export")

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from dsd_tutorial.course.material import image_set as image_set
     from dsd_tutorial.course.parameters import check_parameters as check_parameters
     from dsd_tutorial.course.quizzes import quiz as quiz
+    from dsd_tutorial.course.recording import record as record
+    from dsd_tutorial.course.recording import record_table as record_table
     from dsd_tutorial.course.records import ResultsError as ResultsError
     from dsd_tutorial.course.records import read_results as read_results
     from dsd_tutorial.course.records import read_table as read_table

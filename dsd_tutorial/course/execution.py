@@ -6,20 +6,17 @@ have run.
 
 import json
 import os
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from dsd_tutorial.course.watching import OUT_OF_MEMORY, Limits, Watch, processes_killed_for_memory
 from dsd_tutorial.saving import OutputError, write_text
 
 SKIP = "skip-execution"
-SAMPLE_EVERY = 0.1  # seconds between two looks at the kernel's memory
 SAVE_EVERY = 5.0  # seconds; papermill by itself writes the whole file twice for every cell
 QUIET = "--IPKernelApp.log_level=40"  # no word about transport encryption on one's own machine
 NEVER_STARTED = "Kernel died before replying to kernel_info"  # jupyter_client's words
@@ -37,39 +34,8 @@ class Outcome:
     error: str | None
     output: str
     saved: bool = True  # whether `output` is of this run
-
-
-class PeakMemory:
-    """Samples the memory of our child processes (the kernel's tree) in a thread, into `bytes`."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._done = threading.Event()
-        self._ours = psutil.Process()
-        self._before = set(self._ours.children(recursive=True))
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def _look(self) -> None:
-        total = 0
-        for process in self._ours.children(recursive=True):
-            if process not in self._before:
-                try:
-                    total += process.memory_info().rss
-                except psutil.Error:  # it ended between the two calls
-                    continue
-        self.bytes = max(self.bytes, total)
-
-    def _watch(self) -> None:
-        while not self._done.wait(SAMPLE_EVERY):
-            self._look()
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._done.set()
-        self._thread.join()
+    error_class: str | None = None  # OUT_OF_MEMORY, OUT_OF_TIME, or what Python calls it
+    error_cell: int | None = None
 
 
 def unfinished(notebook: Mapping[str, Any]) -> list[int]:
@@ -140,6 +106,7 @@ def run_notebook(
     parameters: Mapping[str, Any] | None = None,
     cell_timeout: int | None = None,
     progress: bool = True,
+    limits: Limits | None = None,
 ) -> Outcome:
     """The outcome of one notebook; the executed copy is written to `output`, also on failure.
 
@@ -164,34 +131,62 @@ def run_notebook(
 
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".partial-{os.getpid()}-{output.name}")
-    error, executed = None, None
-    start = time.perf_counter()
-    with PeakMemory() as memory:
+    fault, executed = Fault(), None
+    start, killed = time.perf_counter(), processes_killed_for_memory()
+    with Watch(limits) as watch:
         try:
-            for start_number in range(1, STARTS + 1):
-                try:
-                    execute()
-                    break
-                except RuntimeError as failure:
-                    if start_number == STARTS or NEVER_STARTED not in str(failure):
-                        raise  # no cell has run, so that nothing happens twice
-        except papermill.PapermillExecutionError as failure:
-            error = f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}"
-        except Exception as failure:  # a dead kernel, a timeout, no kernel: report, go on
-            error = f"{type(failure).__name__}: {failure}"
+            _start_again_where_no_kernel_came(execute)
+        except Exception as failure:  # of a cell, a dead kernel, a timeout: report, go on
+            fault = Fault.of(failure, processes_killed_for_memory() > killed)
         finally:
             executed = _publish(partial, output)
     seconds = time.perf_counter() - start
+    if watch.broken:
+        kind, said = watch.broken
+        fault = Fault(said, kind, fault.cell)
     if executed is None:
-        error = f"{error or 'papermill wrote nothing'}; {output.name} is as it was before"
-    elif error is None and (missed := unfinished(executed)):
-        error = f"cells {missed} did not run to their end: does one before them call exit()?"
+        said = f"{fault.said or 'papermill wrote nothing'}; {output.name} is as it was before"
+        fault = Fault(said, fault.kind or "NoNotebook", fault.cell)
+    elif fault.said is None and (missed := unfinished(executed)):
+        said = f"cells {missed} did not run to their end: does one before them call exit()?"
+        fault = Fault(said, "Unfinished", missed[0])
     return Outcome(
         path.stem,
-        "failed" if error else "ok",
+        "failed" if fault.said else "ok",
         round(seconds, 1),
-        round(memory.bytes / 1e6),
-        error,
+        round(watch.bytes / 1e6),
+        fault.said,
         str(output),
         executed is not None,
+        fault.kind,
+        fault.cell,
     )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong: in a sentence, as a class of errors, in which cell."""
+
+    said: str | None = None
+    kind: str | None = None
+    cell: int | None = None
+
+    @classmethod
+    def of(cls, failure: Exception, killed_for_memory: bool) -> "Fault":
+        """The fault behind what papermill raised, where the system may have killed a process."""
+        kind, cell = type(failure).__name__, getattr(failure, "cell_index", None)
+        said = f"{kind}: {failure}"
+        if cell is not None:  # papermill tells an error of a cell from all others
+            kind = str(getattr(failure, "ename", kind))
+            said = f"cell {cell}: {kind}: {getattr(failure, 'evalue', failure)}"
+        memory = kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in said
+        return cls(said, OUT_OF_MEMORY if memory or killed_for_memory else kind, cell)
+
+
+def _start_again_where_no_kernel_came(execute: Callable[[], None]) -> None:
+    for number in range(1, STARTS + 1):
+        try:
+            return execute()
+        except RuntimeError as failure:
+            if number == STARTS or NEVER_STARTED not in str(failure):
+                raise  # no cell has run, so that nothing happens twice

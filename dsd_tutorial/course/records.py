@@ -47,7 +47,7 @@ def read_table(name: str, sha256: str | None = None) -> pd.DataFrame:
     import pandas as pd
 
     path = results_folder() / f"{name}.csv"
-    command = f"python -m lab measure {COMMANDS.get(name, name)}"
+    command = f"python -m lab measure {COMMANDS.get(name, name.replace('sweep_', 'sweep sweeps/'))}"
     if not path.is_file():
         raise ResultsError(f"{path} is missing; `{command}` makes it")
     table = pd.read_csv(path)

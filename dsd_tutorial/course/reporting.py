@@ -3,7 +3,7 @@
 spent = Spent(sd)                                # right after the model was loaded
 assert apart(mine, package) <= tolerance(sd)
 print_table({"CLIP": {"ComVG": interval, "VQA": 0.84}})
-spent.report()                                   # in the last cell
+spent.report(accuracy={"CLIP": interval})        # in the last cell, with what is recorded
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
+
+from dsd_tutorial.course.recording import record, record_place
 
 
 def apart(a: Any, b: Any) -> float:
@@ -69,10 +71,22 @@ class Spent:
         self._counting = measure(model)  # kept: its hook counts until the kernel ends
         self._meter = self._counting.__enter__()
 
-    def report(self) -> None:
-        """Print the list of costs; a batch of 32 through the U-Net is 32 passes."""
+    def report(self, **figures: Any) -> None:
+        """Print the list of costs and record it, where it ran, and the notebook's `figures`.
+
+        A batch of 32 through the U-Net is 32 passes.
+        """
         import psutil
         import torch
+
+        model = self._model
+        for name, figure in {**figures, "unet_passes": self._meter.unet_passes}.items():
+            record(name, figure)
+        record_place(
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            threads=torch.get_num_threads(),
+        )
 
         memory = f"{psutil.Process().memory_info().rss / 1e9:.2f} GB in use"
         if self._model.device.type == "cuda":

@@ -23,6 +23,8 @@ def explaining() -> Iterator[None]:
     """
     try:
         yield
+    except typer.Exit:  # a RuntimeError, and said already
+        raise
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         stop(error)
     except RuntimeError as error:

@@ -157,3 +157,15 @@ def evaluate_customization(
         seed=seed, parts=[part.strip() for part in parts.split(",")], **_given(domains=domain),
     )  # fmt: skip
     typer.echo(table.drop(columns="model_sha256").to_string(index=False))
+
+
+@measure.command("sweep")
+def evaluate_sweep(
+    folder: Annotated[Path, typer.Argument(help="Of a sweep that has ended: sweeps/NAME.")],
+    group: Annotated[str, typer.Option(help="First part of the figures' names.")] = "accuracy",
+    output: Results = None,
+) -> None:
+    """Put the figures of a sweep into a table in results/."""
+    from lab.measuring.sweeps import write_sweep
+
+    typer.echo(f"wrote {_measured(write_sweep, output, folder, group)}")

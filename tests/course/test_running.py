@@ -11,6 +11,7 @@ from dsd_tutorial.course import execution
 from dsd_tutorial.course.execution import run_notebook, unfinished
 from dsd_tutorial.course.parameters import ParameterError
 from dsd_tutorial.course.running import main, run_all, write_html
+from dsd_tutorial.course.watching import Limits
 
 CHECK = (
     "from dsd_tutorial.course.parameters import check_parameters\n"
@@ -128,6 +129,19 @@ def test_kernel_whose_port_was_taken_is_started_again(tmp_path, monkeypatch, fau
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     assert run_notebook(path, tmp_path / "build" / "a.ipynb", progress=False).status == status
     assert not faults
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind"),
+    [(Limits(minutes=0.04), "OutOfTime"), (Limits(memory_mb=120), "OutOfMemory"), (None, "Fault")],
+)
+def test_what_takes_too_much_is_ended_and_named(tmp_path, limits, kind):
+    hold = "import time\nblock = b'x' * 150_000_000\ntime.sleep(60)"
+    raise_ = "class Fault(Exception): pass\nraise Fault('no')"
+    path = write_notebook(tmp_path / "a.ipynb", "print('kept')", hold if limits else raise_)
+    outcome = run_notebook(path, tmp_path / "out" / "a.ipynb", progress=False, limits=limits)
+    assert (outcome.status, outcome.error_class) == ("failed", kind) and outcome.seconds < 60
+    assert "kept" in (tmp_path / "out" / "a.ipynb").read_text(encoding="utf-8")
 
 
 def test_unfinished_cells():

@@ -27,12 +27,13 @@ from dsd_tutorial.course.figures.images import (
     show_rows,
 )
 from dsd_tutorial.course.figures.matrices import show_costs, show_intervals, show_matrix
-from dsd_tutorial.course.figures.style import figure
+from dsd_tutorial.course.figures.style import collected, figure
 
 __all__ = [
     "band",
     "bare",
     "bars",
+    "collected",
     "draw_image",
     "figure",
     "hottest",

@@ -10,6 +10,7 @@ import html
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from cycler import cycler
@@ -22,6 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo")
 INK = "#333333"
+_PAGE: ContextVar[list[str] | None] = ContextVar("page", default=None)
 LEAST_ALT = 15  # characters; less cannot say what a figure shows
 DPI = 180  # pixels per inch of the file; shown at half of it, crisp on dense screens
 STYLE: Any = {
@@ -82,6 +84,8 @@ def styled(
 def figure(*, alt: str, **how: Any) -> Iterator[tuple[Any, Any]]:
     """Yield (figure, axes) in the course's style; at the end of the block the figure is shown.
 
+    Inside a block of `collected` it is collected instead.
+
     Axes are one object, or an array as matplotlib gives it. Nothing is shown when the block fails.
 
     Args:
@@ -96,8 +100,22 @@ def figure(*, alt: str, **how: Any) -> Iterator[tuple[Any, Any]]:
     said = check_alt(alt)
     with styled(**how) as (fig, axes):
         yield fig, axes
-        data = {"text/html": to_html(fig, said), "text/plain": f"[Figure: {said}]"}
-        display(data, raw=True)
+        shown, page = to_html(fig, said), _PAGE.get()
+        if page is not None:
+            page.append(shown)
+        else:
+            display({"text/html": shown, "text/plain": f"[Figure: {said}]"}, raw=True)
+
+
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Yield a list to which every figure that is drawn in the block adds its HTML, for a page."""
+    page: list[str] = []
+    token = _PAGE.set(page)
+    try:
+        yield page
+    finally:
+        _PAGE.reset(token)
 
 
 def to_html(fig: Any, alt: str) -> str:

@@ -19,7 +19,14 @@ NO_FOLDERS = ("shapes", *DOMAINS, *REGISTRY)  # words that win over a folder of 
 
 
 class ParameterError(ValueError):
-    """A parameter has an unknown name or a value out of range; the message says what is allowed."""
+    """A parameter has an unknown name or a value out of range; the message says what is allowed.
+
+    `said` holds (parameter, sentence) of each that is refused.
+    """
+
+    def __init__(self, message: str, said: Sequence[tuple[str, str]] = ()):
+        super().__init__(message)
+        self.said = list(said)
 
 
 def parameters_of(notebook: str | Path) -> type[Parameters]:
@@ -53,24 +60,25 @@ def allowed(accepts: type[Parameters], name: str) -> str:
     return f"{' '.join(said)} ({schema.get('description', name)})"
 
 
-def _explain(notebook: str, accepts: type[Parameters], errors: Sequence[Any]) -> str:
-    """One line per error: which parameter, what is wrong, what is allowed instead."""
-    lines = [f"Notebook {notebook} cannot start:"]
+def _explain(accepts: type[Parameters], errors: Sequence[Any]) -> dict[str, str]:
+    """One sentence per error: which parameter, what is wrong, what is allowed instead."""
+    said: dict[str, str] = {}  # sentence -> parameter, since entries of a list may say the same
     names = list(accepts.model_fields)
     for error in errors:
         name = str(error["loc"][0])
         if error["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, names, n=2)
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-            lines.append(f"  unknown parameter {name!r}: {hint}It takes {', '.join(names)}.")
+            sentence = f"unknown parameter {name!r}: {hint}It takes {', '.join(names)}."
         elif error["type"] == "missing":
-            lines.append(f"  {name} is missing: give {allowed(accepts, name)}.")
+            sentence = f"{name} is missing: give {allowed(accepts, name)}."
         else:
             why = error["msg"][:1].lower() + error["msg"][1:]
-            lines.append(
-                f"  {name} = {error['input']!r} is refused, {why}: give {allowed(accepts, name)}."
+            sentence = (
+                f"{name} = {error['input']!r} is refused, {why}: give {allowed(accepts, name)}."
             )
-    return "\n".join(dict.fromkeys(lines))
+        said.setdefault(sentence, name)
+    return said
 
 
 def validate(notebook: str, values: Mapping[str, Any]) -> Parameters:
@@ -82,7 +90,9 @@ def validate(notebook: str, values: Mapping[str, Any]) -> Parameters:
     try:
         return accepts.model_validate(dict(values), strict=True)
     except ValidationError as error:
-        raise ParameterError(_explain(notebook, accepts, error.errors())) from None
+        said = _explain(accepts, error.errors())
+        message = "\n  ".join([f"Notebook {notebook} cannot start:", *said])
+        raise ParameterError(message, [(name, text) for text, name in said.items()]) from None
 
 
 def check_parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
