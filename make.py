@@ -219,9 +219,24 @@ def train(python: Path, rest: list[str]) -> int:
 
 def tables(python: Path, rest: list[str]) -> int:
     """Measure every table in results/ again; hours, and each goes on where it was stopped."""
-    for name in ("model", "few-shot", "readings", "projection", "editing", "customization"):
+    for name in (
+        "model",
+        "few-shot",
+        "readings",
+        "ranking",
+        "precision",
+        "projection",
+        "editing",
+        "customization",
+    ):
         call(python, "-m", "lab", "measure", name, *rest)
     return 0
+
+
+def bench(python: Path, rest: list[str]) -> int:
+    """Time score, rank and the rest against the released way; ARGS=--quick takes three minutes."""
+    every = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    return call(python, "-m", "lab", "bench", *rest, **every)
 
 
 def lab(python: Path, rest: list[str]) -> int:
@@ -305,6 +320,7 @@ COMMANDS = {
         faults,
         train,
         tables,
+        bench,
         lab,
         lint,
         strip,

@@ -86,6 +86,7 @@ def run(
     ),
     html: Annotated[bool, typer.Option(help="Also write an HTML page.")] = True,
     quick: Annotated[bool, typer.Option(help="Small values first: ends within a minute.")] = False,
+    plan: Annotated[bool, typer.Option(help="Say passes, memory, files; start nothing.")] = False,
 ) -> None:
     """Execute one notebook with papermill; parameters are checked before a kernel starts."""
     from dsd_tutorial.course.parameters import check_overrides, quick_values
@@ -97,8 +98,15 @@ def run(
             stop(f"Parameter {name!r} has no value: write -p {name} VALUE.")
     with explaining():
         path = find_notebook(notebook)
-        values = check_overrides(path, {name: value for name, _, value in pairs})
+        given = {name: value for name, _, value in pairs}
+        model = {"model": given.pop("model")} if plan and "model" in given else {}
+        values = check_overrides(path, given)
         small = quick_values(path.stem) if quick else {}
+        if plan:  # for which the model's files need not be there
+            from dsd_tutorial.course.planning import plan_of
+
+            typer.echo("\n".join(plan_of(path, {**small, **values, **model})))
+            return
         (outcome,) = run_all([path], output, {path.stem: {**small, **values}}, html)
     if outcome.status != "ok":
         raise typer.Exit(1)

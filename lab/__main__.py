@@ -1,7 +1,8 @@
-"""The laboratory's command: `python -m lab train ...`, `python -m lab measure ...`."""
+"""The laboratory's command: `python -m lab train | measure | bench ...`."""
 
 import typer
 
+from lab.bench.commands import bench
 from lab.measuring.commands import measure
 from lab.training.commands import train
 
@@ -13,6 +14,7 @@ app = typer.Typer(
 )
 app.command("train")(train)
 app.add_typer(measure, name="measure")
+app.command("bench")(bench)
 
 if __name__ == "__main__":
     app(prog_name="python -m lab")

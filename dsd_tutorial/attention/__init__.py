@@ -21,6 +21,7 @@ from dsd_tutorial.attention.pooling import log_sum_exp
 from dsd_tutorial.attention.processors import Prefix
 from dsd_tutorial.attention.readings import READINGS, Roles, readings_of, roles_of
 from dsd_tutorial.attention.sentences import Sentence, read_sentence
+from dsd_tutorial.attention.sharing import shared_rows
 from dsd_tutorial.attention.token_masks import token_mask, word_positions
 from dsd_tutorial.attention.watching import Observation
 
@@ -43,6 +44,7 @@ __all__ = [
     "read_sentence",
     "readings_of",
     "roles_of",
+    "shared_rows",
     "token_mask",
     "word_positions",
 ]

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsd_tutorial.stable_diffusion import StableDiffusion
-from dsd_tutorial.stable_diffusion.loading import pick_dtype
+from dsd_tutorial.stable_diffusion.precision import pick_dtype
 
 TRAINING, CHECKING = 0, 1  # streams of random numbers that never meet
 

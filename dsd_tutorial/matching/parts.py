@@ -82,12 +82,26 @@ class Components:
         Raises:
             ValueError: the error term has a weight and was not computed.
         """
-        if weights is None:
-            attention = self.scores.nanmean(-1).mean((-1, -2))
-        else:
-            attention = (self.scores.nan_to_num() * weights).sum((-1, -2)).mean(-1)
-        if error_weight == 0:
-            return attention_weight * attention
-        if self.errors is None:
+        how = {"attention_weight": attention_weight, "error_weight": error_weight}
+        return self.by_step(weights, **how).mean(-1)
+
+    def by_step(
+        self,
+        weights: Float[Tensor, "*axes"] | None = None,
+        *,
+        attention_weight: float = 1.0,
+        error_weight: float = 0.0,
+    ) -> Float[Tensor, "pairs steps"]:
+        """Return what each time step says; `score` is the mean, and explains the arguments."""
+        if error_weight != 0 and self.errors is None:
             raise ValueError("error_weight needs the error term: components(..., errors=True)")
-        return attention_weight * attention + error_weight * self.errors.mean(-1)
+        errors = 0.0 if self.errors is None or error_weight == 0 else error_weight * self.errors
+        if attention_weight == 0 and isinstance(errors, Tensor):
+            return errors
+        if weights is None:
+            attention = self.scores.nanmean(-1).mean(-1)
+        else:
+            known = self.scores.isfinite().any(-1).all(-1)  # some heads of a layer may be missing
+            attention = (self.scores.nan_to_num() * weights).sum((-1, -2))
+            attention = attention.masked_fill(~known, float("nan"))
+        return attention_weight * attention + errors

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS
+from dsd_tutorial.matching.batches import BatchSize
 from dsd_tutorial.prompt_learning.adapters import Adapter, Scoring
 from dsd_tutorial.prompt_learning.objectives import judge
 from dsd_tutorial.prompt_learning.scoring import item_components
@@ -33,7 +34,7 @@ def choose_scoring(
     token_masks: Sequence[str] | None = None,
     mixes: Sequence[tuple[float, float]] = ((1.0, 0.0),),
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Scoring:
     """Return the zero-shot `Scoring` that does best on `items`, which should be validation items.

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from dsd_tutorial.attention import choose_layers, token_mask
 from dsd_tutorial.matching import Components, components, pass_components
+from dsd_tutorial.matching.batches import BatchSize
 from dsd_tutorial.matching.items import item_pairs
-from dsd_tutorial.matching.scoring import distance
+from dsd_tutorial.matching.passes import distance
 from dsd_tutorial.prompt_learning.adapters import Adapter, Scoring
 from dsd_tutorial.shapes.tasks import Task
 
@@ -31,7 +32,7 @@ def item_components(
     *,
     token_masks: Sequence[str] | None = None,
     errors: bool | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Components:
     """Return the `Components` of all pairs of `items`, row by row as `items.pairs()` has them.
@@ -57,7 +58,7 @@ def evaluate_items(
     adapter: Adapter | None = None,
     scoring: Scoring | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
     **changes: Any,
 ) -> Float[Tensor, "items pairs"]:

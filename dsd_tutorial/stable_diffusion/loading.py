@@ -9,6 +9,7 @@ import torch
 from dsd_tutorial.stable_diffusion import files
 from dsd_tutorial.stable_diffusion.checksums import verify
 from dsd_tutorial.stable_diffusion.model import StableDiffusion
+from dsd_tutorial.stable_diffusion.precision import pick_dtype
 from dsd_tutorial.stable_diffusion.registry import DeviceError, resolve
 
 
@@ -25,8 +26,8 @@ def load_model(
     Args:
         name_or_path: A registered name, a folder, or a hub id.
         device: "auto" is CUDA, else MPS, else the CPU.
-        dtype: Precision of U-Net and autoencoder; None is float32, also where weights are stored in
-            float16.
+        dtype: Precision of U-Net and autoencoder: "float32", "bfloat16", "float16", or "auto" as
+            in `pick_dtype`; None is float32, also where weights are stored in float16.
         clip: Folder or hub id with CLIP's towers; by default those in the model's folder, in a
             folder `<model>-clip` beside it, or the public CLIP of its text encoder if cached.
         download: Whether the network may be used.
@@ -36,7 +37,8 @@ def load_model(
             See docs/errors.md for the cure of each.
     """
     entry, folder = resolve(name_or_path)
-    target, precision = pick_device(device), pick_dtype(dtype)
+    target = pick_device(device)
+    precision = pick_dtype(dtype, target)
     if folder is None:
         folder = files.hub_folder(entry, download)
     else:
@@ -77,16 +79,3 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         f"({torch.__version__}) offer {', '.join(here)}. Use device='auto', or install a torch "
         "built for it (pytorch.org, Get started)."
     )
-
-
-def pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    """Return the precision of U-Net and autoencoder; None is float32.
-
-    Raises:
-        ValueError: Not one of float32, float16, bfloat16.
-    """
-    allowed = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    chosen = allowed.get(str(dtype or "float32").removeprefix("torch."))
-    if chosen is None:
-        raise ValueError(f"dtype {dtype!r}: need None or one of {', '.join(allowed)}")
-    return chosen

@@ -95,6 +95,39 @@ def evaluate_readings(
     typer.echo(f"wrote {path}")
 
 
+@measure.command("ranking")
+def evaluate_ranking(
+    model: Model = "shapes-sd",
+    n: Annotated[int, typer.Option(min=2, help="Test items of each task.")] = 300,
+    validation: Annotated[int, typer.Option(min=2, help="Items that spreads come from.")] = 100,
+    steps: Annotated[int, typer.Option(min=2, help="Time steps.")] = 10,
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure how few passes find the winner of full scoring, against fixed rounds."""
+    from lab.measuring.ranking import evaluate_ranking as measured
+
+    path = _measured(
+        measured, output, model, n_items=n, validation=validation, steps=steps, device=device
+    )
+    typer.echo(f"wrote {path}")
+
+
+@measure.command("precision")
+def evaluate_precision(
+    model: Model = "shapes-sd",
+    n: Annotated[int, typer.Option(min=2, help="Test items of each task.")] = 300,
+    dtype: Annotated[str, typer.Option(help="Beside float32.")] = "bfloat16",
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure whether half precision ranks as float32 does."""
+    from lab.measuring.precision import evaluate_precision as measured
+
+    path = _measured(measured, output, model, n_items=n, dtype=dtype, device=device)
+    typer.echo(f"wrote {path}")
+
+
 @measure.command("projection")
 def evaluate_projection(
     model: Model = "shapes-sd",

@@ -21,11 +21,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dsd_tutorial.attention import choose_layers
-from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask
-from dsd_tutorial.matching import Components, pass_components
+from dsd_tutorial.attention.token_masks import TOKEN_MASKS
+from dsd_tutorial.matching import Components
+from dsd_tutorial.matching.batches import BatchSize
 from dsd_tutorial.matching.cost import Cost
+from dsd_tutorial.matching.items import item_pairs
+from dsd_tutorial.matching.passes import Passes
+from dsd_tutorial.matching.tally import Tally
 from dsd_tutorial.shapes.tasks import Task
-from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
+from dsd_tutorial.stable_diffusion.noising import time_grid
 from lab.measuring.runner import CACHE, Cache
 
 BLOCK = 20  # items computed and saved at a time: the most that kill -9 can lose
@@ -119,11 +123,6 @@ class PairCache:
         """Return the time steps."""
         return time_grid(self.steps, self.model.scheduler.config.num_train_timesteps)
 
-    @property
-    def batch_size(self) -> int:
-        """Return how many pairs go through the U-Net at once."""
-        return 32 if self.model.device.type == "cpu" else 256
-
     def get(self, items: Task, label: str) -> PairData:
         """Return what the U-Net says about `items`; `label` names their files, such as "test"."""
         starts = tqdm(
@@ -146,7 +145,7 @@ class PairCache:
         digest = hashlib.sha256(repr(part.items).encode()).hexdigest()
         key = {"task": items.name, "label": label, "start": start, "items": digest}
         return self.cache.tensors(
-            key, lambda: measure_pairs(self.model, part, self.grid, self.seed, self.batch_size)
+            key, lambda: measure_pairs(self.model, part, self.grid, self.seed)
         )
 
 
@@ -156,7 +155,7 @@ def _part(items: Task, which: Sequence[int]) -> Task:
 
 @torch.no_grad()
 def measure_pairs(
-    model: Any, items: Task, grid: Sequence[int], seed: int = 0, batch_size: int = 32
+    model: Any, items: Task, grid: Sequence[int], seed: int = 0, batch_size: BatchSize = "auto"
 ) -> dict[str, Tensor]:
     """Return {"table", "squares", "empties", "seconds"} of all pairs of `items`, as in `PairData`.
 
@@ -164,38 +163,17 @@ def measure_pairs(
     equal), of which the errors are kept as squares: a diffusion classifier averages those.
     """
     started = perf_counter()
-    image, text = (torch.from_numpy(index) for index in items.pairs())
-    texts = list(items.texts)
-    contexts = torch.cat([model.encode_text(texts[i : i + 64]) for i in range(0, len(texts), 64)])
-    masks = [token_mask(model, texts, name) for name in TOKEN_MASKS]
-    latents, empty = model.encode_image(items.images(model.resolution)), model.encode_text([""])
-    tables, squares, empties = [], [], []
-    for i, t in enumerate(grid):
-        e = shared_noise(latents.shape[1:], seed, i).to(latents.device)
-        noisy = model.add_noise(latents, e.expand_as(latents), t)
-        parts, errors = [], []
-        for rows in torch.arange(len(image)).split(batch_size):
-            which, said = image[rows].to(noisy.device), text[rows]
-            seen, eps = pass_components(
-                model, noisy[which], t, contexts[said.to(noisy.device)],
-                token_masks=[None if mask is None else mask[said] for mask in masks],
-            )  # fmt: skip
-            parts.append(seen.float().cpu())
-            errors.append(_square(e, eps))
-        without = [
-            _square(e, model.predict_noise(part, t, empty.expand(len(part), -1, -1)))
-            for part in noisy.split(batch_size)
-        ]
-        tables.append(torch.cat(parts, 1))
-        squares.append(torch.cat(errors))
-        empties.append(torch.cat(without)[image])
-    each = (perf_counter() - started) / len(items.items)
+    passes = Passes(
+        model, items.images(model.resolution), items.texts, item_pairs(items).flatten(0, 1),
+        steps=grid, token_masks=tuple(TOKEN_MASKS), errors=True, seed=seed, batch_size=batch_size,
+    )  # fmt: skip
+    tally = Tally(passes, power=2)
+    for batch in passes.run(passes.rows()):
+        tally.add(*batch)
+    squares, empties = (x / passes.noise[0, 0].numel() for x in tally.distances())
+    place = passes.once.place
+    each = torch.full((len(items.items),), (perf_counter() - started) / len(items.items))
     return {
-        "table": torch.stack(tables, 2), "squares": torch.stack(squares, 1),
-        "empties": torch.stack(empties, 1), "seconds": torch.full((len(items.items),), each),
+        "table": tally.components()[:, place], "squares": squares[place],
+        "empties": empties[place], "seconds": each,
     }  # fmt: skip
-
-
-def _square(e: Tensor, eps: Tensor) -> Tensor:
-    """Return the mean squared error of each item, (batch,), float32 on the CPU."""
-    return (e - eps).square().flatten(1).mean(1).cpu()

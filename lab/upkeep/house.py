@@ -25,8 +25,9 @@ WALKS = (
         "`score(model, images, texts)`",
         (
             ("matching/scoring.py", "score", "the mean of components, (images, texts)"),
-            ("matching/scoring.py", "components", "encodes once, loops over steps, noises, pairs"),
-            ("matching/scoring.py", "pass_components", "one U-Net pass, watched"),
+            ("matching/scoring.py", "components", "encodes once, gathers what passes say"),
+            ("matching/passes.py", "Passes.run", "batches of pairs and time steps"),
+            ("matching/passes.py", "pass_components", "one U-Net pass, watched"),
             ("attention/watching.py", "Request.score", "the logits of one layer, masked"),
             ("attention/pooling.py", "log_sum_exp", "over tokens, at inverse temperature lambda"),
         ),

@@ -6,6 +6,7 @@ in README.md between the two marks. No figure in it is typed by hand.
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dsd_tutorial.course.notebooks import RECORD, all_notebooks
 from lab.upkeep import workshop
 from lab.upkeep.blocks import ROOT, replace_block
 
+COUNTED = re.compile(r"([\d,]+) U-Net passes, ")
 MARKS = ("<!-- notebooks: written by `make readme` -->", "<!-- end of notebooks -->")
 
 
@@ -28,7 +30,25 @@ def record_from(run: dict) -> dict:
         entry["notebook"]: {"seconds": entry["seconds"], "peak_mb": entry["peak_mb"]}
         for entry in run["notebooks"]
     }
+    for name, entry in measured.items():
+        if points := passes_of(name):
+            entry["passes"] = points
     return {"machine": run["machine"], "notebooks": measured}
+
+
+def passes_of(notebook: str, build: Path = ROOT / "build") -> list[list[float]]:
+    """[units, U-Net passes] of the last quick run and the last run with the defaults, if there."""
+    from dsd_tutorial.course.parameters import defaults
+    from dsd_tutorial.course.planning import UNITS
+
+    points = []
+    for path in (build / "test" / f"{notebook}.ipynb", build / f"{notebook}.ipynb"):
+        said = COUNTED.search(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if said and notebook in UNITS:
+            given = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
+            values = {**defaults(path), **given.get("parameters", {})}
+            points.append([UNITS[notebook](values), int(said[1].replace(",", ""))])
+    return points
 
 
 def table(root: Path = ROOT) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from dsd_tutorial.attention import choose_layers, cross_attention_layers
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS
 from dsd_tutorial.matching.baselines.method import Method
+from dsd_tutorial.matching.batches import BatchSize
 from dsd_tutorial.matching.items import item_pairs, merit
 from dsd_tutorial.matching.parts import Components
 from dsd_tutorial.matching.scoring import components
@@ -52,7 +53,7 @@ class ZeroShotAttention(Method):
         steps: Time steps that are chosen from.
         noises: Noises per time step.
         token_masks: Token masks that are chosen from; unfitted, the first is read.
-        batch_size: Pairs per U-Net pass.
+        batch_size: Rows per U-Net pass, or "auto".
     """
 
     name = "attention"
@@ -65,7 +66,7 @@ class ZeroShotAttention(Method):
         noises: int = 1,
         token_masks: Sequence[str] = tuple(TOKEN_MASKS),
         *,
-        batch_size: int = 32,
+        batch_size: BatchSize = "auto",
     ):
         unknown = sorted(set(token_masks) - set(TOKEN_MASKS))
         if unknown or not token_masks:

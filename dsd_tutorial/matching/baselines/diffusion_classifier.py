@@ -15,14 +15,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.matching.baselines.method import Method
+from dsd_tutorial.matching.batches import BatchSize
 from dsd_tutorial.matching.items import item_pairs
-from dsd_tutorial.matching.scoring import Encoded
+from dsd_tutorial.matching.passes import Passes
+from dsd_tutorial.matching.tally import Tally
 from dsd_tutorial.shapes.tasks import Task
-from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
 
 def spread_order(n: int) -> list[int]:
@@ -48,9 +49,9 @@ class DiffusionClassifier(Method):
         noises: int = 1,
         keep: Mapping[int, int] | None = None,
         *,
-        batch_size: int = 32,
+        batch_size: BatchSize = "auto",
     ):
-        for name, value in {"steps": steps, "noises": noises, "batch_size": batch_size}.items():
+        for name, value in {"steps": steps, "noises": noises}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self.steps, self.noises, self.batch_size = steps, noises, batch_size
@@ -70,49 +71,22 @@ class DiffusionClassifier(Method):
         if self.keep and items.shape == (2, 2):
             raise ValueError("keep: with two images and two texts all four pairs decide; drop it")
         pairs = item_pairs(items)  # (items, candidates, 2)
-        encoded = Encoded(
+        passes = Passes(
             model, items.images(model.resolution), items.texts, pairs.flatten(0, 1),
-            errors=items.shape[0] > 1,
+            steps=self.steps, noises=self.noises, errors=True, base=items.shape[0] > 1, seed=seed,
+            batch_size=self.batch_size,
         )  # fmt: skip
-        grid = time_grid(self.steps, model.scheduler.config.num_train_timesteps)
+        place, tally = passes.once.place.view(pairs.shape[:2]), Tally(passes, power=2)
         rounds = Rounds(pairs.shape[:2], self.keep)
-        with tqdm(total=self.steps * self.noises, desc="time steps", disable=not progress) as bar:
+        with tqdm(total=self.steps, desc="time steps", disable=not progress) as bar:
             for i in spread_order(self.steps):
-                found = torch.zeros(pairs.shape[:2])
-                for j in range(self.noises):
-                    e = shared_noise(encoded.latents.shape[1:], seed, i, j)
-                    rows = encoded.pairs[encoded.place].view_as(pairs)[rounds.alive]
-                    found[rounds.alive] += self._evidence(encoded, rows, grid[i], e) / self.noises
-                    bar.update()
-                rounds.add(found)
+                for batch in passes.run(passes.rows(place[rounds.alive].unique(), [i])):
+                    tally.add(*batch)
+                squares, empties = tally.distances()
+                evidence = (empties - squares)[place, i] / passes.noise[0, 0].numel()
+                rounds.add(torch.where(rounds.alive, evidence, 0.0))
+                bar.update()
         return rounds.scores()
-
-    def _evidence(
-        self, encoded: Encoded, pairs: Int[Tensor, "pairs 2"], t: int, e: Tensor
-    ) -> Float[Tensor, " pairs"]:
-        """Return what (t, e) says for each pair; equal ones, and empty prompts, are run once."""
-        distinct, place = pairs.unique(dim=0, return_inverse=True)
-        found = -self._errors(encoded, t, e, distinct[:, 0], distinct[:, 1])
-        if encoded.empty is not None:
-            images, which = distinct[:, 0].unique(return_inverse=True)
-            found += self._errors(encoded, t, e, images, None)[which]
-        return found[place]
-
-    def _errors(
-        self, encoded: Encoded, t: int, e: Tensor, images: Tensor, texts: Tensor | None
-    ) -> Float[Tensor, " rows"]:
-        """Return the mean squared error of each row, on the CPU; texts None: the empty prompt."""
-        parts, latents = [], encoded.latents
-        e = e.to(latents.device)
-        for rows in torch.arange(len(images)).split(self.batch_size):
-            z0 = latents[images[rows].to(latents.device)]
-            noisy = encoded.model.add_noise(z0, e.expand_as(z0), t)
-            prompts = encoded.empty
-            if texts is not None:
-                prompts = encoded.prompts[texts[rows].to(latents.device)]
-            eps = encoded.model.predict_noise(noisy, t, prompts)
-            parts.append((e - eps).square().flatten(1).mean(1).cpu())
-        return torch.cat(parts)
 
 
 class Rounds:

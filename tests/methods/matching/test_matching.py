@@ -227,7 +227,7 @@ def test_a_long_list_of_texts_is_encoded_in_parts(tiny, images, monkeypatch):
 
 
 def test_one_mask_keeps_the_fused_kernel_in_reach(tiny, images, monkeypatch):
-    from dsd_tutorial.matching import scoring
+    from dsd_tutorial.matching import passes
 
     asked = []
 
@@ -235,8 +235,8 @@ def test_one_mask_keeps_the_fused_kernel_in_reach(tiny, images, monkeypatch):
         asked.append(masks)
         return real_observe(model, layers, masks, *rest, **how)
 
-    real_observe = scoring.observe
-    monkeypatch.setattr(scoring, "observe", observe)
+    real_observe = passes.observe
+    monkeypatch.setattr(passes, "observe", observe)
     for names in ("all", ["all"], "words", ["all", "words"]):
         components(tiny, images[:1], TEXTS[:1], steps=1, token_mask=names, progress=False)
     assert asked[0] is asked[1] is None and isinstance(asked[2], torch.Tensor)
@@ -259,7 +259,8 @@ def test_the_bar_is_full_at_the_end(tiny, images, monkeypatch, size):
         how = {"steps": 2, "noises": 3, "layers": "mid", "batch_size": size, "progress": progress}
         score(tiny, images[:1], TEXTS[:3], **how)
         bar, hidden = bars.pop()
-        assert bar.total == bar.n == 2 * 3 * -(-3 // size) and hidden != progress
+        assert bar.total == bar.n == 2 * 3 * 3 and hidden != progress  # steps x noises x pairs
+        assert bar.desc.startswith(f"U-Net passes, {size} at once")
 
 
 def test_time_grids():

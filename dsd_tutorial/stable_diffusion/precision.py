@@ -1,0 +1,77 @@
+"""In which precision U-Net and autoencoder run: what a device can, and what pays there.
+
+Half precision is inside alone: text encoder and CLIP stay in float32, what comes out of the U-Net
+is float32, and so are the log-sum-exp of logits and the norms of errors, whose small differences
+are what candidates are ranked by.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from time import perf_counter
+
+import torch
+
+from dsd_tutorial.stable_diffusion.registry import DeviceError
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+GAIN = 1.5  # how much faster a product in bfloat16 must be to be worth its rounding
+
+
+def pick_dtype(dtype: torch.dtype | str | None, device: torch.device | str = "cpu") -> torch.dtype:
+    """Return the precision; None is float32.
+
+    "auto" is bfloat16 on CUDA that has it, else float16 there, bfloat16 on a CPU that multiplies it
+    in hardware and, tried once, is faster with it, and float32 everywhere else.
+
+    Raises:
+        ValueError: Another word.
+        DeviceError: A precision that the device lacks.
+    """
+    device = torch.device(device)
+    if dtype == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if _has(torch.bfloat16, device) else torch.float16
+        pays = device.type == "cpu" and bfloat16_pays()
+        return torch.bfloat16 if pays else torch.float32
+    chosen = DTYPES.get(str(dtype or "float32").removeprefix("torch."))
+    if chosen is None:
+        raise ValueError(f"dtype {dtype!r}: need None, auto or one of {', '.join(DTYPES)}")
+    if not _has(chosen, device):
+        raise DeviceError(
+            f"dtype {str(dtype).removeprefix('torch.')!r}: {device} does not compute in it; use "
+            "float16 or float32, or dtype='auto'"
+        )
+    return chosen
+
+
+def _has(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a device computes in `dtype`; a CPU always does, if slowly."""
+    if dtype == torch.float32 or device.type in ("cpu", "meta"):
+        return True
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        ones = torch.ones(2, 2, device=device, dtype=dtype)
+        return bool((ones @ ones == 2).all())
+    except (RuntimeError, TypeError):
+        return False
+
+
+@cache
+def bfloat16_pays() -> bool:
+    """Return whether this CPU multiplies bfloat16 in hardware, and gains by it."""
+    if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
+        return False
+    numbers = torch.randn(2, 1024, 1024, generator=torch.Generator().manual_seed(0))
+    return _seconds(numbers) > GAIN * _seconds(numbers.bfloat16())
+
+
+def _seconds(pair: torch.Tensor) -> float:
+    """The fastest of a few products."""
+    fastest = float("inf")
+    for _ in range(5):
+        began = perf_counter()
+        torch.matmul(pair[0], pair[1])
+        fastest = min(fastest, perf_counter() - began)
+    return fastest

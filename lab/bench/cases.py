@@ -1,0 +1,250 @@
+"""The cases of the benchmark: each function times its ways in turn and returns rows.
+
+`ratio` is the first way's seconds over this way's (fastest turns): how many times as fast. Passes
+are items that went through the U-Net. What a way returns is compared too: `agreement` is the share
+of images with the same winner as the first way's.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+import dsd_tutorial as dsd
+from dsd_tutorial.matching import components, item_scores, learn_spreads, rank, score
+from dsd_tutorial.matching.cost import measure
+from dsd_tutorial.matching.items import item_pairs
+from dsd_tutorial.shapes import make_task, random_scenes, render
+from dsd_tutorial.shapes.tasks import VALIDATION_SEED
+from lab.bench.released import released_scores
+from lab.bench.timing import interleaved, resident
+
+Row = dict[str, Any]
+COLUMNS = (
+    "case", "way", "device", "dtype", "cores", "batch", "seconds_min", "seconds_median",
+    "repeats", "passes", "peak_mb", "ratio", "agreement", "versions",
+)  # fmt: skip
+STEPS = 10
+BOTH = {"error_weight": 1.0, "layers": "last", "steps": STEPS, "progress": False}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cases share: the model in each precision, and how often each way is timed."""
+
+    models: Mapping[str, Any]
+    repeats: int = 5
+
+    @property
+    def model(self) -> Any:
+        return self.models["float32"]
+
+    def rows(
+        self, case: str, ways: Mapping[str, Callable[[], Any]], *, dtypes: Mapping[str, str] = {},
+        batch: int | str = "", winners: Callable[[Any], Any] | None = None,
+    ) -> list[Row]:  # fmt: skip
+        """Return a row per way; `winners` makes what ways return comparable."""
+        passes = {}
+        for name, way in ways.items():
+            with measure(self.model) as meter:
+                meters = [measure(m) for m in self.models.values() if m is not self.model]
+                others = [m.__enter__() for m in meters]
+                way()
+                for m in meters:
+                    m.__exit__(None, None, None)
+            passes[name] = meter.unet_passes + sum(m.unet_passes for m in others)
+        timed = interleaved(ways, self.repeats)
+        first = next(iter(timed.values()))
+        return [
+            {
+                "case": case, "way": name, "device": str(self.model.device),
+                "dtype": dtypes.get(name, "float32"), "cores": torch.get_num_threads(),
+                "batch": batch, "seconds_min": way.fastest, "seconds_median": way.median,
+                "repeats": len(way.seconds), "passes": passes[name], "peak_mb": round(resident()),
+                "ratio": first.fastest / way.fastest,
+                "agreement": "" if winners is None else agreement(
+                    winners(first.result), winners(way.result)
+                ),
+                "versions": versions(),
+            }
+            for name, way in timed.items()
+        ]  # fmt: skip
+
+
+def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the share of equal winners."""
+    return float((a == b).float().mean())
+
+
+def versions() -> str:
+    """Return what the seconds depend on beside the machine."""
+    import diffusers
+
+    return f"python {platform.python_version()}, torch {torch.__version__}, diffusers " + (
+        diffusers.__version__
+    )
+
+
+def one_image_ten_texts(bench: Bench) -> list[Row]:
+    """1 image x 10 texts x 10 time steps, attention plus error: released way, `score`, `rank`."""
+    items = make_task("refcoco", 1)
+    image, texts = items.images(bench.model.resolution), list(items.items[0].texts)
+    ways, dtypes = {}, {}
+    for name, model in bench.models.items():
+        spreads = _spreads(model, "refcoco")
+        ways |= {
+            f"released {name}": partial(released_scores, model, image, texts, steps=STEPS),
+            f"score {name}": partial(score, model, image, texts, **BOTH),
+            f"rank {name}": partial(rank, model, image, texts, spreads=spreads, **BOTH),
+        }
+        dtypes |= {f"{way} {name}": name for way in ("released", "score", "rank")}
+    rows = bench.rows("1x10x10", ways, dtypes=dtypes, batch="auto", winners=_winner)
+    released = min(r["seconds_min"] for r in rows if r["way"].startswith("released"))
+    return [row | {"ratio": released / row["seconds_min"]} for row in rows]  # its best precision
+
+
+def _winner(result: Any) -> torch.Tensor:
+    return result.view(1, -1).argmax(1) if isinstance(result, torch.Tensor) else result.winner
+
+
+def _spreads(model: Any, task: str, n: int = 16) -> Any:
+    items = make_task(task, n, "validation", VALIDATION_SEED)
+    pairs, how = item_pairs(items), {k: v for k, v in BOTH.items() if k != "error_weight"}
+    parts = components(
+        model, items.images(model.resolution), items.texts, pairs.flatten(0, 1), errors=True, **how
+    )
+    return learn_spreads(item_scores(parts, pairs.shape[1], error_weight=1.0), parts.steps)
+
+
+def hundred_images(bench: Bench) -> list[Row]:
+    """100 images for one text, attention plus error: retrieval."""
+    known = render(random_scenes(140, 7), bench.model.resolution)[0]
+    items = make_task("comvg", 1)
+    text = [items.items[0].texts[0]]
+    images = torch.cat([items.images(bench.model.resolution)[:1], known[:99]])
+    how = BOTH | {"steps": STEPS}
+    parts = components(bench.model, known[99:], text, errors=True, layers="last", steps=STEPS,
+                       progress=False)  # fmt: skip
+    spreads = learn_spreads(item_scores(parts, len(known) - 99, error_weight=1.0), parts.steps)
+    ways = {
+        "score": lambda: score(bench.model, images, text, **how).T,
+        "rank": partial(rank, bench.model, images, text, spreads=spreads, **how),
+    }
+    return bench.rows("100x1x10", ways, batch="auto", winners=_winner)
+
+
+def observing(bench: Bench, rows: int = 32) -> list[Row]:
+    """One pass of 32 rows: plain, observed, and with maps; and a score's share outside the U-Net.
+
+    For "outside" the first way is all of `score`, the second its U-Net passes alone: 1 - 1 / ratio.
+    """
+    model, numbers = bench.model, torch.Generator().manual_seed(0)
+    noisy = torch.randn(rows, *model.latent_shape, generator=numbers)
+    prompts = model.encode_text(["a red circle left of a blue square"]).expand(rows, -1, -1)
+
+    def watched(**how: Any) -> Any:
+        with torch.no_grad(), dsd.observe(model, **how):
+            return model.predict_noise(noisy, 500, prompts)
+
+    ways = {
+        "plain": lambda: torch.no_grad()(model.predict_noise)(noisy, 500, prompts),
+        "observe": watched,
+        "maps": partial(watched, maps=True),
+        "maps, streamed": partial(watched, maps=True, reduce_maps=lambda maps: maps.mean(1)),
+    }
+    return bench.rows("observe", ways, batch=rows)
+
+
+def outside(bench: Bench) -> list[Row]:
+    """`score` of 1 x 10 x 10 beside its U-Net passes alone."""
+    from dsd_tutorial.matching.passes import Passes
+
+    items = make_task("refcoco", 1)
+    image, texts = items.images(bench.model.resolution), list(items.items[0].texts)
+    pairs = torch.cartesian_prod(torch.tensor([0]), torch.arange(len(texts)))
+    passes = Passes(
+        bench.model, image, texts, pairs, steps=STEPS, layers="last", token_masks=("all",),
+        errors=True,
+    )  # fmt: skip
+    ways = {
+        "score": partial(score, bench.model, image, texts, **BOTH),
+        "U-Net passes alone": lambda: torch.no_grad()(list)(passes.run(passes.rows())),
+    }
+    return bench.rows("outside the U-Net", ways, batch="auto")
+
+
+def projection_and_variation(bench: Bench) -> list[Row]:
+    """The closed form, 30 steps on a reference, four variations of an image."""
+    model = bench.model
+    image = render(random_scenes(1, 5), model.resolution)[0]
+    inverse = dsd.fit_inverse(model, progress=False)
+    alone = Bench(bench.models, max(3, bench.repeats // 2))
+    return [
+        *bench.rows("fit the inverse", {
+            "fit_inverse": lambda: dsd.fit_inverse(model, progress=False)
+        }),
+        *bench.rows("invert an image", {
+            "image_to_prompt": lambda: dsd.image_to_prompt(model, image, inverse)
+        }),
+        *alone.rows("tune on a reference, 30 steps", {
+            "customize": lambda: dsd.customize(
+                model, image, inverse=inverse, steps=30, progress=False
+            )
+        }),
+        *alone.rows("four variations", {
+            "vary": lambda: dsd.vary(model, image, 4, inverse, progress=False)
+        }),
+    ]  # fmt: skip
+
+
+def starting(bench: Bench) -> list[Row]:
+    """Fresh interpreters: the import, and the first score of a notebook."""
+    first = (
+        "import dsd_tutorial as dsd, torch; sd = dsd.load_model();"
+        "dsd.score(sd, torch.rand(1, 3, 64, 64), ['a red circle'], steps=1, progress=False)"
+    )
+
+    def fresh(code: str) -> None:
+        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"TQDM": "0"})
+
+    ways = {"import": partial(fresh, "import dsd_tutorial"), "first score": partial(fresh, first)}
+    few = Bench(bench.models, min(3, bench.repeats))
+    return few.rows("start", ways)
+
+
+def growth(bench: Bench) -> list[Row]:
+    """`score` as candidates, time steps and the image's side grow, one at a time."""
+    words = list(dict.fromkeys(make_task("refcoco", 12).texts))
+    rows = []
+    few = Bench(bench.models, min(3, bench.repeats))
+    cases = {
+        "candidates": [(n, STEPS // 2, 64) for n in (1, 3, 10, 30, 90)],
+        "time steps": [(3, n, 64) for n in (1, 3, 10, 30, 100)],
+        "image side": [(3, 3, side) for side in (32, 64, 128, 192)],
+    }
+    for what, sizes in cases.items():
+        for texts, steps, side in sizes:
+            image = render(random_scenes(1, 5), side)[0]
+            how = BOTH | {"steps": steps}
+            way = partial(score, bench.model, image, words[:texts], **how)
+            name = f"{texts} x {steps} x {side}"
+            rows += few.rows(f"growth: {what}", {name: way}, batch="auto")
+    return rows
+
+
+QUICK: dict[str, Callable[[Bench], list[Row]]] = {
+    "1x10x10": one_image_ten_texts,
+    "observe": observing,
+    "outside": outside,
+    "projection": projection_and_variation,
+    "start": starting,
+}
+ALL = QUICK | {"100x1": hundred_images, "growth": growth}

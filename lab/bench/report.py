@@ -1,0 +1,163 @@
+"""Runs the cases, keeps their rows in results/benchmark.csv, and says them in the README."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from dsd_tutorial.course.records import results_folder
+from dsd_tutorial.saving import replacing, require_writable_file
+from lab.bench.cases import ALL, COLUMNS, QUICK, Bench, Row, versions
+from lab.upkeep.blocks import ROOT, replace_block
+
+MARKS = ("<!-- benchmark: written by `make bench` -->", "<!-- end of benchmark -->")
+CHART = ROOT / "docs" / "benchmark.png"
+FULL = "full size"
+REPEATS = 5
+
+
+def run_cases(
+    *, quick: bool = False, full_size: bool = False, only: Sequence[str] | None = None,
+    output: Path | None = None,
+) -> Path:  # fmt: skip
+    """Return the csv file after timing the cases; rows of others in it stay.
+
+    Raises:
+        ValueError: a case that there is none of.
+    """
+    cases = QUICK if quick else ALL
+    unknown = sorted(set(only or ()) - set(ALL) - {FULL})
+    if unknown:
+        raise ValueError(f"unknown case {unknown[0]!r}; choose from {', '.join([*ALL, FULL])}")
+    chosen = {name: ALL[name] for name in only if name in ALL} if only else cases
+    path = output or results_folder() / "benchmark.csv"
+    require_writable_file(path)
+    bench = Bench(_models(), repeats=REPEATS)
+    with tqdm(chosen.items(), desc="benchmark", unit="case") as bar:
+        for name, case in bar:
+            bar.set_postfix_str(name)
+            _keep(path, case(bench))
+    if full_size or FULL in (only or ()):
+        for dtype in ("float32", "bfloat16"):
+            _keep(path, full_size_rows(dtype))
+    if not only:
+        draw_growth(path)
+    return path
+
+
+def _models() -> dict[str, Any]:
+    from dsd_tutorial.stable_diffusion import load_model
+
+    return {dtype: load_model("shapes-sd", dtype=dtype) for dtype in ("float32", "bfloat16")}
+
+
+def _keep(path: Path, rows: Sequence[Row]) -> None:
+    """Put rows in the place of those of the same case and way; others stay."""
+    new = pd.DataFrame([{c: _short(row[c]) for c in COLUMNS} for row in rows], dtype=object)
+    if path.exists():
+        old = pd.read_csv(path, dtype=str, keep_default_na=False)
+        replaced = set(new["case"] + new["way"].astype(str))
+        old = old[~(old["case"] + old["way"]).isin(replaced)]
+        new = pd.concat([old, new])
+    with replacing(path) as partial:
+        new.to_csv(partial, index=False, lineterminator="\n")
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def full_size_rows(dtype: str) -> list[Row]:
+    """Return the rows of `full_size.py`, run in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.bench.full_size", dtype],
+        check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    common = {
+        "device": "cpu", "dtype": dtype, "cores": torch.get_num_threads(), "batch": "auto",
+        "versions": versions(), "peak_mb": round(found["peak_mb"]),
+    }  # fmt: skip
+    seconds = found["times"] | {"score, 1 image x 2 texts x 2 steps": [found["score_seconds"]]}
+    rows = []
+    for way, each in seconds.items():
+        passes = 1 if way in found["times"] else 4
+        rows.append(common | {
+            "case": f"{FULL}, {dtype}", "way": way, "seconds_min": min(each),
+            "seconds_median": sorted(each)[len(each) // 2], "repeats": len(each),
+            "passes": passes, "ratio": min(found["times"]["plain"]) / min(each),
+            "agreement": "",
+        })  # fmt: skip
+    weights = common | {
+        "case": f"{FULL}, {dtype}", "way": "weights", "seconds_min": "", "seconds_median": "",
+        "repeats": "", "passes": "", "peak_mb": round(found["weights_mb"]), "agreement": "",
+        "ratio": found["peak_mb"] / found["weights_mb"],
+    }  # fmt: skip
+    return [*rows, weights]
+
+
+def draw_growth(path: Path) -> None:
+    """Draw how `score` grows with candidates, time steps and the image's side, log-log."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = pd.read_csv(path)
+    rows = rows[rows["case"].str.startswith("growth")]
+    if rows.empty:
+        return
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
+    for place, (axis, what) in enumerate(
+        zip(axes, ("candidates", "time steps", "image side"), strict=True)
+    ):
+        some = rows[rows["case"] == f"growth: {what}"]
+        sizes = some["way"].str.split(" x ", expand=True).astype(int)[place]
+        axis.loglog(sizes, some["seconds_min"], "o-", label="measured")
+        grows = 2 if what == "image side" else 1
+        last, at = some["seconds_min"].iloc[-1], sizes.iloc[-1]
+        axis.loglog(sizes, last * (sizes / at) ** grows, ":", label=f"slope {grows}")
+        axis.set(xlabel=what, title=f"score, {what}")
+        axis.legend()
+    axes[0].set_ylabel("seconds")
+    with replacing(CHART) as partial:
+        figure.savefig(partial, dpi=110, format="png")
+    plt.close(figure)
+
+
+def lines(path: Path) -> str:
+    """Return the README's block: five lines, and the machine."""
+    rows = pd.read_csv(path, keep_default_na=False)
+    one = rows[rows["case"] == "1x10x10"].astype({"seconds_min": float, "ratio": float})
+    found = ["| 1 image, 10 texts, 10 time steps | seconds | times as fast | U-Net passes |",
+             "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    names = {"released": "the released way", "score": "`score`", "rank": "`rank`"}
+    for way, said in names.items():
+        some = one[one["way"].str.startswith(way)]
+        if some.empty:
+            continue
+        best = some.loc[some["seconds_min"].idxmin()]
+        found.append(
+            f"| {said}, {best['dtype']} | {best['seconds_min']:.2f} | {best['ratio']:.1f} "
+            f"| {best['passes']} |"
+        )
+    cores = one["cores"].iloc[0] if len(one) else "?"
+    found += ["", f"Measured by `make bench` on {cores} CPU cores, no GPU "
+                  f"({platform.system()}, {platform.machine()}); all of it in "
+                  "[results/benchmark.csv](results/benchmark.csv)."]  # fmt: skip
+    return "\n".join(found)
+
+
+def write_readme() -> None:
+    """Write the block into README.md."""
+    replace_block(MARKS, lines(results_folder() / "benchmark.csv"))

@@ -1,0 +1,50 @@
+"""Seconds of several ways to do one thing, on a machine that may be busy with other things.
+
+Ways take turns, so that whatever slows the machine slows them all; the fastest of several turns is
+the least disturbed one, and ratios of ways are less disturbed than seconds.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The seconds of one way, turn by turn, and what it returned the last time."""
+
+    seconds: tuple[float, ...]
+    result: Any
+
+    @property
+    def fastest(self) -> float:
+        return min(self.seconds)
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+
+def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[str, Timed]:
+    """Return the seconds of each way in `repeats` turns, after one turn that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    results = {name: way() for name, way in ways.items()}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            gc.collect()
+            began = perf_counter()
+            results[name] = way()
+            seconds[name].append(perf_counter() - began)
+    return {name: Timed(tuple(seconds[name]), results[name]) for name in ways}
+
+
+def resident() -> float:
+    """Return the memory of this process in MB."""
+    return psutil.Process().memory_info().rss / 1e6

@@ -1,0 +1,62 @@
+"""Which precision is chosen, which is refused, and that rankings survive half of it."""
+
+import pytest
+import torch
+
+from dsd_tutorial.matching import score
+from dsd_tutorial.shapes import make_task
+from dsd_tutorial.stable_diffusion import precision
+from dsd_tutorial.stable_diffusion.precision import bfloat16_pays, pick_dtype
+from dsd_tutorial.stable_diffusion.registry import DeviceError
+
+
+def test_names_and_what_they_mean():
+    assert pick_dtype(None) == pick_dtype("float32") == torch.float32
+    assert pick_dtype("torch.bfloat16") == pick_dtype(torch.bfloat16) == torch.bfloat16
+    with pytest.raises(ValueError, match="dtype 'double': need None, auto or one of float32"):
+        pick_dtype("double")
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_auto_on_a_cpu_is_bfloat16_where_that_pays(monkeypatch, pays):
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
+    assert pick_dtype("auto", "cpu") == (torch.bfloat16 if pays else torch.float32)
+    assert pick_dtype("auto", "mps") == torch.float32
+
+
+def test_it_pays_only_where_the_hardware_has_it_and_it_is_faster(monkeypatch):
+    for amx, slow, want in ((False, 9.0, False), (True, 9.0, True), (True, 1.2, False)):
+        bfloat16_pays.cache_clear()
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        seconds = {torch.float32: slow, torch.bfloat16: 1.0}
+        monkeypatch.setattr(precision, "_seconds", lambda x, s=seconds: s[x.dtype])
+        assert bfloat16_pays() is want
+    bfloat16_pays.cache_clear()
+
+
+def test_a_card_without_bfloat16_takes_float16_and_refuses_the_other(monkeypatch):
+    for has in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
+        assert pick_dtype("auto", "cuda") == (torch.bfloat16 if has else torch.float16)
+    with pytest.raises(DeviceError, match="cuda does not compute in it; use float16 or float32"):
+        pick_dtype("bfloat16", "cuda")
+
+
+def test_rankings_survive_bfloat16(shapes_sd):
+    """Ten items of ten texts; 300 of each task: `python -m lab measure precision`."""
+    from dsd_tutorial.stable_diffusion import load_model
+
+    half = load_model("shapes-sd", device="cpu", dtype="bfloat16")
+    assert half.dtype == half.unet.dtype == torch.bfloat16
+    items, how = make_task("refcoco", 10), {"steps": [300, 600], "progress": False}
+    images = items.images(64)
+    same = 0
+    for i, item in enumerate(items.items):
+        winners = [
+            score(model, images[i : i + 1], item.texts, error_weight=1.0, layers="last", **how)
+            .argmax(1).item()
+            for model in (shapes_sd, half)
+        ]  # fmt: skip
+        same += winners[0] == winners[1]
+    assert same >= 9
