@@ -10,7 +10,7 @@ from dsd_tutorial.lazy import lazily
 
 if TYPE_CHECKING:
     from dsd_tutorial.course.grading.grade import Graded, grade
-    from dsd_tutorial.course.grading.judge import Limits
     from dsd_tutorial.course.grading.nbgrader import write_assignments
+    from dsd_tutorial.course.grading.process import Limits
 
 __getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -33,7 +33,8 @@ from dsd_tutorial.course.grading.handins import (
     person_of,
     read,
 )
-from dsd_tutorial.course.grading.judge import Limits, Sandbox, Stopped, judged
+from dsd_tutorial.course.grading.judge import judged
+from dsd_tutorial.course.grading.process import Limits, Sandbox, Stopped
 from dsd_tutorial.saving import expanded, file_sha256, require_writable, write_json, write_text
 
 COLUMNS: tuple[str, ...] = (
