@@ -19,9 +19,10 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
+from lab.reach.pages import PATIENCE as PATIENCE_MS
 from lab.reach.pages import Report, keep_images, line, started
 
-PATIENCE = 900  # seconds that a notebook may take at small parameters
+PATIENCE = 1800  # seconds that a notebook may take at small parameters, on a busy machine
 SETTINGS = {  # every cell is in the page, and no news are asked for
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -87,9 +88,9 @@ def _wait_for(address: str, process: subprocess.Popen, seconds: int = 90) -> Non
 
 def run_all(page: Page, report: Report) -> None:
     """Press *Run All Cells* when the kernel is idle, and wait for its end."""
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=PATIENCE_MS)
     page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
     start, done = time.monotonic(), -1
     while time.monotonic() - start < PATIENCE:
         page.wait_for_timeout(1000)
@@ -221,8 +222,9 @@ def notebooks(folder: Path, output: Path, python: Path) -> list[Report]:
         for file in sorted(folder.glob("*.ipynb")):
             report = Report(file.stem)
             page = browser.new_page(viewport={"width": 1400, "height": 1000})
+            page.set_default_timeout(PATIENCE_MS)
             page.goto(f"{address}/lab/tree/{file.name}?reset")
-            page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
+            page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=PATIENCE_MS)
             run_all(page, report)
             saved_stills(page, file)
             first = [shown(widget) for widget in page.locator(WIDGET).all()]
