@@ -55,7 +55,9 @@ def live_copies(folder: Path) -> None:
             str(notebook.path), str(folder / notebook.path.name), small[notebook.name],
             prepare_only=True, progress_bar=False, kernel_name="python3", language="python",
         )  # fmt: skip
-    extra = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(WIDGETS)])
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(WIDGETS)]
+    extra = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
     nbformat.write(extra, folder / "widgets.ipynb")
 
 
