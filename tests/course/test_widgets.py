@@ -67,6 +67,7 @@ def test_every_menu_changes_the_picture(seen):
     box = seen.explore()
     row, picture = box.children
     word, layer, step, head = row.children
+    assert [menu.label for menu in row.children] == ["red", "all layers", "all steps", "all heads"]
     assert re.search(r'alt="Where &#x27;red&#x27; of .* hottest', picture.value)
     values = [picture.value]
     for menu, value in [(word, "circle"), (layer, seen.layers[1]), (head, 1), (step, 700)]:

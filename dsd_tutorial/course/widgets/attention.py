@@ -10,6 +10,7 @@ runs without a browser have the still; the menus only add the choice of a head.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,8 +98,7 @@ class Recording:
             heat = self.heat(word, layer, head, step)
             where = f"{layer or 'all layers'}, " + ("all heads" if head is None else f"head {head}")
             where += ", all steps" if step is None else f", step {step}"
-            draw_image(axes[0], self.image, self.text)
-            axes[0].title.set_wrap(True)
+            draw_image(axes[0], self.image, textwrap.fill(self.text, 32))
             overlay_heat(axes[1], self.image, heat, f"{word}: {where}", mask=mask)
             return f"Where {word!r} of {self.text!r} looks, {where}: hottest {hottest(heat)}."
 

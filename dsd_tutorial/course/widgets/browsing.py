@@ -17,6 +17,7 @@ from dsd_tutorial.course.figures.style import check_alt, styled, to_html
 
 Draw = Callable[..., str]
 SIZE = (6.4, 3.4)  # inches
+ALL = "\N{NULL}"  # for None in a menu, which ipywidgets takes for "nothing chosen" and shows blank
 
 
 def page(draw: Draw, *, columns: int = 1, size: tuple[float, float] = SIZE, **chosen: Any) -> None:
@@ -60,7 +61,8 @@ def browse(
     controls: dict[str, Any] = {}
 
     def chosen() -> dict[str, Any]:
-        return {name: control.value for name, control in controls.items()}
+        values = {name: control.value for name, control in controls.items()}
+        return {name: None if value is ALL else value for name, value in values.items()}
 
     for name, entries in choices.items():
         controls[name] = _control(
@@ -97,7 +99,8 @@ def _control(ipywidgets: Any, name: str, entries: Any) -> Any:
 
 
 def _pairs(entries: Any) -> list[tuple[str, Any]]:
-    return [entry if isinstance(entry, tuple) else (str(entry), entry) for entry in entries]
+    pairs = [entry if isinstance(entry, tuple) else (str(entry), entry) for entry in entries]
+    return [(label, ALL if value is None else value) for label, value in pairs]
 
 
 def _offer(menu: Any, entries: Any) -> None:
