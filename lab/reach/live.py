@@ -23,9 +23,10 @@ from lab.reach.pages import PATIENCE as PATIENCE_MS
 from lab.reach.pages import Report, keep_images, line, started
 
 PATIENCE = 1800  # seconds that a notebook may take at small parameters, on a busy machine
-SETTINGS = {  # every cell is in the page, and no news are asked for
-    "notebook-extension/tracker": {"windowingMode": "none"},
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+SETTINGS = {  # every cell is in the page, widgets are saved with it, and no news are asked for
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyter-widgets/jupyterlab-manager/plugin": {"saveState": True},
 }
 # notebook -> (exercise, a wrong answer, the name of its mistake); what `checks` knows
 WRONG = {
@@ -51,7 +52,7 @@ def server(python: Path, folder: Path) -> Iterator[str]:
     """Yield the address of a JupyterLab of the course's environment that serves `folder`."""
     own = folder.parent / "jupyter"
     for name, values in SETTINGS.items():
-        file = own / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file = own / "settings" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values), encoding="utf-8")
     with socket.socket() as free:
