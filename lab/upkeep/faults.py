@@ -26,7 +26,7 @@ PLAN = """notebooks: [00, 01]
 cases:
 - {notebook: 00, prompt: a blue square, steps: 2, n_images: 2}
 - {notebook: 01, n_items: 8, n_validation: 8, steps: [600], layers: last}
-seeds: 0..19
+seeds: 0..{last}
 """
 # columns that may differ between two sweeps of the same plan: when, where and how fast
 MAY_DIFFER = ("seconds", "peak_mb", "tries", "finished", "worker")
@@ -132,17 +132,20 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0 when the disturbed sweep gave what the undisturbed one did."""
     parser = argparse.ArgumentParser(prog="python -m lab.upkeep.faults", description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=40, help="an even number from 8 (default: 40)")
     given = parser.parse_args(arguments)
+    n = given.runs
     OUTPUT.mkdir(parents=True, exist_ok=True)
     plan = OUTPUT / "plan.yaml"
-    plan.write_text(PLAN, encoding="utf-8")
+    plan.write_text(PLAN.replace("{last}", str(n // 2 - 1)), encoding="utf-8")
     common = [str(plan), "--output", str(OUTPUT), "--workers", str(given.workers)]
-    calm, wild = OUTPUT / "undisturbed", OUTPUT / "disturbed"
+    calm, wild = OUTPUT / f"undisturbed-{n}", OUTPUT / f"disturbed-{n}"
     begun = time.monotonic()
     code = start([*common, "--name", calm.name], OUTPUT, OUTPUT / "undisturbed.log").wait()
     middle = time.monotonic()
     print(f"undisturbed: exit status {code}, {middle - begun:.0f} s", flush=True)
-    code = disturbed([*common, "--name", wild.name], OUTPUT, wild, (5, 12, 30), client_at=20)
+    workers_at = (n // 8, 3 * n // 10, 3 * n // 4)
+    code = disturbed([*common, "--name", wild.name], OUTPUT, wild, workers_at, client_at=n // 2)
     print(f"disturbed: exit status {code}, {time.monotonic() - middle:.0f} s", flush=True)
     said = faults_of(calm, wild)
     rows = table(wild)
