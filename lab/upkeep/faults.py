@@ -9,6 +9,7 @@ again. It takes about half an hour of two processors; given again, it goes on wh
 from __future__ import annotations
 
 import argparse
+import atexit
 import csv
 import json
 import subprocess
@@ -43,10 +44,18 @@ def journal(folder: Path) -> list[dict]:
 def start(command: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen:
     """Start `dsd-tutorial sweep ...` as a process of its own session, its output in `log`."""
     with open(log, "ab") as file:
-        return subprocess.Popen(
+        client = subprocess.Popen(
             [sys.executable, "-m", "dsd_tutorial.cli", "sweep", *command],
             cwd=cwd, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+    atexit.register(_end, client)  # also after Ctrl-C nothing goes on behind our back
+    return client
+
+
+def _end(client: subprocess.Popen) -> None:
+    if client.poll() is None:
+        client.terminate()
+        client.wait(300)
 
 
 def busy_workers(client: subprocess.Popen) -> list[psutil.Process]:
