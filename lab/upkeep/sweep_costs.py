@@ -233,10 +233,11 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status, after the measurements were printed."""
     parser = argparse.ArgumentParser(prog="python -m lab.upkeep.sweep_costs", description=__doc__)
     parser.add_argument("parts", nargs="*", default=["entries", "runs", "many"])
+    parser.add_argument("--entries", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--many", type=int, default=200, help="runs of the larger sweep")
     given = parser.parse_args(arguments)
     if "entries" in given.parts:
-        for count in (1_000, 10_000, 100_000):
+        for count in given.entries:
             said = ", ".join(f"{name} {value:.3f}" for name, value in entries(count).items())
             print(f"{count:7,} entries: ms each: {said}", flush=True)
     if "runs" in given.parts:
