@@ -123,13 +123,16 @@ def test_workers_elsewhere_need_no_folder_in_common(clone):
     processes = [
         dask_process("scheduler", clone / "head", "--scheduler-file", str(note), "--port", "0",
                      "--host", "127.0.0.1", "--no-dashboard"),
-        *(dask_process("worker", clone / name, "--scheduler-file", str(note), "--nthreads", "1",
-                       "--name", name, "--local-directory", ".", "--no-dashboard", "--no-nanny")
-          for name in ("one", "two")),
     ]  # fmt: skip
     try:
-        faults.wait_until(note.exists, "the scheduler's address", 200)
+        whole = lambda: note.exists() and note.read_text().rstrip().endswith("}")  # noqa: E731
+        faults.wait_until(whole, "the scheduler's address", 200)
         address = json.loads(note.read_text())["address"]
+        for name in ("one", "two"):
+            processes.append(
+                dask_process("worker", clone / name, address, "--nthreads", "1", "--name", name,
+                             "--local-directory", ".", "--no-dashboard", "--no-nanny")
+            )  # fmt: skip
         command = ["00", "-p", "steps", "1..4", "-p", "guidance", "1", "--name", "d",
                    "--scheduler", address]  # fmt: skip
         client = faults.start(command, clone, clone / "log")
