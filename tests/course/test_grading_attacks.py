@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from dsd_tutorial.course import checks
+from dsd_tutorial.course.grading import enclosure
 from dsd_tutorial.course.grading.judge import judged
 from dsd_tutorial.course.grading.process import Limits, Sandbox
 
@@ -186,3 +187,14 @@ def test_calling_back_for_ever_is_ended(sandbox):
 def test_an_honest_function_still_gets_its_point(sandbox):
     """After all of that, in the same sandbox or one started anew."""
     assert verdict(sandbox, DEFINE + RIGHT).right
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps rights otherwise")
+def test_root_steps_down_where_others_may_use_its_python(tmp_path, public):
+    inside = public / "bin" / "python"
+    inside.parent.mkdir()
+    inside.touch(0o755)
+    assert enclosure.open_to_all(str(inside))
+    public.chmod(0o700)
+    assert not enclosure.open_to_all(str(inside))
+    assert not enclosure.open_to_all(str(public / "nowhere"))

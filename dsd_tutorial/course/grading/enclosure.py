@@ -139,6 +139,19 @@ def _become_nobody() -> None:
     os.setresuid(NOBODY, NOBODY, NOBODY)
 
 
+def open_to_all(*paths: str) -> bool:
+    """Whether everybody may read these files, or enter these folders."""
+    for path in map(Path, paths):
+        try:
+            parts = [path.resolve(), *path.resolve().parents]
+            closed = [part for part in parts if not part.stat().st_mode & 0o001]
+        except OSError:
+            return False
+        if closed:
+            return False
+    return True
+
+
 def _wall_in(settings: dict) -> None:
     """Namespaces around the process that this becomes; exits with UNWALLED where there are none."""
     root_user = os.geteuid() == 0
@@ -172,6 +185,13 @@ def _wall_in(settings: dict) -> None:
 
 def _start(settings: dict, reason: str, scratch: str) -> None:
     """Become the sandbox, with limits; `reason` says why there are no walls, "" where there are."""
+    package = str(Path(__file__).parents[2])
+    if reason and hasattr(os, "geteuid") and os.geteuid() == 0:
+        if open_to_all(sys.executable, sys.prefix, package, *package_folders(), scratch):
+            _become_nobody()
+            reason += "; they run as nobody, not as root"
+        else:
+            reason += "; they run as root, since nobody else may use this Python"
     _limit(
         settings["memory_mb"] * 1_000_000,
         settings["cpu_seconds"],
