@@ -118,7 +118,8 @@ def picture() -> str:
         boxes = [r for r in found if (r == "dsd_tutorial.course") == (name == "course")]
         for room in sorted(r for r in boxes if name == "course" or wing(r) == name):
             short = room.rsplit(".", 1)[-1]
-            shown = "parameters, claims, checks, quizzes, figures, widgets, records, running, start, grading"
+            shown = "parameters, claims, checks, quizzes, figures, widgets, records, running, "
+            shown += "start, grading"
             lines.append(f'    {short}["{shown if name == "course" else short}"]')
         lines.append("  end")
     for room in sorted(found):
