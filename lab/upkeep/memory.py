@@ -50,6 +50,11 @@ class Group:
                 return int(value)
         return 0
 
+    def close(self) -> None:
+        """Take the group away; nothing runs in it any more."""
+        with suppress(OSError):
+            self.folder.rmdir()
+
 
 def group(limit: int) -> Group | None:
     """A control group, or None where the system gives us none."""
@@ -123,6 +128,8 @@ def main() -> int:
             bad += not ok
             said = f"{path.stem:32}{seconds:7.0f} s {most / 1e6:7.0f} MB"
             print(f"{said}  {'ok' if ok else 'failed'}", flush=True)
+    if limits:
+        limits.close()
     print("enforced by a control group" if limits else "watched only: no control group here")
     return int(bad > 0)
 
