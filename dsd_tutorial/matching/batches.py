@@ -6,6 +6,7 @@ long one may wait for a batch. A batch that does not fit is halved, and nothing 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,16 +34,18 @@ class Batches:
     Args:
         model: A `StableDiffusion`.
         size: Rows, or "auto".
+        pixels: Of the latents; None: as many as the model was trained on.
 
     Raises:
         ValueError: less than 1, or another word.
     """
 
-    def __init__(self, model: Any, size: BatchSize = "auto"):
+    def __init__(self, model: Any, size: BatchSize = "auto", pixels: int | None = None):
         if size != "auto" and (not isinstance(size, int) or size < 1):
             raise ValueError(f"batch_size must be at least 1, or 'auto', not {size!r}")
         self.model, self.auto = model, size == "auto"
-        self.size = first_size(model) if isinstance(size, str) else size
+        self.pixels = math.prod(model.latent_shape[1:]) if pixels is None else pixels
+        self.size = first_size(model, self.pixels) if isinstance(size, str) else size
 
     def run(self, rows: int, compute: Callable[[slice], Result]) -> Iterator[tuple[slice, Result]]:
         """Yield each batch as a slice of range(rows), and what `compute` returned for it.
@@ -72,28 +75,26 @@ class Batches:
         if seconds > SLOW:
             self.size = max(1, self.size // 2)
         elif seconds < QUICK and self.model.device.type != "cpu":
-            self.size = min(2 * self.size, fitting(self.model))
+            self.size = min(2 * self.size, fitting(self.model, self.pixels))
 
 
-def first_size(model: Any) -> int:
+def first_size(model: Any, pixels: int) -> int:
     """Return the rows of a first batch: a power of two by the U-Net's size and the free memory."""
-    channels, height, width = model.latent_shape
     parameters = sum(p.numel() for p in model.unet.parameters())
-    wanted = max(1, int(WORK / (parameters * height * width)))
-    return min(2 ** (wanted.bit_length() - 1), fitting(model))
+    wanted = max(1, int(WORK / (parameters * pixels)))
+    return min(2 ** (wanted.bit_length() - 1), fitting(model, pixels))
 
 
-def fitting(model: Any) -> int:
+def fitting(model: Any, pixels: int) -> int:
     """Return how many rows fit into the free memory, a power of two, at most `MOST`."""
     most = MOST.get(model.device.type, MOST_ELSEWHERE)
-    rows = int(SHARE * free_memory(model.device) / row_bytes(model))
+    rows = int(SHARE * free_memory(model.device) / row_bytes(model, pixels))
     return min(most, 2 ** (max(1, rows).bit_length() - 1))
 
 
-def row_bytes(model: Any) -> int:
+def row_bytes(model: Any, pixels: int) -> int:
     """Return about how much memory a row takes on its way: 80 fields of the first block's width."""
-    _, height, width = model.latent_shape
-    numbers = 80 * model.unet.config.block_out_channels[0] * height * width
+    numbers = 80 * model.unet.config.block_out_channels[0] * pixels
     return numbers * torch.finfo(model.dtype).bits // 8
 
 

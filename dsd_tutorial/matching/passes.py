@@ -161,10 +161,11 @@ class Passes:
         self.heads = max(attn.heads for attn in self.layers.values())
         self.names = (*token_masks, *readings)
         self.how = {"layers": list(self.layers), "readings": tuple(readings), **pooled}
-        self.batches, self.given = Batches(model, batch_size), pairs
+        self.given = pairs
         self.once = once = Encoded(
             model, images, texts, pairs, token_masks, errors=self.base, structure=bool(readings)
         )
+        self.batches = Batches(model, batch_size, once.latents[0, 0].numel())
         places = [(i, j) for i in range(len(self.grid)) for j in range(noises)]
         noise = [shared_noise(once.latents.shape[1:], seed, *place) for place in places]
         self.noise = torch.cat(noise).unflatten(0, (-1, noises)).to(once.latents.device)

@@ -120,14 +120,14 @@ def test_what_is_known_survives_an_interrupt(tiny, images, sizes, monkeypatch):
 
 
 def test_auto_suits_model_and_memory(tiny, monkeypatch):
-    assert batches.first_size(tiny) == 128
+    assert batches.Batches(tiny).size == 128 and batches.Batches(tiny, "auto", 64**2).size == 32
     real = real_model("sd-1.5")
     real.device = torch.device("cpu")
-    assert batches.first_size(real) == 1
-    monkeypatch.setattr(batches, "free_memory", lambda device: 40 * batches.row_bytes(tiny))
-    assert batches.first_size(tiny) == 16
+    assert batches.Batches(real).size == 1
+    monkeypatch.setattr(batches, "free_memory", lambda device: 40 * batches.row_bytes(tiny, 256))
+    assert batches.Batches(tiny).size == 16
     monkeypatch.setattr(batches, "free_memory", lambda device: 0)
-    assert batches.first_size(tiny) == 1
+    assert batches.Batches(tiny).size == 1
 
 
 def test_auto_grows_where_that_is_quick_and_shrinks_where_it_is_slow(tiny, monkeypatch):
