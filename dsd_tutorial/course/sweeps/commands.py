@@ -56,7 +56,7 @@ def sweep(
                 stop(f"Ended at once. To go on: {again}", code=130)
     typer.echo(f"{ended.ok} of {total} runs are done, {ended.failed} failed, {ended.to_do} to do; "
                f"see {folder.path / 'runs.csv'}")  # fmt: skip
-    if ended.stopped or ended.to_do:
+    if ended.to_do:
         typer.echo(f"To go on: {again}")
         raise typer.Exit(130 if ended.stopped else 1)
     if ended.failed:
