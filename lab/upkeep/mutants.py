@@ -75,7 +75,8 @@ def work(room: str, mutants: list[Mutant], texts: list[str], part: int, answers:
     from lab.upkeep.mutant_runs import SURVIVED, Warm
 
     os.nice(10)
-    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    # signatures are not checked: modules are imported anew, and a class is then not what it was
+    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", JAXTYPING_DISABLE="1")
     os.chdir(TREE)
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
     for name in [n for n in sys.modules if n.split(".")[0] == PACKAGE]:
