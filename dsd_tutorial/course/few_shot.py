@@ -18,11 +18,39 @@ from dsd_tutorial.shapes.tasks import TASKS, make_task
 if TYPE_CHECKING:
     import pandas as pd
 
-ZERO_SHOT = ("random", "clip", "attention", "error", "attention_error", "diffusion_classifier")
-ADAPTERS = (  # among which the chosen adapter is
-    "guided", "guided_error", "head_weights", "head_weights_error", "step_weights",
-    "soft_prompt", "attention_prompt", "lora",
-)  # fmt: skip
+READS = {  # what each method reads
+    "random": "none",
+    "clip": "clip",
+    "released": "both",
+    "log_sum_exp_32": "attention",
+    "log_sum_exp": "attention",
+    "log_sum_exp_error": "both",
+    "attention_plain": "attention",
+    "attention_32": "attention",
+    "attention": "attention",
+    "error": "error",
+    "attention_error": "both",
+    "diffusion_classifier": "error",
+    "coop": "clip",
+    "tip": "clip",
+    "tip_tuned": "clip",
+    "probe": "clip",
+    "guided": "attention",
+    "guided_error": "both",
+    "head_weights": "attention",
+    "head_weights_error": "both",
+    "readings": "attention",
+    "readings_error": "both",
+    "step_weights": "error",
+    "soft_prompt": "attention",
+    "attention_prompt": "attention",
+    "lora": "attention",
+    "soft_prompt_error": "both",
+    "attention_prompt_error": "both",
+    "lora_error": "both",
+}
+ZERO_SHOT = tuple(READS)[:12]
+ADAPTERS = tuple(READS)[16:]  # among which the chosen adapter is
 # kinds of items whose candidates have the same words or things, in another relation or binding
 RELATION_AND_BINDING = {"comvg": ("relation", "bindings"), "winoground": ("objects", "colors")}
 HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
@@ -98,22 +126,32 @@ def verdicts(
 
     The rivals of the chosen adapter (`chosen`, one for all tasks): on every task zero-shot DSD
     (with or without the error term, whichever validation prefers) and the plain error; on relation
-    and binding items CLIP zero-shot and CoOp. The other adapters follow, against zero-shot DSD. A
-    comparison is passed when the whole interval lies above 0. `p_value` is the sign test over
-    items, each by its mean over seeds. What was not measured yet is left out.
+    and binding items CLIP zero-shot and CoOp. The other adapters follow, against zero-shot DSD;
+    weights over readings also against what they start from, CLIP and the error alone. A comparison
+    is passed when the whole interval lies above 0. `p_value` is the sign test over items, each by
+    its mean over seeds. What was not measured yet is left out.
     """
     chosen = chosen_adapter(choice, shots, seeds)
     for task in (name for name in TASKS if (items.task == name).any()):
         zero_shot = _best(items, task, ("attention", "attention_error"), 0, [0])
-        rivals = [("zero-shot DSD", zero_shot, 0, None), ("the plain error", "error", 0, None)]
-        if kinds := RELATION_AND_BINDING.get(task):
-            rivals += [
-                ("CLIP zero-shot, relation and binding", "clip", 0, kinds),
-                (f"{shots}-shot CoOp, relation and binding", "coop", shots, kinds),
-            ]
+        kinds = RELATION_AND_BINDING.get(task)
+        to_zero_shot = ("zero-shot DSD", zero_shot, 0, None)
+        to_clip = [("CLIP zero-shot, relation and binding", "clip", 0, kinds)] if kinds else []
+        rivals = [to_zero_shot, ("the plain error", "error", 0, None), *to_clip]
+        if kinds:
+            rivals += [(f"{shots}-shot CoOp, relation and binding", "coop", shots, kinds)]
+        more = {
+            "readings": [("attention, zero-shot", "attention", 0, None), *to_clip],
+            "readings_error": [
+                ("attention and error, zero-shot", "attention_error", 0, None),
+                ("the plain error", "error", 0, None),
+                (f"{shots}-shot weights of the error", "step_weights", shots, None),
+            ],
+        }
         for adapter in sorted(ADAPTERS, key=lambda name: name != chosen):
-            own = rivals if adapter == chosen else rivals[:1]
-            for comparison, rival, their_shots, kinds in own:
+            own = rivals if adapter == chosen else [to_zero_shot]
+            own += [rival for rival in more.get(adapter, []) if rival not in own]
+            for comparison, rival, their_shots, which in own:
                 try:
                     ours = hits_of(items, task, adapter, shots, seeds)
                     theirs = hits_of(items, task, rival, their_shots, seeds)
@@ -121,7 +159,7 @@ def verdicts(
                     continue
                 about = {"task": task, "comparison": comparison, "adapter": adapter}
                 about |= {"chosen": adapter == chosen, "rival": rival}
-                yield {**about, **_compare(ours, theirs, task, kinds)}
+                yield {**about, **_compare(ours, theirs, task, which)}
 
 
 def _compare(a: np.ndarray, b: np.ndarray, task: str, kinds: Sequence[str] | None) -> dict:

@@ -92,6 +92,9 @@ def closed_forms(model: StableDiffusion, seed: int = 0) -> Chosen:
     )
 
 
+VALIDATION = 32  # items: learners score them again and again while they fit
+
+
 @dataclass(frozen=True, eq=False)
 class FewShotItems:
     """Labelled items, drawn several times; items for choices; items to report on."""
@@ -116,7 +119,8 @@ def few_shot_items(
     """
     if dataset == "shapes":
         labelled = [few_shot(task, shots, seed + i) for i in range(draws)]
-        return FewShotItems(labelled, validation_set(task), make_task(task, n_items, seed=seed))
+        test = make_task(task, n_items, seed=seed)
+        return FewShotItems(labelled, validation_set(task, VALIDATION), test)
     folder = Path(dataset).expanduser()
     own = (folder / "items.jsonl").is_file()
     parts = split_by_image(read_dataset("folder" if own else BENCHMARKS.get(task, task), folder))
@@ -125,4 +129,4 @@ def few_shot_items(
         return draw_items(parts[part], min(n, len(parts[part].items)), seed=seed)
 
     labelled = [some("train", shots, seed + i) for i in range(draws)]
-    return FewShotItems(labelled, some("validation", 32, 0), some("test", n_items, seed))
+    return FewShotItems(labelled, some("validation", VALIDATION, 0), some("test", n_items, seed))

@@ -15,12 +15,12 @@ from dsd_tutorial.prompt_learning.fit import Fit, fit
 from dsd_tutorial.prompt_learning.lora import LoRA
 from dsd_tutorial.prompt_learning.methods import make_method
 from dsd_tutorial.prompt_learning.objectives import hinge, infonce
-from dsd_tutorial.prompt_learning.reading_weights import (
+from dsd_tutorial.prompt_learning.reading_sums import (
     ReadingWeights,
     choose_readings,
-    fit_readings,
     reading_components,
 )
+from dsd_tutorial.prompt_learning.reading_weights import fit_readings
 from dsd_tutorial.prompt_learning.scoring import evaluate_items, item_components, pass_scores
 from dsd_tutorial.prompt_learning.soft_prompts import SoftPrompt
 from dsd_tutorial.prompt_learning.weights import HeadWeights, gradient_guided

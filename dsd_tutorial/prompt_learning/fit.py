@@ -29,6 +29,8 @@ from dsd_tutorial.prompt_learning.sources import Cached, Passes
 from dsd_tutorial.prompt_learning.weights import HeadWeights
 from dsd_tutorial.shapes.tasks import Task, few_shot, validation_set
 
+LOOKED_AT = 32  # validation items, which are scored anew every few steps
+
 
 @dataclass
 class Fit:
@@ -107,7 +109,8 @@ def fit(
         diffusion_weight: Of the noise error on right pairs, so that the model keeps drawing.
         seed: Draws items, batches and noises.
         scoring: How components become a score; None has its defaults.
-        validation: Items; None is the task's fixed validation set, False is none at all.
+        validation: Items; None is the first `LOOKED_AT` of the task's fixed validation set, False
+            is none at all.
         check_every: Steps from one look at validation to the next; None is the adapter's own.
         batch_pairs: Pairs per U-Net pass, about.
         negatives: Drawn per step from a long list of candidates; None takes all.
@@ -121,7 +124,7 @@ def fit(
     scoring = scoring or Scoring()
     items = few_shot(task, shots, seed) if isinstance(task, str) else task
     if validation is None:
-        validation = validation_set(items.name)
+        validation = validation_set(items.name, LOOKED_AT)
     known = validation or None
     steps = adapter.steps if steps is None else steps
     if steps < 0 or batch_pairs < 1 or (negatives is not None and negatives < 1):

@@ -32,13 +32,15 @@ def item_components(
     *,
     token_masks: Sequence[str] | None = None,
     errors: bool | None = None,
+    prior: Tensor | str | None = None,
     batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Components:
     """Return the `Components` of all pairs of `items`, row by row as `items.pairs()` has them.
 
     `adapter` None is zero-shot DSD. `token_masks` None is the scoring's own; several cost no more
-    passes. `errors` None computes the error term where scoring or adapter read it.
+    passes. `errors` None computes the error term where scoring or adapter read it. `prior` as in
+    `matching.components`, of the adapted model.
     """
     scoring, adapter = scoring or Scoring(), adapter or Adapter()
     with adapter.active(model):
@@ -47,7 +49,7 @@ def item_components(
             steps=scoring.time_steps, noises=scoring.noises, layers=scoring.layers,
             token_mask=token_masks or scoring.token_mask, lam=scoring.lam,
             errors=adapter.needs_error(scoring) if errors is None else errors,
-            seed=scoring.seed, batch_size=batch_size, progress=progress,
+            prior=prior, seed=scoring.seed, batch_size=batch_size, progress=progress,
         )  # fmt: skip
 
 
@@ -58,6 +60,7 @@ def evaluate_items(
     adapter: Adapter | None = None,
     scoring: Scoring | None = None,
     *,
+    prior: Tensor | str | None = None,
     batch_size: BatchSize = "auto",
     progress: bool = True,
     **changes: Any,
@@ -65,11 +68,12 @@ def evaluate_items(
     """Return the score of every candidate, higher is a better match.
 
     Columns go image by image, then text by text, so `items.accuracy(scores.flatten())` counts them.
-    `adapter` None is zero-shot DSD. `changes` are settings of the `Scoring`, such as token_mask=.
+    `adapter` None is zero-shot DSD, `prior` as in `item_components`. `changes` are settings of the
+    `Scoring`, such as token_mask=.
     """
     scoring, adapter = (scoring or Scoring()).changed(**changes), adapter or Adapter()
     parts = item_components(
-        model, items, adapter, scoring, batch_size=batch_size, progress=progress
+        model, items, adapter, scoring, prior=prior, batch_size=batch_size, progress=progress
     )
     return adapter.pool(parts, scoring).view(len(items.items), -1)
 

@@ -62,7 +62,7 @@ def evaluate_few_shot(
     shots: Annotated[int, typer.Option(min=1, help="Labelled items.")] = 16,
     seeds: Seeds = 3,
     n: Annotated[int, typer.Option(min=2, help="Test items of each task.")] = 300,
-    curve: Annotated[bool, typer.Option(help="Also other numbers of shots, on one task.")] = True,
+    curve: Annotated[bool, typer.Option(help="Also other numbers of shots.")] = True,
     device: Device = "auto",
     output: Results = None,
 ) -> None:
@@ -80,18 +80,14 @@ def evaluate_few_shot(
 @measure.command("readings")
 def evaluate_readings(
     model: Model = "shapes-sd",
-    n: Annotated[int, typer.Option(min=2, help="Test items of each task.")] = 300,
-    validation: Annotated[int, typer.Option(min=2, help="Items that choose the readings.")] = 256,
-    seeds: Seeds = 3,
+    validation: Annotated[int, typer.Option(min=2, help="Validation items of each task.")] = 256,
     device: Device = "auto",
     output: Results = None,
 ) -> None:
     """Measure where, when and by which reading attention tells captions apart."""
     from lab.measuring.readings import evaluate_readings as measured
 
-    path = _measured(
-        measured, output, model, n_items=n, validation=validation, seeds=seeds, device=device
-    )
+    path = _measured(measured, output, model, validation=validation, device=device)
     typer.echo(f"wrote {path}")
 
 

@@ -1,12 +1,14 @@
 """Measures few-shot methods: `python -m lab measure few-shot` -> results/few_shot*.csv.
 
 All methods on the same test items, from the same labelled ones: at one number of shots on every
-task, and at several (the shots curve) on one. Choices are made on the validation items.
+task, and at several (the shots curve) on one; weights over readings at several on every task.
+Choices are made on the validation items.
 
 few_shot_items.csv   measured: one row per (task, method, shots, seed), which items were right
 few_shot_choice.csv  measured: the same keys, the adapter's cross-fitted accuracy on the validation
                      items, by which one adapter is chosen for all tasks
-few_shot.csv         made from the items: accuracy with its interval over seeds, mean costs
+few_shot.csv         made from the items: what a method reads, its accuracy with an interval over
+                     seeds, mean costs
 few_shot_bars.csv    made from both: adapters against their rivals, on the same items
 """
 
@@ -20,10 +22,17 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
-from dsd_tutorial.course.few_shot import HIT, MISS, hits_of, interval_of, verdicts
+from dsd_tutorial.course.few_shot import HIT, MISS, READS, hits_of, interval_of, verdicts
 from dsd_tutorial.course.records import ResultsError
 from dsd_tutorial.shapes.tasks import TASKS
-from lab.measuring.few_shot_methods import BY_PASSES, CACHED, METHODS, ON_CLIP, ZERO_SHOT
+from lab.measuring.few_shot_methods import (
+    BY_PASSES,
+    CACHED,
+    METHODS,
+    ON_CLIP,
+    ON_READINGS,
+    ZERO_SHOT,
+)
 from lab.measuring.few_shot_task import Outcome, TaskSetup
 from lab.measuring.pairs import PairCache
 from lab.measuring.runner import Item, Options, Plan, Runner
@@ -33,7 +42,7 @@ CURVE_METHODS = (*ON_CLIP, *CACHED)  # what learns within seconds
 COSTS = ("unet_passes", "parameters", "labels", "seconds")
 GROUP = ("task", "method", "shots")
 KEYS = (*GROUP, "seed")
-ITEMS = (*KEYS, "settings", "hits", "validation", "margin", *COSTS)
+ITEMS = (*KEYS, "settings", "hits", "validation", "margin", "chosen", *COSTS)
 CHOICE = (*KEYS, "accuracy", "n")
 
 
@@ -57,7 +66,7 @@ class FewShotPlan(Plan):
         (0, 1, 2), exclude=True, min_length=1
     )
     curve_task: Literal[TASKS] | None = Field("comvg", exclude=True)  # None: no curve
-    curve_shots: tuple[PositiveInt, ...] = Field((1, 2, 4, 8, 16, 32), exclude=True)
+    curve_shots: tuple[PositiveInt, ...] = Field((1, 2, 4, 8, 16, 32, 64), exclude=True)
 
     @property
     def settings(self) -> str:
@@ -75,7 +84,8 @@ class FewShotPlan(Plan):
     def _shots(self, task: str, method: str) -> list[int]:
         if method in ZERO_SHOT:
             return [0]
-        curve = self.curve_shots if task == self.curve_task and method in CURVE_METHODS else ()
+        drawn = method in CURVE_METHODS if task == self.curve_task else method in ON_READINGS
+        curve = self.curve_shots if self.curve_task and drawn else ()
         return list(dict.fromkeys([self.shots, *curve]))
 
     def seeds_of(self, method: str) -> tuple[int, ...]:
@@ -88,9 +98,10 @@ class FewShotPlan(Plan):
             for seed in self.seeds_of(method):
                 yield {"task": task, "method": method, "shots": shots, "seed": seed}
 
-    def most(self, task: str) -> int:
+    @property
+    def most(self) -> int:
         """Return the largest number of labelled items that any method looks at."""
-        return max(self.shots, 0, *(self.curve_shots if task == self.curve_task else ()))
+        return max((self.shots, *(self.curve_shots if self.curve_task else ())))
 
 
 def evaluate_few_shot(model: Any = "shapes-sd", **values: Any) -> Path:
@@ -113,7 +124,7 @@ def evaluate_few_shot(model: Any = "shapes-sd", **values: Any) -> Path:
     choice = runner.table(CHOICE, KEYS, "choice")
     pairs = PairCache(runner.model, Path(options.cache), plan.steps, progress=options.progress)
     more = plan.updates, plan.fit_steps
-    setups = {t: TaskSetup(t, pairs, plan.n_items, plan.most(t), *more) for t in plan.tasks}
+    setups = {t: TaskSetup(t, pairs, plan.n_items, plan.most, *more) for t in plan.tasks}
     keys = list(plan.keys())
     candidates = [k for k in keys if k["method"] in CACHED and k["shots"] == plan.shots]
     try:
@@ -143,6 +154,7 @@ def _test(setups: dict[str, TaskSetup], key: Row) -> list[Row]:
     accuracy, margin = outcome.validation
     hits = "".join(HIT if hit else MISS for hit in outcome.hits)
     reached = {"hits": hits, "validation": float(accuracy), "margin": float(margin)}
+    reached["chosen"] = outcome.chosen
     return [key | reached | outcome.cost.as_dict()]
 
 
@@ -167,7 +179,8 @@ def summary(items: pd.DataFrame, seeds: Sequence[int]) -> list[Row]:
         if len(rows) < len(own):
             continue
         reached = interval_of(hits_of(rows, task, method, shots, own))
-        row = {"task": task, "method": method, "shots": shots, "seeds": len(own)}
+        row = {"task": task, "method": method, "shots": shots, "reads": READS[method]}
+        row |= {"seeds": len(own)}
         row |= {"accuracy": reached.value, "low": reached.low, "high": reached.high}
         row |= {name: int(round(rows[name].mean())) for name in COSTS[:-1]}
         found.append(row | {"seconds": float(rows["seconds"].mean())})

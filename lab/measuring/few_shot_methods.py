@@ -1,9 +1,9 @@
 """Every method of the few-shot table: (setup, shots, seed) -> what it hits, what it costs alone.
 
 Methods that leave the U-Net as it is read what was computed once for all of them (`PairData`);
-their cost is what they would have spent without the others. What a method chooses (layers, time
-steps, token positions, form, when to stop) it chooses on the validation items. A new row is an
-entry in one of the four groups at the end.
+their cost is what they would have spent without the others. What a method chooses (readings,
+layers, time steps, token positions, form, penalty, when to stop) it chooses on validation items. A
+new row is an entry in one of the groups at the end, and one in `course.few_shot.READS`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,24 @@ from time import perf_counter
 from typing import Any
 
 from dsd_tutorial.matching import Components
-from dsd_tutorial.matching.baselines.attention_score import Choice
+from dsd_tutorial.matching.baselines.attention_score import AttentionPlusError, Choice
 from dsd_tutorial.matching.cost import Cost, measure
-from dsd_tutorial.matching.items import merit
+from dsd_tutorial.matching.items import item_hits, merit
 from dsd_tutorial.prompt_learning import (
     AttentionPrompt,
     HeadWeights,
     LoRA,
+    ReadingWeights,
     Scoring,
     SoftPrompt,
     fit,
+    fit_readings,
     gradient_guided,
 )
 from dsd_tutorial.prompt_learning.adapters import Adapter
 from dsd_tutorial.prompt_learning.methods import make_method
+from dsd_tutorial.prompt_learning.reading_sums import ERROR, HEADS, STRUCTURE
+from dsd_tutorial.prompt_learning.reading_weights import simplest
 from dsd_tutorial.shapes.tasks import Task, few_shot
 from lab.measuring.few_shot_task import Outcome, TaskSetup
 from lab.measuring.pairs import PairData
@@ -41,6 +45,8 @@ FORMS = (
 )
 Sets = tuple[Task, Task]  # labelled items, validation items
 Parts = tuple[Components, Components]  # of them
+PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0)  # the simplest first
+ATTENTION_UPDATES = 60
 PASS_CHECKS = 3  # how often validation is asked where every look costs U-Net passes
 
 
@@ -54,13 +60,78 @@ def _baseline(setup: TaskSetup, shots: int, seed: int, *, name: str) -> Outcome:
     return setup.outcome(scores, checked, cost + spent)
 
 
-def _attention(setup: TaskSetup, shots: int, seed: int, *, error: bool) -> Outcome:
-    """Zero-shot DSD, whose reading is chosen on the validation items."""
-    choice, test = setup.choices[error], setup.test
-    cost = setup.validation.cost(error=error) + test.cost(len(choice.steps), error)
-    cost = cost + Cost(labels=len(setup.validation_items.items))
-    known = choice.score(setup.validation.components)
-    return setup.outcome(choice.score(test.components), known, cost)
+def _log_sum_exp(
+    setup: TaskSetup, shots: int, seed: int, *, error: bool = False, few: bool = False
+) -> Outcome:
+    """The paper's own reading; its layers, time steps and tokens are chosen on validation items."""
+    known, test = setup.few_validation if few else setup.validation, setup.test
+    choice = setup.best(setup.options[error], known)
+    cost = known.cost(error=error) + test.cost(len(choice.steps), error)
+    cost = cost + Cost(labels=len(known.items.items))
+    scores = (choice.score(part.components) for part in (test, known))
+    return setup.outcome(*scores, cost, known.items, choice)
+
+
+def _released(setup: TaskSetup, shots: int, seed: int) -> Outcome:
+    """What the released code reads: the last layer of each path, all tokens, beta = 1."""
+    options = AttentionPlusError(setup.pairs.steps, error_weight=1.0)
+    choice, test = options.default(setup.model), setup.test
+    scores = (choice.score(part.components) for part in (test, setup.validation))
+    return setup.outcome(*scores, test.cost(error=True), chosen=choice)
+
+
+def _attention(
+    setup: TaskSetup,
+    shots: int,
+    seed: int,
+    *,
+    error: bool = False,
+    few: bool = False,
+    prior: bool = True,
+) -> Outcome:
+    """The sum of structured readings that validation chose, with or without the prior off."""
+    known, test = setup.few_validation if few else setup.validation, setup.test
+    chosen = setup.sum_of(error, known) if few else setup.sums[error]
+    cost = _reading_cost(known, chosen, error, prior=True) + _reading_cost(
+        test, chosen, ERROR in chosen.readings, prior
+    )
+    scores = (chosen.score(part.structure if prior else part.plain_structure)
+              for part in (test, known))  # fmt: skip
+    return setup.outcome(*scores, cost + Cost(labels=len(known.items.items)), known.items, chosen)
+
+
+def _reading_cost(data: PairData, chosen: ReadingWeights, error: bool, prior: bool) -> Cost:
+    """Return what reading structure costs; the error term has its own time steps."""
+    steps = len(chosen.reads.error_steps if error else chosen.reads.steps)
+    cost = data.cost(steps, error)
+    return cost + data.prior_cost(len(chosen.reads.steps)) if prior else cost
+
+
+def _readings(setup: TaskSetup, shots: int, seed: int, *, error: bool) -> Outcome:
+    """Weights over all readings and layers, from the labelled items.
+
+    They start from the sum that validation chose, or from nothing. Validation decides which, how
+    strong the penalty is, and whether each time step and, for the log-sum-exp, each head has a
+    weight of its own.
+    """
+    few, known, started = setup.few(shots, seed), setup.validation, perf_counter()
+    names = (*STRUCTURE, ERROR) if error else STRUCTURE
+    how = {
+        "steps": setup.pairs.inner, "error_steps": known.steps, "penalty": PENALTIES,
+        "parts": few.structure, "validation": (known.items, known.structure),
+    }  # fmt: skip
+    starts = setup.sums[error], None
+    fits = [
+        fit_readings(setup.model, few.items, readings=names, start=starts, **how),
+        fit_readings(setup.model, few.items, readings=(*names, HEADS), by_step=True, **how),
+    ]
+    fitted = fits[simplest([item_hits(known.items, f.score(known.structure)) for f in fits])]
+    cost = Cost(parameters=len(fitted.weights), seconds=perf_counter() - started)
+    for data in (few, known, setup.test):
+        cost = cost + _reading_cost(data, fitted, error, prior=True)
+    cost = cost + Cost(labels=len(few.items.items) + len(known.items.items))
+    scores, checked = (fitted.score(data.structure) for data in (setup.test, known))
+    return setup.outcome(scores, checked, cost)
 
 
 def _error(setup: TaskSetup, shots: int, seed: int) -> Outcome:
@@ -104,7 +175,7 @@ def _weights(
     cost = cost + setup.test.cost(len(choice.steps), reads_error)
     cost = cost + Cost(labels=len(few.items.items) + len(setup.validation_items.items))
     scores = adapter.pool(_read(setup.test, choice), _scoring(choice)).detach()
-    return setup.outcome(scores, known, cost)
+    return setup.outcome(scores, known, cost, chosen=choice)
 
 
 def _by_gradient(
@@ -153,28 +224,36 @@ def _step_weights(setup: TaskSetup, shots: int, seed: int) -> Outcome:
 
 
 def _prompt(
-    setup: TaskSetup, shots: int, seed: int, *, make: Callable[[Any, int], Adapter]
+    setup: TaskSetup, shots: int, seed: int, *, make: Callable[[Any, int], Adapter], error: bool
 ) -> Outcome:
-    """What changes the pass itself: fitted and scored by passes of its own, on few time steps."""
-    choice, batch = setup.short_choice, setup.pairs.batch_size
-    scoring = _scoring(choice)
+    """What changes the pass itself: fitted and scored by passes of its own, on few time steps.
+
+    Attention alone starts at the log-sum-exp that all validation items chose, and is read with the
+    prior of the fitted model taken off; with `error` it starts at the best short reading.
+    """
+    choice = setup.short_choice if error else setup.choices[False]
+    known, scoring = setup.few_validation, _scoring(choice)
+    updates = setup.updates if error else ATTENTION_UPDATES
+    prior = "validation" if not error and setup.test_items.shape[0] == 1 else None
     started = perf_counter()
     with measure(setup.model) as meter:
         fitted = fit(
             setup.model, make(setup.model, seed), few_shot(setup.task, shots, seed),
-            scoring=scoring, validation=setup.validation_items, steps=setup.updates, seed=seed,
-            check_every=max(1, setup.updates // PASS_CHECKS), progress=False,
+            scoring=scoring, validation=known.items, steps=updates, seed=seed,
+            check_every=max(1, updates // PASS_CHECKS), progress=False,
         )  # fmt: skip
         if fitted.stopped == "interrupted":
             raise KeyboardInterrupt  # half a fit is no measurement: it is not scored
-        how = {"batch_size": batch, "progress": setup.pairs.progress}
-        scores = fitted.scores(setup.model, setup.test_items, **how)
-    spent = Cost(meter.unet_passes, fitted.cost.parameters, fitted.cost.labels)
-    spent = spent + Cost(seconds=perf_counter() - started)
-    # the choice of the reading read all components of the validation items
-    spent = spent + setup.validation.cost(error=True)
-    known = fitted.scores(setup.model, setup.validation_items, **how)  # only to compare adapters
-    return setup.outcome(scores, known, spent)
+        how = {"progress": setup.pairs.progress}
+        scores = fitted.scores(setup.model, setup.test_items, prior=prior, **how)
+    # the choice of the reading read all components of its validation items
+    chosen_on = known if error else setup.validation
+    labels = shots + len(chosen_on.items.items)
+    spent = Cost(meter.unet_passes, fitted.cost.parameters, labels)
+    spent = spent + Cost(seconds=perf_counter() - started) + chosen_on.cost(error=error)
+    # only to compare adapters
+    checked = fitted.scores(setup.model, known.items, prior=prior, **how)
+    return setup.outcome(scores, checked, spent, known.items, choice)
 
 
 def _read(data: PairData, choice: Choice) -> Components:
@@ -192,7 +271,13 @@ Method = Callable[[TaskSetup, int, int], Outcome]
 ZERO_SHOT: dict[str, Method] = {
     "random": partial(_baseline, name="random"),
     "clip": partial(_baseline, name="clip"),
-    "attention": partial(_attention, error=False),
+    "released": _released,
+    "log_sum_exp_32": partial(_log_sum_exp, few=True),
+    "log_sum_exp": _log_sum_exp,
+    "log_sum_exp_error": partial(_log_sum_exp, error=True),
+    "attention_plain": partial(_attention, prior=False),
+    "attention_32": partial(_attention, few=True),
+    "attention": _attention,
     "error": _error,
     "attention_error": partial(_attention, error=True),
     "diffusion_classifier": _diffusion_classifier,
@@ -200,18 +285,26 @@ ZERO_SHOT: dict[str, Method] = {
 ON_CLIP: dict[str, Method] = {
     name: partial(_baseline, name=name) for name in ("coop", "tip", "tip_tuned", "probe")
 }
+ON_READINGS: dict[str, Method] = {
+    "readings": partial(_readings, error=False),
+    "readings_error": partial(_readings, error=True),
+}
 CACHED: dict[str, Method] = {
     "guided": partial(_weights, error=False, learn=_by_gradient),
     "guided_error": partial(_weights, error=True, learn=_by_gradient),
     "head_weights": partial(_weights, error=False, learn=_by_fitting),
     "head_weights_error": partial(_weights, error=True, learn=_by_fitting),
+    **ON_READINGS,
     "step_weights": _step_weights,
 }
+PROMPTS: dict[str, Callable[[Any, int], Adapter]] = {
+    "soft_prompt": lambda model, seed: SoftPrompt(model),
+    "attention_prompt": lambda model, seed: AttentionPrompt(model, seed=seed),
+    "lora": lambda model, seed: LoRA(model, seed=seed),
+}
 BY_PASSES: dict[str, Method] = {
-    "soft_prompt": partial(_prompt, make=lambda model, seed: SoftPrompt(model)),
-    "attention_prompt": partial(
-        _prompt, make=lambda model, seed: AttentionPrompt(model, seed=seed)
-    ),
-    "lora": partial(_prompt, make=lambda model, seed: LoRA(model, seed=seed)),
+    name + ending: partial(_prompt, make=make, error=bool(ending))
+    for ending in ("", "_error")
+    for name, make in PROMPTS.items()
 }
 METHODS = {**ZERO_SHOT, **ON_CLIP, **CACHED, **BY_PASSES}

@@ -5,6 +5,7 @@ Everything is made when it is first needed, and once for all methods.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,8 @@ from dsd_tutorial.matching.baselines.attention_score import (
 )
 from dsd_tutorial.matching.cost import Cost
 from dsd_tutorial.matching.items import item_hits, merit
+from dsd_tutorial.prompt_learning import ReadingWeights, choose_readings
+from dsd_tutorial.prompt_learning.reading_sums import ERROR, STRUCTURE
 from dsd_tutorial.shapes.tasks import Task, few_shot, make_task, validation_set
 from lab.measuring.pairs import PairCache, PairData
 
@@ -32,11 +35,16 @@ class Outcome:
     hits        (items,) 0 or 1 by the measure that counts: "group" for two images and two texts
     validation  (accuracy, margin) on the validation items, by `baselines.merit`
     cost        fitting, choosing and scoring all test items, as the method alone would need them
+    chosen      what validation chose, such as "2 direction, 1 apart"
     """
 
     hits: np.ndarray
     validation: tuple[float, float]
     cost: Cost
+    chosen: str = ""
+
+
+FEW = 32  # validation items for who stops early by passes of its own, and to show what luck is
 
 
 @dataclass
@@ -75,6 +83,11 @@ class TaskSetup:
     def validation(self) -> PairData:
         return self.pairs.get(self.validation_items, "validation")
 
+    @cached_property
+    def few_validation(self) -> PairData:
+        """Return the first `FEW` of the validation items."""
+        return self.validation.pick(range(min(FEW, len(self.validation_items.items))))
+
     def few(self, shots: int, seed: int) -> PairData:
         """Return what the U-Net says about the first `shots` labelled items of `seed`."""
         if seed not in self._few:
@@ -105,10 +118,23 @@ class TaskSetup:
         kinds = ZeroShotAttention, AttentionPlusError
         return tuple(kind(self.pairs.steps).options(self.model) for kind in kinds)
 
-    def best(self, options: list[Choice]) -> Choice:
-        """Return the choice with the most merit on the validation items; the first among equals."""
-        parts = self.validation.components
-        return max(options, key=lambda choice: merit(choice.score(parts), self.validation_items))
+    def best(self, options: list[Choice], known: PairData | None = None) -> Choice:
+        """Return the choice with the most merit on validation items; the first among equals."""
+        known = known or self.validation
+        return max(options, key=lambda c: merit(c.score(known.components), known.items))
+
+    def sum_of(self, error: bool, known: PairData) -> ReadingWeights:
+        """Return the sum of readings that these validation items choose, the prior taken off."""
+        names = (*STRUCTURE, ERROR) if error else STRUCTURE
+        return choose_readings(
+            self.model, known.items, readings=names, steps=self.pairs.inner,
+            error_steps=known.steps, parts=known.structure,
+        )  # fmt: skip
+
+    @cached_property
+    def sums(self) -> tuple[ReadingWeights, ReadingWeights]:
+        """Return the sum of readings that is chosen: of attention alone, with the error term."""
+        return self.sum_of(False, self.validation), self.sum_of(True, self.validation)
 
     @cached_property
     def choices(self) -> tuple[Choice, Choice]:
@@ -134,9 +160,29 @@ class TaskSetup:
         windows = [grid[i : i + width] for i in range(len(grid) - width + 1)]
         every = [c for options in self.options for c in options]
         subsets = dict.fromkeys((c.token_mask, c.layers, c.error_weight) for c in every)
-        return self.best([Choice(m, names, w, e) for m, names, e in subsets for w in windows])
+        options = [Choice(m, names, w, e) for m, names, e in subsets for w in windows]
+        return self.best(options, self.few_validation)
 
-    def outcome(self, scores: Tensor, known: Tensor, cost: Cost) -> Outcome:
-        """Return the `Outcome` of scores of the test items and of the validation items."""
-        hits = item_hits(self.test_items, scores)
-        return Outcome(hits.astype(int), merit(known, self.validation_items), cost)
+    def outcome(
+        self,
+        scores: Tensor,
+        known: Tensor,
+        cost: Cost,
+        items: Task | None = None,
+        chosen: Choice | ReadingWeights | None = None,
+    ) -> Outcome:
+        """Return the `Outcome` of scores of the test items and of validation items (None: all)."""
+        hits = item_hits(self.test_items, scores).astype(int)
+        said = "" if chosen is None else describe(chosen)
+        return Outcome(hits, merit(known, items or self.validation_items), cost, said)
+
+
+def describe(chosen: Choice | ReadingWeights) -> str:
+    """Return what was chosen, such as "2 direction, 1 apart" or "words up.2.1 416 583"."""
+    if isinstance(chosen, ReadingWeights):
+        totals: Counter[str] = Counter()
+        for (name, _), weight in chosen.table().items():
+            totals[name] += weight
+        return ", ".join(f"{round(weight)} {name}" for name, weight in totals.items())
+    beta = f" error {chosen.error_weight:g}" if chosen.error_weight else ""
+    return f"{chosen.token_mask} {' '.join(chosen.layers)} {' '.join(map(str, chosen.steps))}{beta}"

@@ -14,17 +14,32 @@ from dsd_tutorial.course.records import ResultsError
 from dsd_tutorial.matching import components
 from dsd_tutorial.matching.cost import measure
 from dsd_tutorial.matching.metrics import seeds_difference
-from dsd_tutorial.prompt_learning import HeadWeights, Scoring, evaluate_items, fit
+from dsd_tutorial.prompt_learning import (
+    HeadWeights,
+    Scoring,
+    choose_readings,
+    evaluate_items,
+    fit,
+    reading_components,
+)
 from dsd_tutorial.prompt_learning.methods import (
     AttentionPlusError,
     DiffusionClassifier,
     ZeroShotAttention,
 )
+from dsd_tutorial.prompt_learning.reading_sums import STRUCTURE
 from dsd_tutorial.shapes.tasks import few_shot as labelled
 from dsd_tutorial.shapes.tasks import make_task, validation_set
 from lab.measuring import few_shot, pairs
 from lab.measuring.few_shot import FewShotPlan, evaluate_few_shot, measure_one, summary
-from lab.measuring.few_shot_methods import BY_PASSES, CACHED, METHODS, ON_CLIP, ZERO_SHOT
+from lab.measuring.few_shot_methods import (
+    BY_PASSES,
+    CACHED,
+    METHODS,
+    ON_CLIP,
+    ON_READINGS,
+    ZERO_SHOT,
+)
 from lab.measuring.few_shot_task import TaskSetup
 from lab.measuring.pairs import PairCache, measure_pairs
 
@@ -35,7 +50,7 @@ def pair_cache(tiny, tmp_path_factory):
 
 
 def known(task):
-    """A validation set that is smaller than the fixed one of 32 items."""
+    """A validation set that is smaller than the fixed one."""
     return make_task(task, 6, "validation")
 
 
@@ -103,14 +118,14 @@ def test_other_items_under_the_same_name_and_half_files_are_computed_anew(tiny, 
 
 
 @pytest.mark.parametrize(("name", "kind"), [
-    ("attention", ZeroShotAttention), ("attention_error", AttentionPlusError),
+    ("log_sum_exp", ZeroShotAttention), ("log_sum_exp_error", AttentionPlusError),
 ])  # fmt: skip
 def test_zero_shot_chooses_and_costs_what_the_method_alone_does(tiny, setup, name, kind):
     alone = kind(steps=2)
     fitting = alone.fit(tiny, None, known("comvg"), progress=False)
     scores, scoring = alone.score(tiny, make_task("comvg", 6), progress=False)
     outcome = measure_one(setup, name)
-    best = setup.choices[name == "attention_error"]
+    best = setup.choices[name == "log_sum_exp_error"]
     assert best == alone.choice
     assert outcome.cost.unet_passes == fitting.unet_passes + scoring.unet_passes
     assert (outcome.cost.labels, outcome.cost.parameters) == (6, 0) and outcome.cost.seconds > 0
@@ -118,6 +133,48 @@ def test_zero_shot_chooses_and_costs_what_the_method_alone_does(tiny, setup, nam
     if best.steps == setup.test.steps:  # else the noise of a time step is another
         reached = make_task("comvg", 6).accuracy(scores.flatten())["accuracy"]
         assert outcome.hits.tolist() == reached.astype(int).tolist()
+
+
+@pytest.mark.parametrize("task", ["comvg", "refcoco"])
+def test_readings_are_chosen_and_fitted_as_without_the_cache(tiny, pair_cache, task):
+    """And cost as much: the prior where one image chooses among texts, the error at all steps."""
+    setup = TaskSetup(task, pair_cache, n=3, most=2)
+    setup.validation_items = known(task)
+    inner, grid = pair_cache.inner, pair_cache.grid
+    assert inner == (750,) and grid == (250, 750)
+    prior = "validation" if task == "refcoco" else None
+    how = {"steps": inner, "prior": prior, "progress": False}
+    whole = {**how, "steps": grid}  # the noise of a time step goes by its place among them
+    parts = reading_components(tiny, known(task), STRUCTURE, **whole)
+    chosen = choose_readings(tiny, known(task), parts=parts, **how)
+    assert setup.sums[0].readings == chosen.readings and setup.sums[0].reads.steps == inner
+    torch.testing.assert_close(
+        setup.sums[0].score(setup.validation.structure), chosen.score(parts), atol=1e-3, rtol=1e-3
+    )
+    outcome = measure_one(setup, "attention")
+    chosen = choose_readings(tiny, known(task), **how)  # without the cache it reads these alone
+    with measure(tiny) as meter:
+        chosen.scores(tiny, make_task(task, 3), progress=False)
+    assert outcome.cost.unet_passes == chosen.cost.unet_passes + meter.unet_passes
+    assert (outcome.cost.labels, outcome.cost.parameters) == (6, 0)
+    plain = measure_one(setup, "attention_plain").cost.unet_passes
+    assert plain < outcome.cost.unet_passes if prior else plain == outcome.cost.unet_passes
+
+    outcome = measure_one(setup, "readings_error", 2, 1)
+    assert outcome.cost.labels == 2 + 6
+    assert outcome.cost.parameters == len(STRUCTURE) * 3 + 2  # three layers, two time steps
+
+
+def test_prior_is_taken_off_where_it_is_known_and_nowhere_else(tiny, pair_cache):
+    data = pair_cache.get(make_task("vqa", 2), "test")
+    read, plain = (parts.by_reading["peak"] for parts in (data.structure, data.plain_structure))
+    assert read[:, 0].isnan().all() and not read[:, 1].isnan().any()
+    texts = list(data.items.texts)
+    prior = (plain - read)[:, 1, :, 0]
+    first = [texts.index(texts[j]) for j in data.items.pairs()[1]]
+    torch.testing.assert_close(prior, prior[first])  # a text has one prior, whatever the image
+    two = pair_cache.get(make_task("winoground", 2), "test")
+    assert two.prior is None and two.prior_cost(3).unet_passes == 0
 
 
 def test_weights_read_from_the_cache_are_those_fitted_without(tiny, setup, monkeypatch):
@@ -140,7 +197,7 @@ def test_weights_read_from_the_cache_are_those_fitted_without(tiny, setup, monke
 
 def test_weights_begin_at_the_chosen_reading_and_only_get_better_on_validation(setup, monkeypatch):
     method = "lab.measuring.few_shot_methods.{}"
-    for error, name in enumerate(("attention", "attention_error")):
+    for error, name in enumerate(("log_sum_exp", "log_sum_exp_error")):
         start = measure_one(setup, name).validation
         learned = measure_one(setup, ("head_weights", "head_weights_error")[error], 4, 0)
         # fitting keeps the start unless accuracy rises, or the loss falls at equal accuracy
@@ -162,10 +219,10 @@ def test_prompts_count_their_own_passes_and_the_choice(tiny, setup):
     setup.short_choice, setup.test  # noqa: B018 - computed before, so that only fitting is counted
     assert len(setup.short_choice.steps) == 1
     with measure(tiny) as meter:
-        outcome = measure_one(setup, "soft_prompt", 2, 0)
+        outcome = measure_one(setup, "soft_prompt_error", 2, 0)
     error = setup.short_choice.error_weight != 0
     only_to_compare = 2 * 6 * (1 + error)
-    choosing = setup.validation.cost(error=True).unet_passes
+    choosing = setup.few_validation.cost(error=True).unet_passes
     assert outcome.cost.unet_passes == meter.unet_passes - only_to_compare + choosing
     assert outcome.cost.labels == 2 + 6 and outcome.cost.parameters > 0
 
@@ -256,8 +313,9 @@ def test_slow_methods_come_last_and_every_group_once():
     groups = list(plan.groups())
     slow = [method in BY_PASSES for _, method, _ in groups]
     assert slow == sorted(slow) and len(set(groups)) == len(groups)
-    per_task = len(METHODS) * 2 + 2 * (len(ON_CLIP) + len(CACHED))
-    assert len(groups) == per_task and plan.most("comvg") == 32 and plan.most("vqa") == 16
+    per_task = len(METHODS) * 2 + 2 * (len(ON_CLIP) + len(CACHED)) + 2 * len(ON_READINGS)
+    assert len(groups) == per_task and plan.most == 32
+    assert FewShotPlan(curve_task=None).most == 16
     jobs = [tuple(job.values()) for job in plan.keys()]
     assert len(set(jobs)) == len(jobs) == 3 * len(groups) - 2 * 2 * len(ZERO_SHOT)
 
@@ -299,7 +357,7 @@ def test_bars_say_what_is_passed():
     frame = pd.DataFrame(
         measured("comvg", "guided", 16, 1.0, validation=0.6)  # better on test: must not matter
         + measured("comvg", "step_weights", 16, 0.8, validation=0.9)
-        + measured("comvg", "soft_prompt", 16, 1.0, validation=1.0, seeds=(0,))  # not all seeds
+        + measured("comvg", "soft_prompt_error", 16, 1.0, validation=1.0, seeds=(0,))  # lacks one
         + measured("comvg", "attention", 0, 0.3, validation=0.5, seeds=(0,))
         + measured("comvg", "attention_error", 0, 0.8, validation=0.7, seeds=(0,))
         + measured("comvg", "clip", 0, 0.2, validation=0.5, seeds=(0,))
@@ -326,6 +384,7 @@ def test_bars_say_what_is_passed():
 
 def test_halves_choose_on_one_half_and_test_on_the_other(tiny, tmp_path):
     setup = TaskSetup("comvg", PairCache(tiny, tmp_path, 2, progress=False), 4, 2)
+    setup.validation_items = known("comvg")
     whole = setup.validation_items.items
     first, second = setup.halves
     for half, chosen_on, tested_on in ((first, 0, 1), (second, 1, 0)):
@@ -363,5 +422,8 @@ def test_seconds_and_passes_are_counted_for_what_is_read(tiny):
 
 
 def test_the_course_knows_the_methods_that_are_measured():
+    assert tuple(course_few_shot.READS) == tuple(METHODS)
     assert course_few_shot.ZERO_SHOT == tuple(ZERO_SHOT)
     assert ADAPTERS == (*CACHED, *BY_PASSES)
+    both = {name for name, reads in course_few_shot.READS.items() if reads == "both"}
+    assert both == {"released", *(name for name in METHODS if name.endswith("_error"))}

@@ -3,16 +3,14 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from dsd_tutorial.matching.items import decisions
-from dsd_tutorial.prompt_learning.reading_weights import (
-    choose_readings,
-    fit_readings,
-    reading_components,
-)
+from dsd_tutorial.matching.items import decisions, item_hits
+from dsd_tutorial.prompt_learning import choose_readings, fit_readings, reading_components
+from dsd_tutorial.prompt_learning.reading_weights import simplest
 from dsd_tutorial.shapes import few_shot, make_task
 
 READ = ("log_sum_exp", "direction", "error")
@@ -80,6 +78,24 @@ def test_other_items_are_scored_by_what_was_fitted(tiny, items):
     assert torch.allclose(scores, again, atol=1e-4)
 
 
+def test_validation_takes_the_simplest_that_is_no_worse(tiny, items, parts, start):
+    rows = [1, 1, 0, 0] * 9, [1, 1, 1, 0] * 9, [1, 1, 1, 1] + [1, 1, 1, 0] * 8
+    hits = [np.array(row) for row in rows]
+    assert simplest(hits) == 1  # one item of 36 more is no more than its standard error
+    assert simplest(hits[1:]) == 0 and simplest(hits[:1] * 3) == 0
+    how = {"readings": READ, "parts": parts, **HOW}
+    tried = [(begin, x) for begin in (start, None) for x in (1e9, 1.0)]
+    fits = [fit_readings(tiny, items, start=begin, penalty=x, **how) for begin, x in tried]
+    wanted = fits[simplest([item_hits(items, fitted.score(parts)) for fitted in fits])]
+    found = fit_readings(
+        tiny, items, start=(start, None), penalty=(1e9, 1.0), validation=(items, parts), **how
+    )
+    torch.testing.assert_close(found.weights, wanted.weights)
+    assert found.cost.labels == 6 + 6
+    with pytest.raises(ValueError, match="2 combinations of start and penalty.*validation="):
+        fit_readings(tiny, items, penalty=(1.0, 2.0), **how)
+
+
 def test_what_cannot_be_fitted_is_refused(tiny, items):
     with pytest.raises(ValueError, match="penalty=-1"):
         fit_readings(tiny, items, penalty=-1.0, **HOW)
@@ -88,3 +104,33 @@ def test_what_cannot_be_fitted_is_refused(tiny, items):
     )
     with pytest.raises(ValueError, match="start reads .'peak', 'mid.0'.*not among"):
         fit_readings(tiny, items, readings=READ[:2], start=other, **HOW)
+
+
+def test_each_time_step_of_the_error_has_a_weight_of_its_own(tiny, items):
+    """At steps where no reading is read, too; equal weights are the mean error."""
+    where = {**HOW, "error_steps": (200, 400, 800)}
+    parts = reading_components(tiny, items, READ, **where)
+    assert parts.steps == (200, 400, 800)
+    chosen = choose_readings(tiny, items, readings=["error"], parts=parts, **where)
+    torch.testing.assert_close(chosen.score(parts), parts.errors.mean(1) / chosen.scale[0])
+    fitted = fit_readings(tiny, items, readings=READ, start=chosen, parts=parts, **where)
+    assert [step for name, step in fitted.table() if name == "error"] == ["200", "400", "800"]
+    assert len(fitted.weights) == 2 * 2 + 3
+    later = fitted.components(tiny, items, progress=False)
+    torch.testing.assert_close(fitted.score(later), fitted.score(parts), atol=1e-4, rtol=1e-4)
+
+
+def test_heads_and_time_steps_may_have_weights_of_their_own(tiny, items):
+    """Their means are what is read without; a layer with fewer heads has fewer numbers."""
+    where = {**HOW, "steps": (200, 600)}
+    parts = reading_components(tiny, items, (*READ, "heads"), **where)
+    fine = fit_readings(tiny, items, readings=(*READ, "heads"), by_step=True, parts=parts, **where)
+    columns = fine.reads.columns(parts)
+    assert tuple(columns) == fine.names and len(fine.weights) == len(columns)
+    heads = torch.stack([x for (name, _), x in columns.items() if name == "heads"])
+    steps = torch.stack([x for (name, _), x in columns.items() if name == "log_sum_exp"])
+    assert len(steps) == 2 * 2 and len(heads) >= 2 * 2
+    first = heads[: len(heads) // 2]  # of the first layer
+    torch.testing.assert_close(first.mean(0), steps[:2].mean(0), atol=1e-5, rtol=1e-5)
+    later = fine.components(tiny, items, progress=False)
+    torch.testing.assert_close(fine.score(later), fine.score(parts), atol=1e-3, rtol=1e-3)

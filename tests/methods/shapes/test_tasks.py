@@ -242,7 +242,8 @@ def test_few_shot_and_validation_sets(name):
     assert few_shot(name, 16, seed=1).items == few_shot(name, 32, seed=1).items[:16]
     assert {s.split for s in few_shot(name, 8).scenes} == {"train"}
     fixed = validation_set(name)
-    assert len(fixed.items) == VALIDATION_ITEMS == 32 and fixed == validation_set(name)
+    assert len(fixed.items) == VALIDATION_ITEMS == 256 and fixed == validation_set(name)
+    assert validation_set(name, 32).items == fixed.items[:32]
     assert {s.split for s in fixed.scenes} == {"validation"}
     assert len(set(Counter(fixed.kinds).values())) == 1
 
