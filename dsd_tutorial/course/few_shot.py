@@ -152,6 +152,8 @@ def verdicts(
             own = rivals if adapter == chosen else [to_zero_shot]
             own += [rival for rival in more.get(adapter, []) if rival not in own]
             for comparison, rival, their_shots, which in own:
+                if rival is None:
+                    continue
                 try:
                     ours = hits_of(items, task, adapter, shots, seeds)
                     theirs = hits_of(items, task, rival, their_shots, seeds)
