@@ -29,7 +29,7 @@ SYSTEMS = {
     "win32": ("Windows", "nt", "AMD64", "win_amd64"),
 }
 PYTHONS = ("3.11", "3.12", "3.13")
-UNLOCKED = ("mutants", "runs")  # extras of the laboratory, which the course does not install
+UNLOCKED = ("mutants",)  # extras of the laboratory, which the course does not install
 BUILD = "setuptools"  # builds the package itself, also where there is no network
 HEADER = "# Written by `make lock` from pyproject.toml; exact versions for Linux, macOS, Windows.\n"
 Target = tuple[str, str]  # (system, Python)
