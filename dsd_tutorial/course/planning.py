@@ -2,8 +2,7 @@
 
 The number of passes grows by straight lines with a few parameters (`UNITS`). Two runs measured
 them: with the defaults (`make run`) and with the quick values (`make test`); `make readme` keeps
-both counts in results/notebooks.json. Memory is that of the weights with what a pass needs on top,
-as results/benchmark.csv has it for Stable Diffusion 1.5 at full size.
+both counts in results/notebooks.json. Memory is a bound, `ON_TOP` times the weights.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from dsd_tutorial.course.notebooks import RECORD, repository
 from dsd_tutorial.course.parameters import defaults
 
 Values = Mapping[str, Any]
-ON_TOP = 1.3  # most memory of a pass at full size, in sizes of the weights (measured, rounded up)
+ON_TOP = 1.6  # sizes of the weights: the bound for a pass; `make bench --full-size` measures it
 # parameters in millions: U-Net, autoencoder, text encoder, CLIP
 SIZES = {
-    "shapes-sd": (5.4, 1.1, 1.0, 1.7), "sd-1.4": (859.5, 83.7, 123.1, 427.6),
+    "shapes-sd": (9.2, 0.7, 0.9, 2.2), "sd-1.4": (859.5, 83.7, 123.1, 427.6),
     "sd-1.5": (859.5, 83.7, 123.1, 427.6), "sd-2.1-base": (865.9, 83.7, 340.4, 986.1),
 }  # fmt: skip
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
@@ -67,7 +66,7 @@ def _memory(values: Values) -> str:
     dtype = values.get("dtype", "float32")
     sizes = SIZES.get(values["model"])
     if sizes is None:
-        return "memory: 1.3 times the weights' size"
+        return f"memory: at most about {ON_TOP} times the weights' size"
     unet, vae, text, clip = sizes
     weights = ((unet + vae) * BYTES[dtype] + (text + clip) * 4) / 1e3
     return f"memory: weights {weights:.1f} GB ({dtype}), at most about {ON_TOP * weights + 0.5:.1f}"
