@@ -213,7 +213,7 @@ def wrong_answer(page: Page, number: str, report: Report) -> None:
         page.keyboard.press("Shift+Enter")
         page.wait_for_timeout(3000)
         cell = cells.filter(has_text=call).filter(has_text=body[:25]).first
-        said.append(cell.locator(".jp-OutputArea").inner_text().strip())
+        said.append(cell.locator(".jp-OutputArea-output").first.inner_text().strip())
     report.counts["hints"] = len(set(said))
     longer = len(said[0]) < len(said[1]) < len(said[2])
     if not (said[0].startswith("✗") and mistake in said[0] and longer):
