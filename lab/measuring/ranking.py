@@ -36,7 +36,7 @@ from dsd_tutorial.matching.items import correct_of, item_pairs
 from dsd_tutorial.matching.passes import Passes
 from dsd_tutorial.matching.ranking import Elimination
 from dsd_tutorial.matching.tally import Tally
-from dsd_tutorial.shapes import make_task
+from dsd_tutorial.shapes import make_task, task_items
 from dsd_tutorial.shapes.tasks import VALIDATION_SEED, Task
 from dsd_tutorial.stable_diffusion.noising import time_grid
 from lab.measuring.runner import Cache, Item, Options, Plan, Runner
@@ -107,7 +107,7 @@ class StepScores:
         blocks = []
         for query in range(queries):
             text = items[query].texts[0]
-            part = Task("retrieval", (_Query(images, (text,), query),))
+            part = Task("retrieval", (task_items.Item(images, (text,), query, "retrieval", 0),))
             key = {"task": "retrieval", "split": split, "query": query, "images": n}
             blocks.append(self.cache.tensors(key, partial(self._compute, part)))
         return _joined(blocks), torch.arange(queries)
@@ -125,15 +125,6 @@ class StepScores:
         place, (far, base) = passes.once.place, tally.distances()
         table = tally.components()[0][place].nanmean(-1)  # (pairs, steps, layers)
         return {"table": table.contiguous(), "far": far[place], "base": base[place]}
-
-
-@dataclass(frozen=True)
-class _Query:
-    """One text, many images."""
-
-    images: tuple[Any, ...]
-    texts: tuple[str, ...]
-    correct: int
 
 
 def _joined(blocks: list[dict[str, Tensor]]) -> Mapping[str, Tensor]:

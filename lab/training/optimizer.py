@@ -18,8 +18,11 @@ OPTIMIZERS = ("adamw", "muon")
 def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float):
     """An optimiser over the model's trainable parameters; vectors are never decayed.
 
-    `name` is one of `OPTIMIZERS`. Raises RuntimeError where torch is too old for Muon.
+    `name` is one of `OPTIMIZERS`. Raises ValueError for another name, RuntimeError where torch is
+    too old for Muon.
     """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {name!r}: {' or '.join(OPTIMIZERS)}")
     parameters = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim <= 1]

@@ -248,8 +248,10 @@ def test_an_unknown_mistake_shows_the_two_answers():
 
 def test_a_result_can_be_read_as_text_and_as_markdown():
     result = checks.text_wins(checks.text_wins.solution)
-    assert repr(result) == "text_wins: correct." and "**text_wins**" in result._repr_markdown_()
-    assert "not attempted" in checks.text_wins(lambda s: ...)._repr_markdown_()
+    markdown, metadata = result._repr_markdown_()
+    assert repr(result) == "text_wins: correct." and "**text_wins**" in markdown
+    assert metadata["attempts"] >= 1
+    assert "not attempted" in checks.text_wins(lambda s: ...)._repr_markdown_()[0]
 
 
 def test_noise_of_another_shape_or_step_is_refused():

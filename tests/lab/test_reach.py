@@ -194,7 +194,7 @@ def test_a_room_s_page_has_its_public_names_and_no_other(room):
 
 def test_every_room_of_the_methods_has_a_page():
     rooms = {f"dsd_tutorial.{p.parent.name}" for p in (ROOT / "dsd_tutorial").glob("*/__init__.py")}
-    assert rooms | {"dsd_tutorial"} == set(api.ROOMS)
+    assert rooms - {"dsd_tutorial.doctor"} | {"dsd_tutorial"} == set(api.ROOMS)
 
 
 def example(x: "list[int]", *, loss: object = len) -> "int":

@@ -43,7 +43,7 @@ def test_all_prose_is_in_the_notes():
     notebook = read(NOTEBOOKS[1])
     noted = "\n".join(note for slide in slides.slides_of(notebook) for note in slide.notes)
     kept = [c for c in notebook["cells"] if c["cell_type"] == "markdown"]
-    for source in ("".join(c["source"]) for c in kept[:-3]):
+    for source in ("".join(c["source"]) for c in kept[1:-3]):  # the title's slide has its list
         last = slides.parts(source)[-1]
         assert last.body in noted or last.title in slides.NEVER
 

@@ -41,7 +41,9 @@ def test_the_diffusion_classifier_spreads_its_steps_from_the_start(tiny, monkeyp
     seen, task, seed = [], make_task("refcoco", 1), 3
 
     def add_noise(latents, noise, t):
-        seen.append((t, noise[:1].clone()))
+        (one,) = t.unique().tolist()  # all candidates at once, under one noise
+        assert torch.equal(noise, noise[:1].expand_as(noise))
+        seen.append((one, noise[:1].clone()))
         return latents
 
     monkeypatch.setattr(tiny, "add_noise", add_noise)
