@@ -18,7 +18,8 @@ from dsd_tutorial.shapes.tasks import TASKS, make_task
 if TYPE_CHECKING:
     import pandas as pd
 
-READS = {  # what each method reads
+# what each method reads: without labels, learned on CLIP, and by the adapters of this course
+_ZERO_SHOT = {
     "random": "none",
     "clip": "clip",
     "released": "both",
@@ -31,10 +32,14 @@ READS = {  # what each method reads
     "error": "error",
     "attention_error": "both",
     "diffusion_classifier": "error",
+}
+_ON_CLIP = {
     "coop": "clip",
     "tip": "clip",
     "tip_tuned": "clip",
     "probe": "clip",
+}
+_ADAPTERS = {
     "guided": "attention",
     "guided_error": "both",
     "head_weights": "attention",
@@ -49,8 +54,8 @@ READS = {  # what each method reads
     "attention_prompt_error": "both",
     "lora_error": "both",
 }
-ZERO_SHOT = tuple(READS)[:12]
-ADAPTERS = tuple(READS)[16:]  # among which the chosen adapter is
+READS = _ZERO_SHOT | _ON_CLIP | _ADAPTERS
+ZERO_SHOT, ADAPTERS = tuple(_ZERO_SHOT), tuple(_ADAPTERS)  # among the latter is the chosen one
 # kinds of items whose candidates have the same words or things, in another relation or binding
 RELATION_AND_BINDING = {"comvg": ("relation", "bindings"), "winoground": ("objects", "colors")}
 HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number

@@ -113,7 +113,12 @@ class ReadingSet:
 
     def features(self, parts: Components) -> Float[Tensor, "pairs features"]:
         """Return the same as one table."""
-        return torch.stack(list(self.columns(parts).values()), dim=1)
+        return stacked(self.columns(parts))
+
+
+def stacked(columns: Mapping[Any, Tensor]) -> Float[Tensor, "pairs features"]:
+    """Return the columns of a `ReadingSet` side by side."""
+    return torch.stack(list(columns.values()), dim=1)
 
 
 @dataclass(frozen=True)

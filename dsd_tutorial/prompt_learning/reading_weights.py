@@ -31,6 +31,7 @@ from dsd_tutorial.prompt_learning.reading_sums import (
     STRUCTURE,
     ReadingSet,
     ReadingWeights,
+    stacked,
 )
 
 PENALTY = 10.0
@@ -91,8 +92,9 @@ def fit_readings(
     prior, begun = TextPrior.given(prior), perf_counter()
     with measure(model) as meter:
         parts = parts or reads.components(model, items, prior, progress=progress)
-    names = tuple(reads.columns(parts))
-    values, right = _decisions(items, reads.features(parts))
+    columns = reads.columns(parts)
+    names = tuple(columns)
+    values, right = _decisions(items, stacked(columns))
     scale = (values - values.mean(1, keepdim=True)).flatten(0, 1).std(0)
     scale = scale.masked_fill(scale < 1e-9, 1.0)
     found = []

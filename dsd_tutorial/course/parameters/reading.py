@@ -65,6 +65,13 @@ def _as(value: Any, types: Container[str]) -> Any:
     return int(value) if whole and "integer" in types else value
 
 
+def yaml_fault(error: Exception) -> tuple[str, str]:
+    """Where a file is no plain YAML (", line 3", or ""), and what is wrong there."""
+    mark = getattr(error, "problem_mark", None)
+    where = f", line {mark.line + 1}" if mark else ""
+    return where, getattr(error, "problem", None) or str(error).splitlines()[0]
+
+
 def read_parameter_file(path: Path, notebooks: list[str]) -> dict[str, dict[str, Any]]:
     """What a YAML file says: notebook -> parameter -> value. `notebooks` are the known names.
 
@@ -84,9 +91,7 @@ def read_parameter_file(path: Path, notebooks: list[str]) -> dict[str, dict[str,
         reason = error.strerror or error
         raise ParameterFileError(f"{path} cannot be read ({reason}): give a YAML file.") from None
     except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        where, problem = yaml_fault(error)
         raise ParameterFileError(f"{path}{where} is no plain YAML ({problem}): {shape}.") from None
     if content is None:
         return {}

@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from dsd_tutorial.course.parameters.reading import PlainLoader, typed
+from dsd_tutorial.course.parameters.reading import PlainLoader, typed, yaml_fault
 from dsd_tutorial.course.sweeps.lines import Lines, PlanError
 
 RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")  # 0..9, or 0..100..10 in steps of ten
@@ -152,9 +152,7 @@ def read_plan(path: str | Path) -> tuple[Plan, Lines]:
     except OSError as error:
         raise PlanError(f"{path} cannot be read ({error.strerror}): give a YAML file.") from None
     except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        said = getattr(error, "problem", None) or str(error).splitlines()[0]
+        where, said = yaml_fault(error)
         raise PlanError(f"{path}{where} is no plain YAML: {said}.") from None
     if not isinstance(content, dict):
         raise PlanError(f"{path} holds no plan: write `notebooks: [01]` and what varies.")
