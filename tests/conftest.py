@@ -15,6 +15,7 @@ METHODS = [
     "attention",
     "customization",
     "datasets",
+    "grounding",
     "matching",
     "projection",
     "prompt_learning",

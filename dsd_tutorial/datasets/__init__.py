@@ -16,6 +16,7 @@ from dsd_tutorial.datasets.comvg import read_comvg
 from dsd_tutorial.datasets.images import FITS, ImageFile, ImageTask
 from dsd_tutorial.datasets.own import OwnImages, read_folder, read_images
 from dsd_tutorial.datasets.refcocog import read_refcocog
+from dsd_tutorial.datasets.refcocog_boxes import BoxedItem, read_refcocog_boxes
 from dsd_tutorial.datasets.sources import MissingDataError
 from dsd_tutorial.datasets.splits import draw_items, split_by_image
 from dsd_tutorial.datasets.vqa import read_vqav2
@@ -52,6 +53,7 @@ def read_dataset(name: str, folder: Path | str, fit: str = "whole", **settings: 
 
 
 __all__ = [
+    "BoxedItem",
     "ImageFile",
     "ImageTask",
     "MissingDataError",
@@ -63,6 +65,7 @@ __all__ = [
     "read_folder",
     "read_images",
     "read_refcocog",
+    "read_refcocog_boxes",
     "read_vqav2",
     "read_winoground",
     "split_by_image",

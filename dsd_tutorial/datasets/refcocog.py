@@ -53,6 +53,21 @@ class PlainUnpickler(pickle.Unpickler):
         )
 
 
+def read_refs(folder: Path, split: str) -> list[Ref]:
+    """The references of a split that have sentences.
+
+    Raises:
+        pickle.UnpicklingError: the pickle would run code.
+        ValueError: it holds something else, or no such split.
+    """
+    all_refs = _read_refs(folder)
+    refs = [ref for ref in all_refs if ref["split"] == split and ref["sentences"]]
+    if not refs:
+        known = ", ".join(sorted({str(ref["split"]) for ref in all_refs}))
+        raise ValueError(f"no references in split {split!r}; this file has {known}")
+    return refs
+
+
 def _read_refs(folder: Path) -> list[Ref]:
     file = find_file("refcocog", folder, REFS)
     with open(file, "rb") as stream:
@@ -87,11 +102,7 @@ def read_refcocog(
     """
     check_known("view", view, VIEWS)
     folder = expanded(folder)
-    all_refs = _read_refs(folder)
-    refs = [ref for ref in all_refs if ref["split"] == split and ref["sentences"]]
-    if not refs:
-        known = ", ".join(sorted({str(ref["split"]) for ref in all_refs}))
-        raise ValueError(f"no references in split {split!r}; this file has {known}")
+    refs = read_refs(folder, split)
     stored = json.loads(find_file("refcocog", folder, ("instances.json",)).read_text("utf-8"))
     files = {entry["id"]: entry["file_name"] for entry in stored["images"]}
     boxes = {entry["id"]: entry["bbox"] for entry in stored["annotations"]}

@@ -12,8 +12,9 @@ from dsd_tutorial.shapes.captions import (
     full_description,
     parse,
 )
+from dsd_tutorial.shapes.crowds import EXPRESSIONS, Expression, referring_expressions
 from dsd_tutorial.shapes.judge import judge, matches
-from dsd_tutorial.shapes.render import render
+from dsd_tutorial.shapes.render import boxes_of, render
 from dsd_tutorial.shapes.scene import (
     BACKGROUNDS,
     COLORS,
@@ -36,6 +37,8 @@ __all__ = [
     "COLORS",
     "DOMAINS",
     "Description",
+    "EXPRESSIONS",
+    "Expression",
     "HELD_OUT_COLORS",
     "HELD_OUT_PAIRS",
     "HELD_OUT_SHAPES",
@@ -47,6 +50,7 @@ __all__ = [
     "TASKS",
     "Thing",
     "alternatives",
+    "boxes_of",
     "caption",
     "describe",
     "domain_scenes",
@@ -57,6 +61,7 @@ __all__ = [
     "matches",
     "parse",
     "random_scenes",
+    "referring_expressions",
     "render",
     "validation_set",
 ]

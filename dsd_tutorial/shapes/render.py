@@ -114,9 +114,11 @@ def render(
     scenes: Sequence[Scene], size: int = 64, device: str | torch.device = "cpu"
 ) -> tuple[
     Float[Tensor, "images 3 {size} {size}"],
-    Bool[Tensor, "images 2 {size} {size}"],
+    Bool[Tensor, "images things {size} {size}"],
 ]:
-    """Images in [0, 1], and one mask per thing; the second of a one-object scene is empty.
+    """Images in [0, 1], and one mask per thing, two or as many as the fullest scene has.
+
+    The masks of things that a scene does not have are empty.
 
     Raises:
         ValueError: there is no scene.
@@ -129,10 +131,31 @@ def render(
     cover = coverage([t.shape for *_, t in things], x, y, radius, size)
     ground = torch.tensor([BACKGROUNDS[s.background] for s in scenes], device=device)
     images = ground[:, :, None, None].expand(-1, -1, size, size).clone()
-    masks = torch.zeros(len(scenes), 2, size, size, dtype=torch.bool, device=device)
+    most = max(2, max(len(scene.things) for scene in scenes))
+    masks = torch.zeros(len(scenes), most, size, size, dtype=torch.bool, device=device)
     stripes = _stripes(size, device)
     for (i, j, thing), alpha, color in zip(things, cover, colors[:, :, None, None], strict=True):
         paint = color * stripes if thing.texture == "striped" else color
         images[i] = images[i] * (1 - alpha) + paint * alpha
         masks[i, j] = alpha > 0.5
     return images, masks
+
+
+def boxes_of(
+    masks: Bool[Tensor, "*things height width"],
+) -> Float[Tensor, "*things 4"]:
+    """The smallest box around each mask: left, top, right, bottom as fractions of the canvas.
+
+    Raises:
+        ValueError: a mask is empty.
+    """
+    if not bool(masks.flatten(-2).any(-1).all()):
+        raise ValueError("an empty mask has no box: leave out the things that a scene lacks")
+    sides = []
+    for covered in (masks.any(-2), masks.any(-1)):  # columns (*things, width), rows
+        length = covered.shape[-1]
+        first = covered.int().argmax(-1)
+        last = length - covered.flip(-1).int().argmax(-1)
+        sides.append((first / length, last / length))
+    (left, right), (top, bottom) = sides
+    return torch.stack([left, top, right, bottom], dim=-1)

@@ -1,8 +1,8 @@
-"""Scenes of one or two coloured shapes on a plain background, and how they are drawn at random.
+"""Scenes of one to four coloured shapes on a plain background, and how one or two are drawn.
 
 Coordinates are fractions of the canvas: x grows to the right, y grows *downwards*, as in an image.
 A two-object scene satisfies exactly one of the four relations, so that a caption which names
-another relation is truly false.
+another relation is truly false. No model was trained on more than two: `crowds.py` draws those.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ ALL_TEXTURES = TEXTURES + HELD_OUT_TEXTURES
 
 # Radii are apart by a gap, so that "small" and "large" are never a matter of taste.
 RADIUS = {"small": (0.14, 0.17), None: (0.19, 0.23), "large": (0.26, 0.32)}
+MOST_THINGS = 4
 PAIR_RADIUS = (0.17, 0.22)  # two objects side by side must fit on the canvas
 GAP = 0.03  # least free space between two objects
 OFF_AXIS = 0.08  # how far two related objects may be offset on the other axis
@@ -110,19 +111,19 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things on a background. The first thing is the subject of `relation`."""
+    """One to four things on a background. Of two the first is the subject of `relation`."""
 
     things: tuple[Thing, ...]
     background: str
 
     def __post_init__(self) -> None:
         check_known("background", self.background, BACKGROUNDS)
-        if len(self.things) not in (1, 2):
-            raise ValueError(f"a scene holds one or two things, not {len(self.things)}")
+        if not 1 <= len(self.things) <= MOST_THINGS:
+            raise ValueError(f"a scene holds 1 to {MOST_THINGS} things, not {len(self.things)}")
 
     @property
     def relation(self) -> str | None:
-        """The relation of the first thing to the second; None for one thing or when none holds."""
+        """The relation of the first of two things to the second; else, or if none holds, None."""
         return relation_of(*self.things) if len(self.things) == 2 else None
 
     def key(self) -> str:
@@ -130,6 +131,8 @@ class Scene:
         first, *others = self.things
         if not others:
             return f"{first.name} {first.size} {first.position} on {self.background}"
+        if len(others) > 1:  # many things have many relations: their names alone
+            return f"{', '.join(sorted(t.name for t in self.things))} on {self.background}"
         second, relation = others[0], self.relation
         if relation in ("right of", "below"):
             first, second, relation = second, first, INVERSE[relation]

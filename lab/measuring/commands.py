@@ -124,6 +124,21 @@ def evaluate_precision(
     typer.echo(f"wrote {path}")
 
 
+@measure.command("grounding")
+def evaluate_grounding(
+    model: Model = "shapes-sd",
+    n: Annotated[int, typer.Option(min=3, help="Test expressions, three kinds in turn.")] = 300,
+    steps: Annotated[int, typer.Option(min=2, help="Time steps of the errors.")] = 6,
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure which box a phrase finds: by prediction error, by attention, and by CLIP."""
+    from lab.measuring.grounding import evaluate_grounding as measured
+
+    path = _measured(measured, output, model, n_items=n, steps=steps, device=device)
+    typer.echo(f"wrote {path}")
+
+
 @measure.command("projection")
 def evaluate_projection(
     model: Model = "shapes-sd",

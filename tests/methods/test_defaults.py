@@ -16,8 +16,8 @@ import pytest
 import dsd_tutorial
 
 ROOMS = (
-    "attention", "matching", "matching.baselines", "projection", "prompt_learning", "variation",
-    "customization",
+    "attention", "grounding", "matching", "matching.baselines", "projection", "prompt_learning",
+    "variation", "customization",
 )  # fmt: skip
 WRITTEN = Path(__file__).with_name("defaults.txt").read_text(encoding="utf-8").splitlines()
 

@@ -2,13 +2,14 @@
 
 Each check is called with the function and returns a `Result`. Notebook 01: `tokens`, `noise`,
 `decisions`, `structure`. Notebook 02: `prompts`, `learning`. Notebook 03: `projection`,
-`image_prompts`. Notebook 04: `editing`, `customizing`, `tuning`.
+`image_prompts`. Notebook 04: `editing`, `customizing`, `tuning`. Notebook 05: `grounding`.
 """
 
 from dsd_tutorial.course.checks.customizing import insert_prompts, trained
 from dsd_tutorial.course.checks.decisions import text_wins
 from dsd_tutorial.course.checks.editing import edit_states, joint_score
 from dsd_tutorial.course.checks.exercise import Exercise, Result
+from dsd_tutorial.course.checks.grounding import elect
 from dsd_tutorial.course.checks.image_prompts import fill_prompt, one_for_many
 from dsd_tutorial.course.checks.learning import best_step, hardest_hinge
 from dsd_tutorial.course.checks.noise import noise_average
@@ -20,7 +21,7 @@ from dsd_tutorial.course.checks.tuning import tune
 
 __all__ = [
     "Exercise", "Result", "best_step", "caption_scores", "cut_inverse",
-    "edit_states", "fill_prompt", "gated_partition", "hardest_hinge", "insert_prompts",
+    "edit_states", "elect", "fill_prompt", "gated_partition", "hardest_hinge", "insert_prompts",
     "joint_score", "noise_average", "nouns_apart", "one_for_many", "prompted_states",
     "soft_maximum", "text_wins", "to_states", "trained", "tune", "without_prior",
 ]  # fmt: skip

@@ -147,7 +147,7 @@ def test_errors_name_the_value_and_the_choices():
         Thing("circle", "mauve", 0.5, 0.5, 0.2)
     with pytest.raises(ValueError, match="unknown background 'red'.*white"):
         Scene((Thing("circle", "red", 0.5, 0.5, 0.2),), "red")
-    with pytest.raises(ValueError, match="one or two things, not 0"):
+    with pytest.raises(ValueError, match="1 to 4 things, not 0"):
         Scene((), "gray")
     with pytest.raises(ValueError, match="unknown split 'dev'.*validation"):
         next(iterate_scenes(0, "dev"))

@@ -1,0 +1,43 @@
+"""Which box of an image does a phrase mean? By prediction error, by attention, and by CLIP.
+
+    boxes = propose(boxes_of(masks), seed=0)             # things and distractors, or detect(image)
+    found = ground(model, image, boxes, "the red circle")
+    found.box                                            # left, top, right, bottom in [0, 1]
+
+Grounding by noise-prediction error follows VGDiffZero (arXiv 2309.01141).
+"""
+
+from dsd_tutorial.grounding.boxes import box_masks, iou
+from dsd_tutorial.grounding.errors import isolation_errors
+from dsd_tutorial.grounding.grounding import (
+    Grounding,
+    ground,
+    ground_by_attention,
+    ground_by_clip,
+    ground_by_pairs,
+    isolate,
+    vote,
+)
+from dsd_tutorial.grounding.heat import box_heat, phrase_heat
+from dsd_tutorial.grounding.isolations import crop_boxes, mask_boxes
+from dsd_tutorial.grounding.proposals import detect, grid_boxes, propose
+
+__all__ = [
+    "Grounding",
+    "box_heat",
+    "box_masks",
+    "crop_boxes",
+    "detect",
+    "grid_boxes",
+    "ground",
+    "ground_by_attention",
+    "ground_by_clip",
+    "ground_by_pairs",
+    "iou",
+    "isolate",
+    "isolation_errors",
+    "mask_boxes",
+    "phrase_heat",
+    "propose",
+    "vote",
+]

@@ -1,0 +1,97 @@
+"""Isolations: an image in which only one box is left to be described (VGDiffZero, D.1).
+
+Crop: what lies in the box, enlarged. Mask: the whole image, all outside the box painted over. Three
+choices matter and are *ours*. A crop takes a square window, so that no end of a long box is lost
+(the released code fits the short side and cuts the centre). A crop may have a margin, since things
+in training images did not touch the edge. And what is painted over takes the colour of the
+background, for black is itself a picture that some phrases fit.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dsd_tutorial.grounding.boxes import Boxes, box_masks, check_boxes, pixel_boxes
+from dsd_tutorial.grounding.proposals import border_color
+from dsd_tutorial.shapes.scene import check_known
+from dsd_tutorial.stable_diffusion.pixels import centre_crop, resize
+
+FITS = {
+    "square": "a square window around the box, with what lies beside it",
+    "centre": "the box alone, its short side fitted and the centre cut out: the released way",
+}
+FILLS = ("background", "mean", "black")
+
+
+def fill_color(image: Float[Tensor, "3 height width"], fill: str) -> Float[Tensor, 3]:
+    """Return the colour that `fill`, one of `FILLS`, means for this image."""
+    check_known("fill", fill, FILLS)
+    if fill == "background":
+        return border_color(image)
+    return image.mean((1, 2)) if fill == "mean" else torch.zeros_like(image[:, 0, 0])
+
+
+def crop_boxes(
+    image: Float[Tensor, "3 height width"],
+    boxes: Boxes,
+    side: int,
+    margin: float = 0.0,
+    fit: str = "square",
+    fill: str = "background",
+) -> Float[Tensor, "boxes 3 {side} {side}"]:
+    """Return what lies in each box as an image of its own.
+
+    Args:
+        image: In [0, 1].
+        boxes: As fractions of the image.
+        side: Pixels of the new images.
+        margin: Width added on all four sides, as a share of the box's longer side; may be negative.
+        fit: One of `FITS`.
+        fill: Colour of what lies beyond the image, one of `FILLS`.
+
+    Raises:
+        ValueError: Boxes outside [0, 1], an unknown fit or fill, or a margin that leaves nothing.
+    """
+    check_known("fit", fit, FITS)
+    if margin <= -0.5:
+        raise ValueError(f"margin={margin} leaves nothing of a box: need more than -0.5")
+    height, width = image.shape[-2:]
+    found, color = [], fill_color(image, fill)[:, None, None]
+    for left, top, right, bottom in pixel_boxes(check_boxes(boxes), height, width):
+        grown = round(margin * max(right - left, bottom - top))
+        left, top, right, bottom = left - grown, top - grown, right + grown, bottom + grown
+        if fit == "square":
+            longer = max(right - left, bottom - top)
+            left, top = (left + right - longer) // 2, (top + bottom - longer) // 2
+            right, bottom = left + longer, top + longer
+        window = color.expand(3, bottom - top, right - left).clone()
+        first, last = max(top, 0), min(bottom, height)
+        start, end = max(left, 0), min(right, width)
+        window[:, first - top : last - top, start - left : end - left] = image[
+            :, first:last, start:end
+        ]
+        found.append(centre_crop(resize(window[None], side), side))
+    return torch.cat(found)
+
+
+def mask_boxes(
+    image: Float[Tensor, "3 height width"],
+    boxes: Boxes | Bool[Tensor, "boxes height width"],
+    fill: str = "background",
+) -> Float[Tensor, "boxes 3 height width"]:
+    """Return the image once for each box, all that lies outside painted over.
+
+    Args:
+        image: In [0, 1].
+        boxes: As fractions of the image; or which pixels are to be kept, for instance those of two
+            boxes.
+        fill: One of `FILLS`.
+
+    Raises:
+        ValueError: Boxes outside [0, 1], or an unknown fill.
+    """
+    keep = boxes if boxes.dtype == torch.bool else box_masks(check_boxes(boxes), *image.shape[-2:])
+    color = fill_color(image, fill)[:, None, None].expand_as(image)
+    return torch.where(keep[:, None].to(image.device), image[None], color[None])

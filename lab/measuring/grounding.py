@@ -1,0 +1,257 @@
+"""Measures which box a phrase finds: `python -m lab measure grounding` -> results/grounding.csv.
+
+Everything that passes through a model is computed once for each test expression and kept; methods
+and traps are then read off it. Wording, margin, layers, time steps and the power of an area were
+chosen on validation expressions.
+
+proposals   boxes: the things' own boxes and three distractors, where only the right box counts;
+            regions, grid: boxes of a detector that knows no words, where an overlap (IoU) of a half
+            counts
+method      random, clip, attention, error (VGDiffZero), error_base (the empty prompt's error taken
+            off), pairs (two boxes left standing, for relations; else as error_base)
+trap        own_noise, centre_crop, black, overwritten: `error` with one thing done as the released
+            code does it; crop, mask: with one isolation alone
+passes      U-Net passes per expression
+
+Differences are paired, on the same expressions: to `clip` and to `error` of the same proposals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dsd_tutorial.grounding import (
+    box_heat,
+    box_masks,
+    crop_boxes,
+    detect,
+    grid_boxes,
+    ground_by_clip,
+    iou,
+    isolation_errors,
+    mask_boxes,
+    phrase_heat,
+    propose,
+    vote,
+)
+from dsd_tutorial.grounding.grounding import pair_scores
+from dsd_tutorial.matching import accuracy, paired_difference
+from dsd_tutorial.shapes import EXPRESSIONS, Expression, boxes_of, referring_expressions, render
+from dsd_tutorial.shapes.captions import Description
+from lab.measuring.runner import Cache, Item, Options, Plan, Runner
+from lab.measuring.tables import Row
+
+KEYS = ("proposals", "method", "kind")
+COLUMNS = (
+    *KEYS, "accuracy", "low", "high", "n", "found", "passes", "to_clip", "to_clip_low",
+    "to_clip_high", "to_error", "to_error_low", "to_error_high",
+)  # fmt: skip
+PROPOSALS = ("boxes", "regions", "grid")
+VERSION = 1  # one more when the tensors of the cache change
+BLOCK = 10  # expressions computed and saved at a time
+Numbers = dict[str, Tensor]
+Methods = dict[str, tuple[Tensor, int]]
+
+
+class GroundingPlan(Plan):
+    """How many expressions, and what was chosen on validation."""
+
+    n_items: PositiveInt = 300
+    steps: PositiveInt = 6
+    margin: float = 0.25
+    layers: tuple[str, ...] = ("up.2.0", "up.2.1")
+    heat_steps: tuple[int, ...] = (250, 450, 650)
+    join: str = "product"
+    power: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Said:
+    """How an expression is worded: the whole, what it says of each thing, and from the other end.
+
+    The last thing of `turned` is the one that is meant.
+    """
+
+    whole: str
+    parts: tuple[str, ...]
+    turned: str
+
+    @classmethod
+    def of(cls, e: Expression) -> Said:
+        """Return the wordings that were best on validation: those the model was trained on."""
+        parts = tuple(Description((p,)).text() for p in e.said.things)
+        return cls(e.said.text(), parts, e.turned.text())
+
+
+def evaluate_grounding(model: Any = "shapes-sd", **values: Any) -> Path:
+    """Return the path of grounding.csv after measuring what it lacks.
+
+    `values` are those of `GroundingPlan` and `Options`.
+    """
+    plan, options = Options.split(GroundingPlan, values)
+    runner = Runner("grounding", model, plan, options, unit="expressions")
+    cache = Cache(
+        options.cache, "grounded", weights=runner.model.sha256, version=VERSION,
+        **plan.model_dump(exclude={"n_items", "power"}),
+    )  # fmt: skip
+    table = runner.table(COLUMNS, KEYS)
+    made = referring_expressions(plan.n_items, "test", plan.seed)
+
+    def measured() -> list[Row]:
+        found = computed(runner.model, made, plan, cache, options.progress)
+        return judged(made, found, plan)
+
+    key = {"proposals": "boxes", "method": "random", "kind": "all"}
+    runner.run([Item(key, measured, len(made))], table)
+    return runner.path()
+
+
+def computed(
+    model: Any, made: list[Expression], plan: GroundingPlan, cache: Cache, progress: bool
+) -> list[Numbers]:
+    """Return what the models said of each expression; block by block it lies on the disk."""
+    found = []
+    for start in tqdm(range(0, len(made), BLOCK), "blocks of expressions", disable=not progress):
+        part = made[start : start + BLOCK]
+        block = cache.tensors({"start": start, "n": len(part)}, partial(_block, model, part, plan))
+        for i in range(len(part)):
+            own = (name.split("/", 1) for name in block if name.startswith(f"{i}/"))
+            found.append({name: block[f"{i}/{name}"] for _, name in own})
+    return found
+
+
+def _block(model: Any, made: list[Expression], plan: GroundingPlan) -> Numbers:
+    images, masks = render([e.scene for e in made], model.resolution)
+    turned = [Said.of(e).turned for e in made]
+    heat = phrase_heat(
+        model, images, turned, thing=-1, join=plan.join, steps=plan.heat_steps, layers=plan.layers
+    )
+    block = {}
+    for i, e in enumerate(made):
+        truth = boxes_of(masks[i, : len(e.scene.things)])
+        numbers = {"truth": truth, "heat": heat[i]}
+        boxes = {
+            "boxes": propose(truth, e.seed), "regions": detect(images[i]), "grid": grid_boxes(),
+        }  # fmt: skip
+        for name, own in boxes.items():
+            one = _numbers(model, images[i], own, e, plan, name)
+            numbers |= {f"{name}.{key}": value for key, value in one.items()}
+        block |= {f"{i}/{key}": value.contiguous() for key, value in numbers.items()}
+    return block
+
+
+def _numbers(
+    model: Any, image: Tensor, boxes: Tensor, e: Expression, plan: GroundingPlan, name: str
+) -> Numbers:
+    """Return what is read off later: CLIP's cosines, and mean errors by time step."""
+    said, side = Said.of(e), model.resolution
+    clip = ground_by_clip(model, image, boxes, said.whole, margin=plan.margin).scores
+    found = {"boxes": boxes, "clip": clip}
+    if name == "grid":  # too many boxes for errors
+        return found
+    run = partial(isolation_errors, model, steps=plan.steps, seed=plan.seed)
+    crops, masked = crop_boxes(image, boxes, side, plan.margin), mask_boxes(image, boxes)
+    parts = list(dict.fromkeys((said.whole, *said.parts)))
+    texts = [*parts, ""]
+    alone = run(crops, texts)  # (boxes, texts, steps)
+    found["crop"], found["mask"] = alone, run(masked, [said.whole, ""])
+    if len(said.parts) > 1 and len(boxes) > 1:
+        inside = box_masks(boxes, *image.shape[-2:])
+        both = torch.stack([inside[i] | inside[j] for i, j in combinations(range(len(boxes)), 2)])
+        found["pairs"] = run(mask_boxes(image, both), [said.whole, ""])
+    if name == "boxes":
+        both = torch.cat([crops, masked])
+        found["own_noise"] = run(both, [said.whole], own_noise=True)
+        found["centre_crop"] = run(crop_boxes(image, boxes, side, fit="centre"), [said.whole])
+        found["tight_crop"] = run(crop_boxes(image, boxes, side), [said.whole])
+        found["black"] = run(mask_boxes(image, boxes, "black"), [said.whole])
+    return found
+
+
+# -- from numbers to rows --------------------------------------------------------------------------
+
+
+def scores_of(numbers: Numbers, e: Expression, name: str, plan: GroundingPlan) -> Methods:
+    """Return method -> (scores of the boxes, U-Net passes) for one expression."""
+    boxes = numbers[f"{name}.boxes"]
+    drawn = torch.rand(len(boxes), generator=torch.Generator().manual_seed(e.seed))
+    found: Methods = {
+        "random": (drawn, 0),
+        "clip": (numbers[f"{name}.clip"], 0),
+        "attention": (box_heat(numbers["heat"], boxes, plan.power), len(plan.heat_steps)),
+    }
+    if f"{name}.crop" not in numbers:
+        return found
+    crop, mask = numbers[f"{name}.crop"], numbers[f"{name}.mask"]
+    each = 2 * len(boxes) * plan.steps
+    plain = torch.stack([crop[:, 0], mask[:, 0]])  # (isolations, boxes, steps)
+    empty = torch.stack([crop[:, -1], mask[:, -1]])
+    found |= {
+        "error": (vote(plain.mean(-1)), each),
+        "error_base": (vote((plain - empty).mean(-1)), 2 * each),
+        "crop": (-plain[0].mean(-1), each // 2),
+        "mask": (-plain[1].mean(-1), each // 2),
+        "crop_base": ((empty - plain)[0].mean(-1), each),
+        "mask_base": ((empty - plain)[1].mean(-1), each),
+    }
+    found["pairs"] = found["crop_base"]
+    if f"{name}.pairs" in numbers:
+        together, pairs = numbers[f"{name}.pairs"], list(combinations(range(len(boxes)), 2))
+        passes = 2 * len(pairs) * plan.steps + 3 * len(boxes) * plan.steps
+        found["pairs"] = pair_scores(pairs, together.mean(-1), crop[:, 1:].mean(-1)), passes
+    if name == "boxes":
+        own, centre, black = (numbers[f"boxes.{k}"] for k in ("own_noise", "centre_crop", "black"))
+        tight, new = numbers["boxes.tight_crop"], slice(1, None, 2)
+        found |= {
+            "own_noise": (vote(own[:, 0].mean(-1).view(2, -1)), each),
+            "tight_crop": (vote(torch.stack([tight[:, 0], plain[1]]).mean(-1)), each),
+            "centre_crop": (vote(torch.stack([centre[:, 0], plain[1]]).mean(-1)), each),
+            "black": (vote(torch.stack([plain[0], black[:, 0]]).mean(-1)), each),
+            "overwritten": (vote(plain[..., new].mean(-1)), each),
+        }
+    return found
+
+
+def judged(made: list[Expression], found: list[Numbers], plan: GroundingPlan) -> list[Row]:
+    """Return the rows of all proposals, methods and kinds."""
+    rows, kinds = [], np.array([e.kind for e in made])
+    for name in PROPOSALS:
+        right: dict[str, list[tuple[bool, bool, int]]] = {}
+        for e, numbers in zip(made, found, strict=True):
+            overlap = iou(numbers[f"{name}.boxes"], numbers["truth"][e.target][None])[:, 0]
+            for method, (scores, passes) in scores_of(numbers, e, name, plan).items():
+                chosen = int(scores.argmax())
+                exact = chosen == e.target if name == "boxes" else bool(overlap[chosen] >= 0.5)
+                got = exact, bool(overlap[chosen] >= 0.5), passes
+                right.setdefault(method, []).append(got)
+        hits = {method: np.array(values, dtype=float) for method, values in right.items()}
+        for kind in ("all", *EXPRESSIONS):
+            rows += [_row(name, m, kind, hits, (kinds == kind) | (kind == "all")) for m in hits]
+    return rows
+
+
+def _row(
+    proposals: str, method: str, kind: str, hits: dict[str, np.ndarray], chosen: np.ndarray
+) -> Row:
+    own = hits[method][chosen]
+    reached = accuracy(own[:, 0])
+    row = {
+        "proposals": proposals, "method": method, "kind": kind, "accuracy": reached.value,
+        "low": reached.low, "high": reached.high, "n": reached.n, "found": own[:, 1].mean(),
+        "passes": own[:, 2].mean(),
+    }  # fmt: skip
+    for rival in ("clip", "error"):
+        gap = paired_difference(own[:, 0], hits.get(rival, hits["clip"])[chosen][:, 0])
+        row |= {f"to_{rival}": gap.value, f"to_{rival}_low": gap.low, f"to_{rival}_high": gap.high}
+    return row
