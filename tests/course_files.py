@@ -8,6 +8,7 @@ PARAMETERS = {
     "00_orientation": (
         'model: str = "shapes-sd"  # which model\n'
         'device: str = "auto"\n'
+        'dtype: str = "float32"\n'
         "seed: int = 0\n"
         'prompt: str = "a red circle"\n'
         "steps: int = 25  # denoising steps\n"

@@ -88,8 +88,9 @@ def versions() -> str:
     """Return what the seconds depend on beside the machine."""
     import diffusers
 
-    return f"python {platform.python_version()}, torch {torch.__version__}, diffusers " + (
-        diffusers.__version__
+    return (
+        f"python {platform.python_version()}, torch {torch.__version__}, "
+        f"diffusers {diffusers.__version__}, {torch.backends.cpu.get_cpu_capability()}"
     )
 
 

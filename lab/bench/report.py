@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from dsd_tutorial.course.records import results_folder
 from dsd_tutorial.saving import replacing, require_writable_file
+from dsd_tutorial.stable_diffusion.precision import bfloat16_pays
 from lab.bench.cases import ALL, COLUMNS, QUICK, Bench, Row, versions
 from lab.upkeep.blocks import ROOT, replace_block
 
@@ -48,17 +49,25 @@ def run_cases(
             bar.set_postfix_str(name)
             _keep(path, case(bench))
     if full_size or FULL in (only or ()):
-        for dtype in ("float32", "bfloat16"):
+        for dtype in _precisions():
             _keep(path, full_size_rows(dtype))
     if not only:
         draw_growth(path)
     return path
 
 
+def _precisions() -> tuple[str, ...]:
+    """Those that this processor multiplies in hardware; what it emulates takes twenty times."""
+    if bfloat16_pays():
+        return ("float32", "bfloat16")
+    print("this processor does not gain by bfloat16: float32 alone is timed", file=sys.stderr)
+    return ("float32",)
+
+
 def _models() -> dict[str, Any]:
     from dsd_tutorial.stable_diffusion import load_model
 
-    return {dtype: load_model("shapes-sd", dtype=dtype) for dtype in ("float32", "bfloat16")}
+    return {dtype: load_model("shapes-sd", dtype=dtype) for dtype in _precisions()}
 
 
 def _keep(path: Path, rows: Sequence[Row]) -> None:
@@ -128,6 +137,8 @@ def draw_growth(path: Path) -> None:
         last, at = some["seconds_min"].iloc[-1], sizes.iloc[-1]
         axis.loglog(sizes, last * (sizes / at) ** grows, ":", label=f"slope {grows}")
         axis.set(xlabel=what, title=f"score, {what}")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.minorticks_off()
         axis.legend()
     axes[0].set_ylabel("seconds")
     with replacing(CHART) as partial:
@@ -151,9 +162,9 @@ def lines(path: Path) -> str:
             f"| {said}, {best['dtype']} | {best['seconds_min']:.2f} | {best['ratio']:.1f} "
             f"| {best['passes']} |"
         )
-    cores = one["cores"].iloc[0] if len(one) else "?"
-    found += ["", f"Measured by `make bench` on {cores} CPU cores, no GPU "
-                  f"({platform.system()}, {platform.machine()}); all of it in "
+    cores, versions = one[["cores", "versions"]].iloc[0] if len(one) else ("?", "?")
+    found += ["", f"Measured by `make bench` on {cores} CPU cores, no GPU ({platform.system()}, "
+                  f"{platform.machine()}, {versions.split(', ')[-1]}); all of it in "
                   "[results/benchmark.csv](results/benchmark.csv)."]  # fmt: skip
     return "\n".join(found)
 

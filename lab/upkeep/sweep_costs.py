@@ -26,7 +26,8 @@ from typing import Any
 import psutil
 
 PARAMETERS = (
-    'model: str = "shapes-sd"\ndevice: str = "auto"\nseed: int = 0\nprompt: str = "a red circle"\n'
+    'model: str = "shapes-sd"\ndevice: str = "auto"\ndtype: str = "float32"\nseed: int = 0\n'
+    'prompt: str = "a red circle"\n'
     "steps: int = 25\nguidance: float = 3.0\nn_images: int = 8"
 )
 

@@ -126,9 +126,7 @@ def slides_about(one: Lesson, told: str) -> str:
     if " to " in named[0]:
         numbers = set(range(min(numbers), max(numbers) + 1))
     starts = tuple(f"{n}. " for n in numbers)
-    return ranges(
-        i for i, x in enumerate(one.slides, 1) if (x.over or x.title).startswith(starts)
-    )
+    return ranges(i for i, x in enumerate(one.slides, 1) if (x.over or x.title).startswith(starts))
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -18,6 +18,7 @@ from dsd_tutorial.course.parameters.reading import typed
 GOOD = {
     "model": "shapes-sd",
     "device": "auto",
+    "dtype": "float32",
     "seed": 0,
     "prompt": "a red circle",
     "steps": 25,
@@ -50,6 +51,7 @@ def test_steps_are_accepted_exactly_in_their_range(steps):
     ("name", "value", "says"),
     [
         ("device", "gpu", "auto, cpu, mps, cuda or cuda:N"),
+        ("dtype", "float8", "'float32', 'bfloat16', 'float16' or 'auto'"),
         ("model", "shapes-ds", "Nearest: shapes-sd"),
         ("model", "./no-such-folder", "no model folder"),
         ("steps", 2.5, "integer"),
@@ -65,6 +67,15 @@ def test_bad_value_is_named_with_what_is_allowed(name, value, says):
         validate("00_orientation", {**GOOD, name: value})
     assert f"{name} = {value!r}" in str(error.value)
     assert says in str(error.value)
+
+
+def test_a_precision_that_the_device_lacks_is_refused_before_a_model_is_read(monkeypatch):
+    from dsd_tutorial.stable_diffusion import precision
+
+    monkeypatch.setattr(precision, "_has", lambda dtype, device: False)
+    with pytest.raises(ParameterError, match="dtype = 'bfloat16'.*does not compute in it"):
+        validate("00_orientation", {**GOOD, "dtype": "bfloat16"})
+    assert validate("00_orientation", {**GOOD, "dtype": "auto"}).dtype == "auto"
 
 
 def test_all_errors_are_told_at_once():

@@ -16,7 +16,8 @@ from dsd_tutorial.shapes import HELD_OUT_COLORS, HELD_OUT_SHAPES, HELD_OUT_TEXTU
 
 NAME = "04_editing_and_customization"
 GOOD = {
-    "model": "shapes-sd", "device": "auto", "seed": 0, "references": "", "n_references": 12,
+    "model": "shapes-sd", "device": "auto", "dtype": "float32", "seed": 0,
+    "references": "", "n_references": 12,
     "text": "a blue object", "alpha": "auto", "domain": "striped", "n_images": 64,
     "ft_steps": 60, "ft_lr": 0.003, "ct_steps": 30, "lr": 0.0, "guidance": "auto", "steps": 10,
 }  # fmt: skip

@@ -7,7 +7,8 @@ from dsd_tutorial.course.parameters.reading import typed
 
 NAME = "03_closed_form_projection"
 GOOD = {
-    "model": "shapes-sd", "device": "auto", "seed": 0, "references": "", "method": "auto",
+    "model": "shapes-sd", "device": "auto", "dtype": "float32", "seed": 0,
+    "references": "", "method": "auto",
     "threshold": "auto", "length": "auto", "copies": "auto", "n_references": 24,
     "guidance": "auto", "steps": 10,
 }  # fmt: skip

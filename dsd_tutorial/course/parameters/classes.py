@@ -29,6 +29,17 @@ def _is_here(device: str) -> str:
     return device
 
 
+def _is_computed(dtype: str, read: ValidationInfo) -> str:
+    if dtype not in ("auto", "float32") and "device" in read.data:  # only who asks waits for torch
+        from dsd_tutorial.stable_diffusion.loading import pick_device, pick_dtype
+
+        try:
+            pick_dtype(dtype, pick_device(read.data["device"]))
+        except DeviceError as error:
+            raise ValueError(str(error)) from None
+    return dtype
+
+
 def _can_be_found(model: str) -> str:
     try:
         model_layers(model)
@@ -106,6 +117,9 @@ class Parameters(BaseModel):
     device: Annotated[str, Field(pattern=DEVICE), AfterValidator(_is_here)] = Field(
         description="auto, cpu, mps, cuda or cuda:N"
     )
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16", "auto"], AfterValidator(_is_computed)
+    ] = Field(description="precision of U-Net and autoencoder; auto: what pays on the device")
     seed: int = Field(ge=0, le=2**32 - 1, description="of every random draw")
 
 
