@@ -225,6 +225,7 @@ def tables(python: Path, rest: list[str]) -> int:
         "readings",
         "ranking",
         "precision",
+        "information",
         "projection",
         "editing",
         "customization",

@@ -16,6 +16,7 @@ METHODS = [
     "customization",
     "datasets",
     "grounding",
+    "information",
     "matching",
     "projection",
     "prompt_learning",

@@ -10,7 +10,7 @@ seen.heat_map("circle")                                  # (images, height, widt
 """
 
 from dsd_tutorial.attention.heat import token_heat
-from dsd_tutorial.attention.heatmaps import heat_maps, pointing_game
+from dsd_tutorial.attention.heatmaps import area_iou, heat_maps, pointing_game
 from dsd_tutorial.attention.layers import (
     choose_layers,
     cross_attention_layers,
@@ -26,6 +26,7 @@ from dsd_tutorial.attention.token_masks import token_mask, word_positions
 from dsd_tutorial.attention.watching import Observation
 
 __all__ = [
+    "area_iou",
     "heat_maps",
     "pointing_game",
     "token_heat",

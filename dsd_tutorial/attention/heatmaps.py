@@ -97,6 +97,31 @@ def pointing_game(heat: Float[Tensor, "h w"], mask: Bool[Tensor, "height width"]
     Raises:
         ValueError: For an empty mask or a heat that is not finite.
     """
+    heat = _as_large(heat, mask)
+    return bool(mask.to(heat.device)[heat == heat.max()].all())
+
+
+def area_iou(heat: Float[Tensor, "h w"], mask: Bool[Tensor, "height width"]) -> float:
+    """Return how well the hottest pixels, as many as the object has, cover it: IoU in [0, 1].
+
+    The area is the mask's, so that no threshold favours one kind of map. The heat is enlarged to
+    the mask; of equally hot pixels none is taken unless all are. Blind choice of a share s of the
+    pixels gives s / (2 - s).
+
+    Raises:
+        ValueError: For an empty mask or a heat that is not finite.
+    """
+    heat = _as_large(heat, mask)
+    least = heat.flatten().topk(int(mask.sum())).values[-1]
+    chosen = heat >= least
+    if int(chosen.sum()) > int(mask.sum()):
+        chosen = heat > least
+    mask = mask.to(heat.device)
+    return float((chosen & mask).sum() / (chosen | mask).sum())
+
+
+def _as_large(heat: Tensor, mask: Tensor) -> Tensor:
+    """Return the heat enlarged to the mask, after checking both."""
     if mask.ndim != 2 or heat.ndim != 2 or mask.dtype != torch.bool:
         raise ValueError(
             f"heat must be (h, w) and mask (H, W) bool, not {tuple(heat.shape)}, "
@@ -104,7 +129,6 @@ def pointing_game(heat: Float[Tensor, "h w"], mask: Bool[Tensor, "height width"]
         )
     if not bool(mask.any()) or not bool(torch.isfinite(heat).all()):
         raise ValueError("the mask is empty or the heat not finite: nothing can be pointed at")
-    if heat.shape != mask.shape:
-        size = tuple(mask.shape)
-        heat = F.interpolate(heat[None, None].float(), size, mode="bilinear")[0, 0]
-    return bool(mask.to(heat.device)[heat == heat.max()].all())
+    if heat.shape == mask.shape:
+        return heat
+    return F.interpolate(heat[None, None].float(), tuple(mask.shape), mode="bilinear")[0, 0]

@@ -139,6 +139,26 @@ def evaluate_grounding(
     typer.echo(f"wrote {path}")
 
 
+@measure.command("information")
+def evaluate_information(
+    model: Model = "shapes-sd",
+    n: Annotated[int, typer.Option(min=2, help="Test scenes of nats and maps.")] = 200,
+    validation: Annotated[int, typer.Option(min=2, help="Scenes on which maps are chosen.")] = 60,
+    levels: Annotated[int, typer.Option(min=3, help="Levels of log-SNR.")] = 10,
+    matching: Annotated[int, typer.Option(min=2, help="Test items of each task.")] = 300,
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure what words say about images in nats, where, and how well it matches texts."""
+    from lab.measuring.information import evaluate_information as measured
+
+    path = _measured(
+        measured, output, model, n=n, validation=validation, levels=levels, matching=matching,
+        device=device,
+    )  # fmt: skip
+    typer.echo(f"wrote {path}")
+
+
 @measure.command("projection")
 def evaluate_projection(
     model: Model = "shapes-sd",

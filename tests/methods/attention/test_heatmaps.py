@@ -5,7 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 from tiny_model import pipeline_of, tiny_model
 
-from dsd_tutorial.attention import alter, heat_maps, observe, pointing_game, token_heat
+from dsd_tutorial.attention import alter, area_iou, heat_maps, observe, pointing_game, token_heat
 from dsd_tutorial.attention.token_masks import word_positions
 from dsd_tutorial.stable_diffusion.noising import shared_noise
 from dsd_tutorial.variation.img2img import sdedit
@@ -225,6 +225,26 @@ def test_pointing_game_and_its_chance():
     assert sum(blind) / 2000 == pytest.approx(8 / 64, abs=0.03)  # the mask's share of the image
 
 
+def test_area_iou_and_its_chance():
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:4] = True
+    heat = torch.arange(64.0).view(8, 8)
+    assert area_iou(-heat, mask) == 1 and area_iou(heat, mask) == 0
+    half = torch.where(torch.arange(8)[None] < 4, 10.0, 0.0) + heat / 64  # the left half
+    assert area_iou(half, mask) == pytest.approx(16 / 48)
+    assert area_iou(torch.ones(8, 8), mask) == 0  # a flat map covers nothing
+    numbers = torch.Generator().manual_seed(0)
+    blind = [area_iou(torch.rand(8, 8, generator=numbers), mask) for _ in range(500)]
+    assert sum(blind) / 500 == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_area_iou_enlarges_a_small_map():
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:4, :4] = True
+    assert area_iou(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), mask) > 0.8
+
+
+@pytest.mark.parametrize("measured", [pointing_game, area_iou])
 @pytest.mark.parametrize(
     ("heat", "mask"),
     [
@@ -234,6 +254,6 @@ def test_pointing_game_and_its_chance():
         (torch.ones(4, 4), torch.ones(4, 4)),
     ],
 )
-def test_what_cannot_be_pointed_at_is_refused(heat, mask):
+def test_what_cannot_be_pointed_at_is_refused(measured, heat, mask):
     with pytest.raises((ValueError, TypeCheckError), match="mask"):
-        pointing_game(heat, mask)
+        measured(heat, mask)
