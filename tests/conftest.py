@@ -15,6 +15,7 @@ METHODS = [
     "attention",
     "customization",
     "datasets",
+    "features",
     "grounding",
     "information",
     "matching",

@@ -159,6 +159,22 @@ def evaluate_information(
     typer.echo(f"wrote {path}")
 
 
+@measure.command("features")
+def evaluate_features(
+    model: Model = "shapes-sd",
+    train: Annotated[int, typer.Option(min=50, help="Scenes that are learned from.")] = 1200,
+    n: Annotated[int, typer.Option(min=10, help="Validation scenes, and test scenes.")] = 300,
+    images: Annotated[int, typer.Option(min=16, help="Drawn under each condition.")] = 300,
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure what features know: probes, units of sparse autoencoders, steering."""
+    from lab.measuring.features import evaluate_features as measured
+
+    path = _measured(measured, output, model, train=train, n=n, images=images, device=device)
+    typer.echo(f"wrote {path}")
+
+
 @measure.command("projection")
 def evaluate_projection(
     model: Model = "shapes-sd",

@@ -3,13 +3,14 @@
 Each check is called with the function and returns a `Result`. Notebook 01: `tokens`, `noise`,
 `decisions`, `structure`. Notebook 02: `prompts`, `learning`. Notebook 03: `projection`,
 `image_prompts`. Notebook 04: `editing`, `customizing`, `tuning`. Notebook 05: `grounding`,
-`information`.
+`information`, `features`.
 """
 
 from dsd_tutorial.course.checks.customizing import insert_prompts, trained
 from dsd_tutorial.course.checks.decisions import text_wins
 from dsd_tutorial.course.checks.editing import edit_states, joint_score
 from dsd_tutorial.course.checks.exercise import Exercise, Result
+from dsd_tutorial.course.checks.features import sparse_codes, unit_f1
 from dsd_tutorial.course.checks.grounding import elect
 from dsd_tutorial.course.checks.image_prompts import fill_prompt, one_for_many
 from dsd_tutorial.course.checks.information import nats_map
@@ -25,5 +26,6 @@ __all__ = [
     "Exercise", "Result", "best_step", "caption_scores", "cut_inverse",
     "edit_states", "elect", "fill_prompt", "gated_partition", "hardest_hinge", "insert_prompts",
     "joint_score", "nats_map", "noise_average", "nouns_apart", "one_for_many", "prompted_states",
-    "soft_maximum", "text_wins", "to_states", "trained", "tune", "without_prior",
+    "soft_maximum", "sparse_codes", "text_wins", "to_states", "trained", "tune", "unit_f1",
+    "without_prior",
 ]  # fmt: skip

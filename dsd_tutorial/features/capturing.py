@@ -1,0 +1,128 @@
+"""Features of a U-Net's blocks, observed by forward hooks: what to keep is decided inside the hook.
+
+    with capture(model, ["mid", "up"], {"mean": pooled, "grid": grid}) as seen:
+        model.predict_noise(noisy, 500, model.encode_text([""]))
+    seen["mid", "mean"]                                      # (batch, channels)
+
+A block of a real Stable Diffusion hands on megabytes for each image. A hook that kept them all
+would fill any memory; one that keeps their mean keeps a few kilobytes. The pass itself is not
+touched: its output is bit for bit what it is without hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from dsd_tutorial.features.blocks import choose_blocks, hidden_of
+
+# (batch, channels, height, width) -> (batch, ...): what is kept of a block's hidden states
+Reduce = Callable[[Tensor], Tensor]
+
+
+def pooled(
+    hidden: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch channels"]:
+    """Return the mean over positions, as Revelio reads features: *where* is lost."""
+    return hidden.mean((2, 3))
+
+
+def grid(
+    hidden: Float[Tensor, "batch channels height width"], side: int = 2
+) -> Float[Tensor, "batch parts"]:
+    """Return the means over the cells of a coarse grid, `side` by `side`, one after another.
+
+    Cell by cell, row by row; parts = side * side * channels. What is above or left survives.
+    """
+    cells = F.adaptive_avg_pool2d(hidden, side)  # (batch, channels, side, side)
+    return cells.permute(0, 2, 3, 1).flatten(1)
+
+
+def at_masks(
+    hidden: Float[Tensor, "batch channels height width"], masks: Tensor
+) -> Float[Tensor, "batch channels"]:
+    """Return the mean over the positions of each image's mask, weighted by how much it covers.
+
+    Args:
+        hidden: Of one block.
+        masks: Bool (batch, rows, columns), of any size; those that are empty give zeros.
+    """
+    height, width = hidden.shape[-2:]
+    share = F.adaptive_avg_pool2d(masks.to(hidden)[:, None], (height, width))[:, 0]
+    weight = share / share.sum((1, 2), keepdim=True).clamp(min=1e-9)
+    return torch.einsum("bchw,bhw->bc", hidden, weight)
+
+
+def positions(
+    hidden: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch places channels"]:
+    """Return every position's features, row by row: everything, so choose few blocks."""
+    return hidden.flatten(2).transpose(1, 2)
+
+
+class Captured:
+    """Features by (block, kind), the rows of all passes in the order of the passes."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, str], list[Tensor]] = {}
+
+    def add(self, block: str, kind: str, rows: Tensor) -> None:
+        """Keep the rows of one pass, in float32 on the CPU."""
+        self._parts.setdefault((block, kind), []).append(rows.detach().float().cpu())
+
+    def __getitem__(self, key: str | tuple[str, str]) -> Tensor:
+        """Return (rows, ...) of a block and kind; of the block alone where there is one kind.
+
+        Raises:
+            KeyError: Nothing was captured under that name.
+        """
+        block, kind = key if isinstance(key, tuple) else (key, None)
+        found = [k for k in self._parts if k[0] == block and kind in (None, k[1])]
+        if len(found) != 1:
+            known = ", ".join(f"{b} {k}" for b, k in self._parts) or "none: no pass was run"
+            raise KeyError(f"{key!r} names {len(found)} of what was captured ({known})")
+        return torch.cat(self._parts[found[0]])
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Return the (block, kind) pairs that were captured."""
+        return list(self._parts)
+
+
+@contextmanager
+def capture(
+    model_or_unet: Any,
+    blocks: str | Sequence[str] | None = None,
+    keep: Reduce | Mapping[str, Reduce] = pooled,
+) -> Iterator[Captured]:
+    """Yield a `Captured` that every U-Net pass inside the block fills; nothing is left behind.
+
+    Args:
+        model_or_unet: A `StableDiffusion`, or a U-Net of diffusers.
+        blocks: As in `choose_blocks`: names or heads of names ("mid", "up"), None for all.
+        keep: What is kept of a block's hidden states: a function such as `pooled`, `grid` or
+            `positions`, or kind -> such a function.
+
+    Raises:
+        ValueError: For an unknown block, before anything runs.
+    """
+    kinds = keep if isinstance(keep, Mapping) else {getattr(keep, "__name__", "kept"): keep}
+    seen = Captured()
+
+    def hook_of(name: str) -> Callable[..., None]:
+        def hook(module: Any, given: Any, output: Any) -> None:
+            hidden = hidden_of(output)
+            for kind, reduce in kinds.items():
+                seen.add(name, kind, reduce(hidden))
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in choose_blocks(model_or_unet, blocks).items():
+            stack.callback(module.register_forward_hook(hook_of(name)).remove)
+        yield seen

@@ -1,0 +1,183 @@
+"""Measures what features know: `python -m lab measure features` -> results/features.csv.
+
+Three parts, in this order; each reads what the one before it chose on validation scenes.
+
+probes     what a linear probe reads off each block at each time step: shape, colour, background and
+           relation, from features pooled over all positions, over each quarter of the image, and
+           over the mask of the thing that is asked about
+units      F1 of single units at the block and time step where probes read most: a sparse
+           autoencoder's against neurons, principal axes and others of equal sparsity
+steering   what is drawn when a unit's direction is added to the features
+
+A row says where (block, step), how (method), what of (attribute) and which measure it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from dsd_tutorial.features import answers, collect, probe, probe_scenes
+from dsd_tutorial.features.probing import ATTRIBUTES
+from dsd_tutorial.matching import accuracy
+from dsd_tutorial.shapes import Scene
+from dsd_tutorial.stable_diffusion.noising import time_grid
+from lab.measuring.features_steering import steering_items
+from lab.measuring.features_units import Units, unit_items
+from lab.measuring.runner import Cache, Item, Options, Plan, Runner
+from lab.measuring.tables import Row
+
+KEYS = ("part", "block", "step", "method", "attribute", "measure")
+COLUMNS = (*KEYS, "value", "low", "high", "n", "chosen")
+KINDS = {  # how the features are pooled, by what is asked
+    "shape": ("pooled", "object"), "color": ("pooled", "object"),
+    "background": ("pooled", "object"), "relation": ("pooled", "grid", "object"),
+}  # fmt: skip
+SPLITS = ("train", "validation", "test")
+VERSION = 1  # one more when the tensors of the cache change
+
+
+class FeaturesPlan(Plan):
+    """How many scenes, time steps and images."""
+
+    train: PositiveInt = 1200  # scenes that are learned from
+    n: PositiveInt = 300  # validation scenes, and as many test scenes
+    steps: PositiveInt = 6  # time steps, the middles of as many equal cells
+    seeds: PositiveInt = 3  # autoencoders
+    units: tuple[PositiveInt, ...] = (384, 768, 1536)
+    k: tuple[PositiveInt, ...] = (4, 8, 16)
+    fit_steps: PositiveInt = 1500
+    images: PositiveInt = 300  # drawn under each condition of steering
+    sampling: PositiveInt = 10  # denoising steps of each
+    seed: int = 0
+
+    def count(self, split: str) -> int:
+        """Return how many scenes of a split there are."""
+        return self.train if split == "train" else self.n
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Pooled features of scenes with one thing and of ordered pairs, kept on disk."""
+
+    model: Any
+    plan: FeaturesPlan
+    cache: Cache
+
+    def scenes(self, attribute: str, split: str) -> list[Scene]:
+        """Return the scenes that an attribute is asked of."""
+        seed = self.plan.seed + 10 * SPLITS.index(split)
+        return probe_scenes(attribute, self.plan.count(split), seed, split)
+
+    def get(self, attribute: str, split: str, step: int) -> dict[str, Tensor]:
+        """Return "block kind" -> features at one time step."""
+        pair = attribute == "relation"
+        key = {"pair": pair, "split": split, "step": step}
+        return self.cache.tensors(key, partial(self._compute, attribute, split, step))
+
+    def _compute(self, attribute: str, split: str, step: int) -> dict[str, Tensor]:
+        pair = attribute == "relation"
+        seed = 1_000_000 * (1 + SPLITS.index(split) + 3 * pair) + self.plan.seed
+        found = collect(
+            self.model, self.scenes(attribute, split), steps=[step], latents=True, seed=seed,
+            kinds=["pooled", "grid", "object"] if pair else ["pooled", "object"], progress=False,
+        )  # fmt: skip
+        return {f"{cell.block} {cell.kind}": rows.contiguous() for cell, rows in found.items()}
+
+
+def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
+    """Return the path of features.csv after measuring what it lacks.
+
+    `values` are those of `FeaturesPlan` and `Options`.
+    """
+    plan, options = Options.split(FeaturesPlan, values)
+    runner = Runner("features", model, plan, options, unit="thousand passes")
+    cache = Cache(
+        options.cache, "features_tensors", weights=runner.model.sha256, version=VERSION,
+        **plan.model_dump(include={"train", "n", "seed"}),
+    )  # fmt: skip
+    table = runner.table(COLUMNS, KEYS)
+    pooled = Pooled(runner.model, plan, cache)
+    grid = time_grid(plan.steps, runner.model.scheduler.config.num_train_timesteps)
+    runner.run([where_only(pooled), *(probe_item(pooled, step) for step in grid)], table)
+    block, step = best_cell(table.frame())
+    units = Units(runner.model, plan, cache, block, step)
+    runner.run(unit_items(units), table)
+    runner.run(steering_items(units), table)
+    return runner.path()
+
+
+def best_cell(frame: pd.DataFrame) -> tuple[str, int]:
+    """Return the block and time step where probes at the thing read most, on validation scenes."""
+    read = frame[
+        (frame.part == "probes") & (frame.measure == "validation") & (frame.method == "object")
+        & ~frame.block.isin(["latents", "place"])
+    ]  # fmt: skip
+    means = read.groupby(["block", "step"], sort=False).value.mean()
+    block, step = means.idxmax()
+    return str(block), int(step)
+
+
+def probe_item(pooled: Pooled, step: int) -> Item:
+    """Return the item that reads every block at one time step."""
+    plan = pooled.plan
+    passes = 2 * (plan.train + 2 * plan.n) / 1000
+    key = row_key("latents", step, "pooled", ATTRIBUTES[0], "accuracy")
+    return Item(key, partial(probe_rows, pooled, step), passes)
+
+
+def row_key(
+    block: str, step: int, method: str, attribute: str, measure: str, part: str = "probes"
+) -> Row:
+    return {
+        "part": part, "block": block, "step": step, "method": method, "attribute": attribute,
+        "measure": measure,
+    }  # fmt: skip
+
+
+def probe_rows(pooled: Pooled, step: int) -> list[Row]:
+    """Return accuracy on test and on validation scenes of each block, pooling and attribute."""
+    rows = []
+    for attribute in ATTRIBUTES:
+        said = {s: answers(attribute, pooled.scenes(attribute, s)) for s in SPLITS}
+        found = {s: pooled.get(attribute, s, step) for s in SPLITS}
+        blocks = dict.fromkeys(name.split()[0] for name in found["train"])
+        for block, kind in product(blocks, KINDS[attribute]):
+            data = [(found[s][f"{block} {kind}"], said[s]) for s in SPLITS]
+            rows += _both(row_key(block, step, kind, attribute, ""), data)
+    return rows
+
+
+def where_only(pooled: Pooled) -> Item:
+    """Return the item of the control: relations from nothing but where the first thing lies."""
+    key = row_key("place", 0, "object", "relation", "")
+
+    def measure() -> list[Row]:
+        data = []
+        for split in SPLITS:
+            scenes = pooled.scenes("relation", split)
+            places = torch.tensor([[s.things[0].x, s.things[0].y] for s in scenes])
+            data.append((places, answers("relation", scenes)))
+        return _both(key, data)
+
+    return Item(key | {"measure": "accuracy"}, measure, 0)
+
+
+def _both(key: Row, data: list[tuple[Tensor, list[str]]]) -> list[Row]:
+    found = probe(*data)
+    n = len(data[1][1])
+    chosen = f"C {found.penalty:g}"
+    right = round(found.validation * n)
+    validation = accuracy([1] * right + [0] * (n - right)).as_dict()
+    return [
+        key | {"measure": "accuracy", "chosen": chosen} | found.accuracy.as_dict(),
+        key | {"measure": "validation", "chosen": chosen} | validation,
+    ]
