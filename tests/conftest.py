@@ -21,6 +21,8 @@ METHODS = [
     "matching",
     "projection",
     "prompt_learning",
+    "quality",
+    "retrieval",
     "shapes.judge",  # of shapes what handles tensors: drawing lots of scenes would take minutes
     "shapes.render",
     "shapes.segments",

@@ -239,6 +239,54 @@ def evaluate_customization(
     typer.echo(table.drop(columns="model_sha256").to_string(index=False))
 
 
+@measure.command("quality")
+def evaluate_quality(
+    model: Model = "shapes-sd",
+    n: Annotated[int, typer.Option(min=12, help="Test images.")] = 300,
+    train: Annotated[int, typer.Option(min=12, help="Images that are fitted.")] = 240,
+    seeds: Seeds = 3,
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure how well attention to quality prompts ranks degraded images."""
+    from lab.measuring.quality import evaluate_quality as measured
+
+    path = _measured(measured, output, model, n=n, train=train, seeds=seeds, device=device)
+    typer.echo(f"wrote {path}")
+
+
+@measure.command("retrieval")
+def evaluate_retrieval(
+    model: Model = "shapes-sd",
+    n: Annotated[int, typer.Option(min=2, help="Test texts.")] = 100,
+    validation: Annotated[int, typer.Option(min=2, help="Texts the offset comes from.")] = 50,
+    device: Device = "auto",
+    output: Results = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure drawing, finding, and the score's choice between them."""
+    from lab.measuring.retrieval import evaluate_retrieval as measured
+
+    path = _measured(measured, output, model, n=n, validation=validation, device=device, seed=seed)
+    typer.echo(f"wrote {path}")
+
+
+@measure.command("bridge")
+def evaluate_bridge(
+    model: Model = "shapes-sd",
+    n: Annotated[int, typer.Option(min=10, help="Test images.")] = 300,
+    draws: Annotated[int, typer.Option(min=2, help="Of the few labelled images.")] = 5,
+    device: Device = "auto",
+    output: Results = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure classes of a few images, compared in CLIP's image space and in its text space."""
+    from lab.measuring.bridge import evaluate_bridge as measured
+
+    path = _measured(measured, output, model, n=n, draws=draws, device=device, seed=seed)
+    typer.echo(f"wrote {path}")
+
+
 @measure.command("sweep")
 def evaluate_sweep(
     folder: Annotated[Path, typer.Argument(help="Of a sweep that has ended: sweeps/NAME.")],

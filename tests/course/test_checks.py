@@ -140,13 +140,20 @@ def noise_many_per_step(score_once, texts, shape, steps, seed):
     return total / (rounds * len(steps))
 
 
+def ranks_by_scipy(predicted, true, kinds):
+    from scipy.stats import spearmanr
+
+    parts = [kinds == kind for kind in set(kinds.tolist())]
+    return np.mean([spearmanr(predicted[x], true[x]).statistic for x in parts])
+
+
 RIGHT = [
     (checks.soft_maximum, soft_by_hand), (checks.soft_maximum, soft_in_numpy),
     (checks.caption_scores, captions_one_by_one), (checks.caption_scores, captions_by_weights),
     (checks.without_prior, prior_in_a_loop), (checks.nouns_apart, apart_in_numpy),
     (checks.text_wins, text_in_a_loop), (checks.text_wins, text_by_margin),
     (checks.noise_average, noise_texts_outside), (checks.noise_average, noise_drawn_first),
-    (checks.noise_average, noise_many_per_step),
+    (checks.noise_average, noise_many_per_step), (checks.ranks_agree, ranks_by_scipy),
 ]  # fmt: skip
 
 

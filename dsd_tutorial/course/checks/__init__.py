@@ -3,7 +3,7 @@
 Each check is called with the function and returns a `Result`. Notebook 01: `tokens`, `noise`,
 `decisions`, `structure`. Notebook 02: `prompts`, `learning`. Notebook 03: `projection`,
 `image_prompts`. Notebook 04: `editing`, `customizing`, `tuning`. Notebook 05: `grounding`,
-`information`, `features`.
+`information`, `features`, `ranks`.
 """
 
 from dsd_tutorial.course.checks.customizing import insert_prompts, trained
@@ -18,6 +18,7 @@ from dsd_tutorial.course.checks.learning import best_step, hardest_hinge
 from dsd_tutorial.course.checks.noise import noise_average
 from dsd_tutorial.course.checks.projection import cut_inverse, to_states
 from dsd_tutorial.course.checks.prompts import gated_partition, prompted_states
+from dsd_tutorial.course.checks.ranks import ranks_agree
 from dsd_tutorial.course.checks.structure import nouns_apart, without_prior
 from dsd_tutorial.course.checks.tokens import caption_scores, soft_maximum
 from dsd_tutorial.course.checks.tuning import tune
@@ -26,6 +27,6 @@ __all__ = [
     "Exercise", "Result", "best_step", "caption_scores", "cut_inverse",
     "edit_states", "elect", "fill_prompt", "gated_partition", "hardest_hinge", "insert_prompts",
     "joint_score", "nats_map", "noise_average", "nouns_apart", "one_for_many", "prompted_states",
-    "soft_maximum", "sparse_codes", "text_wins", "to_states", "trained", "tune", "unit_f1",
-    "without_prior",
+    "ranks_agree", "soft_maximum", "sparse_codes", "text_wins", "to_states", "trained", "tune",
+    "unit_f1", "without_prior",
 ]  # fmt: skip

@@ -1,0 +1,206 @@
+"""Image quality without a reference: `python -m lab measure quality` -> results/quality.csv.
+
+Rendered scenes are degraded in a known kind and strength, and the strength is regressed on
+features: attention to quality prompts, given and learned, beside controls and plain baselines. A
+row says how well the order was found on test images, averaged over kinds and seeds (of the images
+that were fitted, the noises and what is learned): with all kinds known (held_out "none"), with one
+kind left out of all that was fitted, and averaged over the four ways to do that ("each").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from dsd_tutorial.quality import (
+    KINDS,
+    WORDS,
+    Degraded,
+    degraded_scenes,
+    encode_prompts,
+    fit_prompts,
+    pixel_statistics,
+    quality_readings,
+    rank_correlation,
+    regression,
+)
+from dsd_tutorial.quality.prompts import STEPS
+from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.tables import Row
+
+KEYS = ("features", "held_out")
+COLUMNS = (
+    *KEYS, "correlation", "low", "high", "n", "seeds", "gap", "gap_low", "gap_high", "count",
+    "passes",
+)  # fmt: skip
+TEST_SEED = 900
+OTHER = ("a red circle on the left", "a blue star on the right")  # words that name no quality
+
+
+class QualityPlan(Plan):
+    """How many images and seeds, and how prompts are learned."""
+
+    n: PositiveInt = 300  # test images
+    train: PositiveInt = 240  # images that are fitted, of each seed
+    seeds: PositiveInt = 3
+    time_steps: tuple[int, ...] = STEPS
+    updates: PositiveInt = 40
+
+
+class Data:
+    """Images, and the features that were computed of them."""
+
+    def __init__(self, model: Any, plan: QualityPlan, runner: Runner):
+        self.model, self.plan, self.cache = model, plan, runner.cache
+        self.test = degraded_scenes(model, plan.n, TEST_SEED, "test")
+        self.train = [degraded_scenes(model, plan.train, seed) for seed in range(plan.seeds)]
+
+    def readings(self, prompts: Tensor, seed: int, known: Degraded) -> tuple[Tensor, Tensor]:
+        """Return the readings of the images that are fitted, and of the test images."""
+        how = {"steps": self.plan.time_steps, "seed": seed, "progress": False}
+        first, second = (
+            quality_readings(self.model, x.images, prompts, **how) for x in (known, self.test)
+        )
+        return first, second
+
+    def kept(
+        self, name: str, held_out: str, seed: int, make: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return both features, computed once."""
+        key = {"what": name, "held_out": held_out, "seed": seed}
+        pair = self.cache.tensors(
+            key, lambda: dict(zip(("train", "test"), map(_whole, make()), strict=True))
+        )
+        return pair["train"], pair["test"]
+
+
+def _whole(x: Tensor) -> Tensor:
+    return x.float().contiguous()
+
+
+def features_of(data: Data, name: str, held_out: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Return features of the images that are fitted without a kind, and of the test images."""
+    known = data.train[seed]
+    rest = known.select([kind for kind in KINDS if kind != held_out])
+    if "+" in name:
+        parts = [features_of(data, part, held_out, seed) for part in name.split("+")]
+        first, second = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        return first, second
+    if name == "learned":
+        return data.kept(name, held_out, seed, partial(_learned, data, rest, seed))
+    first, second = data.kept(name, "none", seed, partial(_given, data, name, known, seed))
+    return first[[kind != held_out for kind in known.kinds]], second
+
+
+def _learned(data: Data, rest: Degraded, seed: int) -> tuple[Tensor, Tensor]:
+    prompts = fit_prompts(
+        data.model, rest, updates=data.plan.updates, steps=data.plan.time_steps, seed=seed,
+        progress=False,
+    )  # fmt: skip
+    return data.readings(prompts, seed, rest)
+
+
+def _given(data: Data, name: str, known: Degraded, seed: int) -> tuple[Tensor, Tensor]:
+    """Return features that nothing was fitted for."""
+    model = data.model
+    if name in PLAIN:
+        return PLAIN[name](model, known.images), PLAIN[name](model, data.test.images)
+    words = encode_prompts(model, WORDS)
+    if name == "words":
+        prompts = words
+    elif name == "other_words":
+        prompts = encode_prompts(model, OTHER)
+    elif name == "no_words":
+        prompts = encode_prompts(model, ("",))
+    else:  # states of the same length in random directions
+        prompts = torch.randn(words.shape, generator=torch.Generator().manual_seed(seed)).to(words)
+        prompts = prompts / prompts.norm(dim=-1, keepdim=True) * words.norm(dim=-1, keepdim=True)
+    return data.readings(prompts, seed, known)
+
+
+def _clip(model: Any, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.encode_clip_image(images).pooled.cpu()
+
+
+def _latents(model: Any, images: Tensor) -> Tensor:
+    """Return what the U-Net is given: mean, spread and gradient of each channel of the latents."""
+    with torch.no_grad():
+        z = model.encode_image(images).cpu()
+    steps = (z.diff(dim=-1).abs().mean((2, 3)), z.diff(dim=-2).abs().mean((2, 3)))
+    return torch.cat([z.mean((2, 3)), z.std((2, 3)), *steps], dim=1)
+
+
+PLAIN: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "pixels": lambda model, images: pixel_statistics(images), "clip": _clip, "latents": _latents
+}  # fmt: skip
+FEATURES = (
+    *PLAIN, "no_words", "other_words", "random_states", "words", "learned", "pixels+words",
+    "pixels+learned",
+)  # fmt: skip
+
+
+def evaluate_quality(model: Any = "shapes-sd", **values: Any) -> Path:
+    """Return the path of quality.csv after measuring what it lacks.
+
+    `values` are those of `QualityPlan` and `Options`.
+    """
+    plan, options = Options.split(QualityPlan, values)
+    runner = Runner("quality", model, plan, options, unit="sets of features")
+    data, table = Data(runner.model, plan, runner), runner.table(COLUMNS, KEYS)
+    items = [
+        Item({"features": name, "held_out": "none"}, partial(measured, data, name),
+             30.0 if name == "learned" else 1.0)
+        for name in FEATURES
+    ]  # fmt: skip
+    runner.run(items, table)
+    return runner.path()
+
+
+def measured(data: Data, name: str) -> list[Row]:
+    """Return the rows of one set of features."""
+    found = dict(predictions(data, name))
+    plain = found if name == "pixels" else dict(predictions(data, "pixels"))
+    count = features_of(data, name, "none", 0)[0].shape[1]
+    passes = 0 if set(name.split("+")) <= set(PLAIN) else len(data.plan.time_steps)
+    rows = []
+    for held_out, (rows_of, predicted) in found.items():
+        true, kinds = data.test.strengths[rows_of], [data.test.kinds[i] for i in rows_of]
+        value = rank_correlation(predicted, true, kinds)
+        gap = rank_correlation(predicted, true, kinds, against=plain[held_out][1])
+        rows.append({
+            "features": name, "held_out": held_out, "correlation": value.value, "low": value.low,
+            "high": value.high, "n": value.n, "seeds": data.plan.seeds, "gap": gap.value,
+            "gap_low": gap.low, "gap_high": gap.high, "count": count, "passes": passes,
+        })  # fmt: skip
+    return rows
+
+
+def predictions(data: Data, name: str) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Yield by what was held out which test images were predicted, and (seeds, images) of them."""
+    every = np.arange(len(data.test))
+    apart: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for held_out in ("none", *KINDS):
+        whole = np.stack([_predicted(data, name, held_out, s) for s in range(data.plan.seeds)])
+        if held_out == "none":
+            yield held_out, (every, whole)
+            continue
+        rows = np.flatnonzero(np.array(data.test.kinds) == held_out)
+        apart[held_out] = rows, whole[:, rows]
+        yield held_out, apart[held_out]
+    rows, found = (np.concatenate(x, axis=-1) for x in zip(*apart.values(), strict=True))
+    yield "each", (rows, found)
+
+
+def _predicted(data: Data, name: str, held_out: str, seed: int) -> np.ndarray:
+    first, second = features_of(data, name, held_out, seed)
+    known = data.train[seed]
+    true = known.strengths[[kind != held_out for kind in known.kinds]]
+    return regression().fit(first.numpy(), true.numpy()).predict(second.numpy())
