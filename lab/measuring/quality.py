@@ -37,7 +37,7 @@ from lab.measuring.tables import Row
 
 KEYS = ("features", "held_out")
 COLUMNS = (
-    *KEYS, "correlation", "low", "high", "n", "seeds", "gap", "gap_low", "gap_high", "count",
+    *KEYS, "value", "low", "high", "n", "seeds", "gap", "gap_low", "gap_high", "count",
     "passes",
 )  # fmt: skip
 TEST_SEED = 900
@@ -176,7 +176,7 @@ def measured(data: Data, name: str) -> list[Row]:
         value = rank_correlation(predicted, true, kinds)
         gap = rank_correlation(predicted, true, kinds, against=plain[held_out][1])
         rows.append({
-            "features": name, "held_out": held_out, "correlation": value.value, "low": value.low,
+            "features": name, "held_out": held_out, "value": value.value, "low": value.low,
             "high": value.high, "n": value.n, "seeds": data.plan.seeds, "gap": gap.value,
             "gap_low": gap.low, "gap_high": gap.high, "count": count, "passes": passes,
         })  # fmt: skip

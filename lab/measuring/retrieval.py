@@ -31,7 +31,7 @@ from lab.measuring.tables import Row
 
 KEYS = ("answer", "texts")
 COLUMNS = (
-    *KEYS, "right", "low", "high", "n", "gain", "gain_low", "gain_high", "drawn_share", "offset",
+    *KEYS, "value", "low", "high", "n", "gain", "gain_low", "gain_high", "drawn_share", "offset",
     "passes",
 )  # fmt: skip
 WAYS = ("first", "drawn", "found", "decided_plain", "decided", "either")
@@ -148,7 +148,7 @@ def measured(data: Data, plan: RetrievalPlan) -> list[Row]:
             gain = _gain(right[name][which], right["drawn"][which])
             share = takes.get(name, torch.full_like(which, name in ("first", "drawn")))
             rows.append({
-                "answer": name, "texts": part, "right": value.value, "low": value.low,
+                "answer": name, "texts": part, "value": value.value, "low": value.low,
                 "high": value.high, "n": value.n, "gain": gain.value, "gain_low": gain.low,
                 "gain_high": gain.high,
                 "drawn_share": None if name == "either" else float(share[which].float().mean()),

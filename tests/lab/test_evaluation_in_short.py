@@ -21,10 +21,10 @@ def test_quality_has_every_row_and_goes_on(tiny, tmp_path):
     how = {"output": tmp_path / "quality.csv", "cache": tmp_path, "progress": False}
     table = pd.read_csv(evaluate_quality(tiny, **plan, **how)).set_index(["features", "held_out"])
     assert len(table) == len(FEATURES) * (len(KINDS) + 2)
-    assert (table.xs("pixels").gap == 0).all() and table.correlation.between(-1, 1).all()
+    assert (table.xs("pixels").gap == 0).all() and table.value.between(-1, 1).all()
     assert set(table.xs("each", level=1).n) == {16} and set(table.xs("blur", level=1).n) == {4}
-    parts = [table.correlation["clip", kind] for kind in KINDS]
-    assert table.correlation["clip", "each"] == pytest.approx(sum(parts) / 4, abs=1e-5)
+    parts = [table.value["clip", kind] for kind in KINDS]
+    assert table.value["clip", "each"] == pytest.approx(sum(parts) / 4, abs=1e-5)
     assert set(table.passes[["pixels", "clip"]]) == {0} and set(table.passes["learned"]) == {1}
 
     train, test = degraded_scenes(tiny, 24, 0), degraded_scenes(tiny, 16, TEST_SEED, "test")
@@ -35,7 +35,7 @@ def test_quality_has_every_row_and_goes_on(tiny, tmp_path):
         left = test.select(["noise"])
         predicted = fitted.predict(pixel_statistics(left.images))
         found.append(rank_correlation(predicted, left.strengths, left.kinds).value)
-    assert table.correlation["pixels", "noise"] == pytest.approx(sum(found) / 2, abs=1e-5)
+    assert table.value["pixels", "noise"] == pytest.approx(sum(found) / 2, abs=1e-5)
     with measure(tiny) as meter:
         evaluate_quality(tiny, **plan, **how)
     assert meter.unet_passes == 0
@@ -47,9 +47,9 @@ def test_retrieval_has_every_row_and_the_decision_is_one_of_two(tiny, tmp_path):
     how = {"output": tmp_path / "retrieval.csv", "cache": tmp_path, "progress": False}
     table = pd.read_csv(evaluate_retrieval(tiny, **plan, **how)).set_index(["answer", "texts"])
     assert len(table) == len(WAYS) * 3 and set(table.n["drawn"]) == {3, 6}
-    assert table.right["found", "not_in_gallery"] == 0  # nothing there is right
-    assert table.right["found", "in_gallery"] == pytest.approx(2 * table.right["found", "all"])
-    assert (table.right["either"] >= table.right["decided"]).all()
+    assert table.value["found", "not_in_gallery"] == 0  # nothing there is right
+    assert table.value["found", "in_gallery"] == pytest.approx(2 * table.value["found", "all"])
+    assert (table.value["either"] >= table.value["decided"]).all()
     assert (table.gain["drawn"] == 0).all() and (table.drawn_share["drawn"] == 1).all()
     assert set(table.passes["first"]) == {2} and set(table.passes["drawn"]) == {2 * 2 + 2 * 2 * 2}
     with measure(tiny) as meter:
