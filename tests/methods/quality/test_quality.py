@@ -181,10 +181,10 @@ def test_what_has_no_rank_correlation_is_refused():
 
 
 def test_pixel_statistics_tell_strengths_of_each_kind(images):
-    """The baseline is no straw man: each kind moves some statistic one way."""
+    """The baseline is no straw man: on average each kind moves some statistic one way."""
     for kind in KINDS:
         levels = [pixel_statistics(degrade(images, kind, s, 3)) for s in (0.0, 0.3, 0.6, 1.0)]
         table = torch.stack(levels)  # (levels, images, features)
-        steps = table.diff(dim=0)
-        one_way = ((steps > 0).all(0) | (steps < 0).all(0)).all(0)  # for every image
-        assert table.isfinite().all() and one_way.any(), kind
+        assert table.isfinite().all()
+        steps = table.mean(1).diff(dim=0)
+        assert ((steps > 0).all(0) | (steps < 0).all(0)).any(), kind
