@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dsd_tutorial.course.records import read_table as read_table
     from dsd_tutorial.course.records import recorded_alternative as recorded_alternative
     from dsd_tutorial.course.records import row_of as row_of
+    from dsd_tutorial.course.records import rows_by as rows_by
     from dsd_tutorial.course.records import rows_of as rows_of
     from dsd_tutorial.course.reporting import Spent as Spent
     from dsd_tutorial.course.reporting import apart as apart

@@ -94,6 +94,21 @@ def row_of(table: pd.DataFrame, **chosen: Any) -> Any:
     return row
 
 
+def rows_by(table: pd.DataFrame, *columns: str, **chosen: Any) -> dict[Any, Any]:
+    """Return `rows_of` as a tree: {value of the first column: {value of the next: row}}.
+
+    Rows are as in `row_of`, so that a chart takes the tree as it is. Of equal rows the last counts.
+    """
+    tree: dict[Any, Any] = {}
+    for row in rows_of(table, **chosen).itertuples(index=False):
+        *path, last = (getattr(row, column) for column in columns)
+        branch = tree
+        for value in path:
+            branch = branch.setdefault(value, {})
+        branch[last] = row
+    return tree
+
+
 def recorded_alternative(model: Any) -> str | None:
     """Return the inverse beside the paper's own that results/projection.csv says was chosen.
 

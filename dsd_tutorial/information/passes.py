@@ -5,7 +5,7 @@
     found.map()          # nats at each latent pixel, (pairs, height, width)
 
 All texts of an image are read under the same noise at the same level, and what several pairs need
-(the empty prompt) is computed once.
+(the empty prompt, the layers before the first text is read) is computed once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dsd_tutorial.attention import shared_rows
 from dsd_tutorial.information.estimates import Information, Integrands, integrands
 from dsd_tutorial.information.levels import Levels, level_grid, trapezoid
 from dsd_tutorial.matching.batches import Batches, BatchSize
@@ -122,7 +123,9 @@ class _Run:
             which, text = rows[of[part]].to(latents.device).T
             noisy = self.model.add_noise(latents[which], noise[which, place], t)
             bar.update(len(t))
-            return self.model.predict_noise(noisy, t, prompts[text])
+            fields = rows[of[part], 0] * self.places + at[part]
+            with shared_rows(self.model.unet, fields, rows[of[part], 1]):
+                return self.model.predict_noise(noisy, t, prompts[text])
 
         eps = torch.cat([x for _, x in self.batches.run(len(of), predict)])
         without, under = where.view(2, -1)

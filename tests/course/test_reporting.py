@@ -12,6 +12,7 @@ from dsd_tutorial.course import (
     print_table,
     read_results,
     row_of,
+    rows_by,
     rows_of,
     verdict,
 )
@@ -53,3 +54,11 @@ def test_rows_are_chosen_by_columns(capsys):
     )
     with pytest.raises(ResultsError, match="no row with"):
         row_of(table, method="nothing")
+
+
+def test_rows_make_a_tree_that_charts_take(capsys):
+    other = SimpleNamespace(is_embedded=False, name="another")
+    table = read_results("few_shot", other)
+    tree = rows_by(table, "task", "method", shots=0, task=["comvg", "vqa"])
+    assert list(tree) == ["comvg", "vqa"]
+    assert tree["vqa"]["clip"] == row_of(table, task="vqa", method="clip", shots=0)
