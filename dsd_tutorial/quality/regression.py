@@ -19,16 +19,29 @@ PENALTIES = np.logspace(-1, 5, 13)
 Numbers = Float[np.ndarray, "*_ images"] | Float[Tensor, "*_ images"]
 
 
-def regression(penalties: Sequence[float] | np.ndarray = PENALTIES) -> Any:
+def regression(
+    penalties: Sequence[float] | np.ndarray = PENALTIES, *, unsigned: bool = False
+) -> Any:
     """Return an unfitted ridge regression of scikit-learn on standardised features.
 
-    The penalty is chosen among `penalties` by leaving one fitted image out at a time.
+    Args:
+        penalties: One of them is chosen by leaving one fitted image out at a time.
+        unsigned: Whether each feature's distance from its mean enters beside it. Blur lowers a
+            gradient and noise raises it, so that signed features that rank the one rank the other
+            the wrong way round.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-    return make_pipeline(StandardScaler(), RidgeCV(alphas=penalties))
+    beside = [FunctionTransformer(_with_distance), StandardScaler()] if unsigned else []
+    return make_pipeline(StandardScaler(), *beside, RidgeCV(alphas=penalties))
+
+
+def _with_distance(
+    x: Float[np.ndarray, "images features"],
+) -> Float[np.ndarray, "images features_twice"]:
+    return np.concatenate([x, np.abs(x)], axis=1)
 
 
 def rank_correlation(

@@ -4,7 +4,8 @@ Rendered scenes are degraded in a known kind and strength, and the strength is r
 features: attention to quality prompts, given and learned, beside controls and plain baselines. A
 row says how well the order was found on test images, averaged over kinds and seeds (of the images
 that were fitted, the noises and what is learned): with all kinds known (held_out "none"), with one
-kind left out of all that was fitted, and averaged over the four ways to do that ("each").
+kind left out of all that was fitted, averaged over the four ways to do that ("each"), and with a
+regression for each kind alone ("others"), which says what can be read at all.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class QualityPlan(Plan):
 
     n: PositiveInt = 300  # test images
     train: PositiveInt = 240  # images that are fitted, of each seed
-    seeds: PositiveInt = 3
+    seeds: PositiveInt = 2
     time_steps: tuple[int, ...] = STEPS
     updates: PositiveInt = 40
 
@@ -89,6 +90,8 @@ def features_of(data: Data, name: str, held_out: str, seed: int) -> tuple[Tensor
     """Return features of the images that are fitted without a kind, and of the test images."""
     known = data.train[seed]
     rest = known.select([kind for kind in KINDS if kind != held_out])
+    if name.endswith(UNSIGNED):
+        return features_of(data, name.removesuffix(UNSIGNED), held_out, seed)
     if "+" in name:
         parts = [features_of(data, part, held_out, seed) for part in name.split("+")]
         first, second = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
@@ -141,9 +144,10 @@ def _latents(model: Any, images: Tensor) -> Tensor:
 PLAIN: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "pixels": lambda model, images: pixel_statistics(images), "clip": _clip, "latents": _latents
 }  # fmt: skip
+UNSIGNED = "_unsigned"  # regressed with the features' distances from their means beside them
 FEATURES = (
-    *PLAIN, "no_words", "other_words", "random_states", "words", "learned", "pixels+words",
-    "pixels+learned",
+    *PLAIN, "no_words", "other_words", "random_states", "words", "learned", "pixels+learned",
+    "pixels_unsigned", "learned_unsigned",
 )  # fmt: skip
 
 
@@ -169,7 +173,11 @@ def measured(data: Data, name: str) -> list[Row]:
     found = dict(predictions(data, name))
     plain = found if name == "pixels" else dict(predictions(data, "pixels"))
     count = features_of(data, name, "none", 0)[0].shape[1]
-    passes = 0 if set(name.split("+")) <= set(PLAIN) else len(data.plan.time_steps)
+    passes = (
+        0
+        if set(name.removesuffix(UNSIGNED).split("+")) <= set(PLAIN)
+        else len(data.plan.time_steps)
+    )
     rows = []
     for held_out, (rows_of, predicted) in found.items():
         true, kinds = data.test.strengths[rows_of], [data.test.kinds[i] for i in rows_of]
@@ -185,22 +193,27 @@ def measured(data: Data, name: str) -> list[Row]:
 
 def predictions(data: Data, name: str) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """Yield by what was held out which test images were predicted, and (seeds, images) of them."""
-    every = np.arange(len(data.test))
-    apart: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for held_out in ("none", *KINDS):
-        whole = np.stack([_predicted(data, name, held_out, s) for s in range(data.plan.seeds)])
-        if held_out == "none":
-            yield held_out, (every, whole)
-            continue
-        rows = np.flatnonzero(np.array(data.test.kinds) == held_out)
-        apart[held_out] = rows, whole[:, rows]
-        yield held_out, apart[held_out]
-    rows, found = (np.concatenate(x, axis=-1) for x in zip(*apart.values(), strict=True))
-    yield "each", (rows, found)
+    every, seeds = np.arange(len(data.test)), range(data.plan.seeds)
+    yield "none", (every, np.stack([_predicted(data, name, "none", s) for s in seeds]))
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"each": [], "others": []}
+    for kind in KINDS:
+        rows = np.flatnonzero(np.array(data.test.kinds) == kind)
+        for title, alone in (("each", False), ("others", True)):
+            whole = np.stack([_predicted(data, name, kind, s, alone) for s in seeds])
+            parts[title].append((rows, whole[:, rows]))
+        yield kind, parts["each"][-1]
+    for title, found in parts.items():
+        rows, predicted = (np.concatenate(x, axis=-1) for x in zip(*found, strict=True))
+        yield title, (rows, predicted)
 
 
-def _predicted(data: Data, name: str, held_out: str, seed: int) -> np.ndarray:
-    first, second = features_of(data, name, held_out, seed)
+def _predicted(data: Data, name: str, kind: str, seed: int, alone: bool = False) -> np.ndarray:
+    """Return what is predicted of the test images without a kind, or from that kind alone."""
+    first, second = features_of(data, name, "none" if alone else kind, seed)
     known = data.train[seed]
-    true = known.strengths[[kind != held_out for kind in known.kinds]]
-    return regression().fit(first.numpy(), true.numpy()).predict(second.numpy())
+    true = known.strengths[[alone or k != kind for k in known.kinds]]
+    if alone:
+        own = [k == kind for k in known.kinds]
+        first, true = first[own], true[own]
+    fitted = regression(unsigned=name.endswith(UNSIGNED)).fit(first.numpy(), true.numpy())
+    return fitted.predict(second.numpy())

@@ -20,7 +20,7 @@ def test_quality_has_every_row_and_goes_on(tiny, tmp_path):
     plan = {"n": 16, "train": 24, "seeds": 2, "time_steps": (20,), "updates": 1}
     how = {"output": tmp_path / "quality.csv", "cache": tmp_path, "progress": False}
     table = pd.read_csv(evaluate_quality(tiny, **plan, **how)).set_index(["features", "held_out"])
-    assert len(table) == len(FEATURES) * (len(KINDS) + 2)
+    assert len(table) == len(FEATURES) * (len(KINDS) + 3)
     assert (table.xs("pixels").gap == 0).all() and table.value.between(-1, 1).all()
     assert set(table.xs("each", level=1).n) == {16} and set(table.xs("blur", level=1).n) == {4}
     parts = [table.value["clip", kind] for kind in KINDS]

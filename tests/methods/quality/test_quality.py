@@ -94,8 +94,11 @@ def test_a_reading_is_the_log_sum_exp_of_one_prompts_tokens(tiny, images):
     by_hand = []
     for mask in masks:
         soft = logits[..., mask].logsumexp(-1) - np.log(int(mask.sum()))
-        by_hand += [soft.mean(-1), soft.std(-1)]
-    by_hand = torch.stack(by_hand, -1).unflatten(-1, (2, 2)).transpose(1, 2).flatten(1)
+        grid = soft.unflatten(-1, (4, 4))
+        steps = [(grid[..., 1:] - grid[..., :-1]), (grid[..., 1:, :] - grid[..., :-1, :])]
+        rough = sum(x.abs().mean((2, 3)) for x in steps) / 2
+        by_hand += [soft.mean(-1), soft.std(-1), rough]
+    by_hand = torch.stack(by_hand, -1).unflatten(-1, (2, 3)).transpose(1, 2).flatten(1)
     torch.testing.assert_close(read, by_hand, atol=1e-4, rtol=1e-4)
     assert not any(mask[0] for mask in masks) and sum(masks).max() == 1
 
@@ -188,3 +191,16 @@ def test_pixel_statistics_tell_strengths_of_each_kind(images):
         assert table.isfinite().all()
         steps = table.mean(1).diff(dim=0)
         assert ((steps > 0).all(0) | (steps < 0).all(0)).any(), kind
+
+
+def test_distances_from_the_mean_rank_what_goes_either_way():
+    numbers = np.random.default_rng(3)
+    strengths = numbers.random(80)
+    signs = np.repeat([-1, 1], 40)  # two kinds that move one feature in opposite directions
+    x = (signs * strengths)[:, None]
+    kinds = ["down"] * 40 + ["up"] * 40
+    agree = [
+        rank_correlation(regression(unsigned=u).fit(x, strengths).predict(x), strengths, kinds)
+        for u in (False, True)
+    ]
+    assert abs(agree[0].value) < 0.1 and agree[1].value > 0.9
