@@ -1,4 +1,4 @@
-"""Which box of an image does a phrase mean? By prediction error, by attention, and by CLIP.
+"""Which box of an image does a phrase mean? By prediction error, by attention, by CLIP.
 
     boxes = propose(boxes_of(masks), seed=0)             # things and distractors, or detect(image)
     found = ground(model, image, boxes, "the red circle")
@@ -14,11 +14,12 @@ from dsd_tutorial.grounding.grounding import (
     ground,
     ground_by_attention,
     ground_by_clip,
+    ground_by_gain,
     ground_by_pairs,
     isolate,
     vote,
 )
-from dsd_tutorial.grounding.heat import box_heat, phrase_heat
+from dsd_tutorial.grounding.heat import box_heat, gain_map, phrase_heat
 from dsd_tutorial.grounding.isolations import crop_boxes, mask_boxes
 from dsd_tutorial.grounding.proposals import detect, grid_boxes, propose
 
@@ -28,10 +29,12 @@ __all__ = [
     "box_masks",
     "crop_boxes",
     "detect",
+    "gain_map",
     "grid_boxes",
     "ground",
     "ground_by_attention",
     "ground_by_clip",
+    "ground_by_gain",
     "ground_by_pairs",
     "iou",
     "isolate",

@@ -1,9 +1,12 @@
-"""Grounding by cross-attention: the box that holds the most attention of the phrase's words.
+"""Grounding by maps of the whole scene: where a phrase's words look, and where it helps.
 
 The map of a thing is that of its words together: of "red" and of "circle", multiplied, so that it
 is warm only where both look. A text encoder of CLIP's kind reads from left to right: in "the circle
 left of the star" the state of "circle" was made before "star" was read, and its map cannot know
 which circle is meant. Said from the other end, "a star right of a circle", it can.
+
+The other map is of the prediction error: where in the scene does the phrase predict noise better
+than the empty prompt does? It is the integrand of an information map (notebook 05, section 2).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from dsd_tutorial.attention import heat_maps, read_sentence
 from dsd_tutorial.attention.token_masks import Word
 from dsd_tutorial.grounding.boxes import Boxes, area, box_masks, check_boxes
 from dsd_tutorial.shapes.scene import check_known
+from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
 JOIN = {
     "noun": "the map of the noun alone",
@@ -101,6 +105,49 @@ def joined(maps: Sequence[Float[Tensor, "h w"]], join: str) -> Float[Tensor, "h 
     return together / together.sum()
 
 
+@torch.no_grad()
+def gain_map(
+    model: Any,
+    images: Float[Tensor, "images 3 height width"],
+    texts: Sequence[str],
+    *,
+    steps: int | Sequence[int] = 8,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> Float[Tensor, "images h w"]:
+    """Return by how much each text lowers the squared error of its image's noise, by latent pixel.
+
+    The error under the empty prompt minus that under the text, summed over channels and averaged
+    over time steps; negative where the text misleads. Two passes for each image and time step.
+
+    Args:
+        model: A `StableDiffusion`.
+        images: In [0, 1].
+        texts: A phrase for each image.
+        steps: As in `time_grid`.
+        seed: Of the noises, which all images share.
+        batch_size: Images at once.
+
+    Raises:
+        ValueError: Images and texts differ in number.
+    """
+    if len(images) != len(texts):
+        raise ValueError(f"{len(images)} images, {len(texts)} texts: give one each")
+    grid, found = time_grid(steps, model.scheduler.config.num_train_timesteps), []
+    for i in range(0, len(texts), batch_size):
+        latents = model.encode_image(images[i : i + batch_size])
+        prompts = model.encode_text([*texts[i : i + batch_size], *[""] * len(latents)])
+        total = latents.new_zeros(len(latents), *latents.shape[-2:])
+        for s, t in enumerate(grid):
+            e = shared_noise(latents.shape[1:], seed, s).to(latents)
+            noisy = model.add_noise(latents, e.expand_as(latents), t)
+            eps = model.predict_noise(noisy.repeat(2, 1, 1, 1), t, prompts)
+            far = (e - eps).square().sum(1)  # (texts, then empty prompts; h, w)
+            total += far[len(latents) :] - far[: len(latents)]
+        found.append(total / len(grid))
+    return torch.cat(found)
+
+
 def box_heat(
     heat: Float[Tensor, "h w"], boxes: Boxes, power: float = 0.5
 ) -> Float[Tensor, " boxes"]:
@@ -111,5 +158,5 @@ def box_heat(
     """
     fine = F.interpolate(heat[None, None].float(), (FINE, FINE), mode="bilinear")[0, 0]
     inside = box_masks(check_boxes(boxes), FINE, FINE).to(fine)  # (boxes, fine, fine)
-    mass = (inside * fine).sum((1, 2)) / fine.sum().clamp_min(1e-12)
+    mass = (inside * fine).sum((1, 2)) / fine.abs().sum().clamp_min(1e-12)
     return mass / area(boxes).to(mass) ** power

@@ -7,10 +7,12 @@ chosen on validation expressions.
 proposals   boxes: the things' own boxes and three distractors, where only the right box counts;
             regions, grid: boxes of a detector that knows no words, where an overlap (IoU) of a half
             counts
-method      random, clip, attention, error (VGDiffZero), error_base (the empty prompt's error taken
+method      random, clip, attention, gain (where in the whole scene the phrase lowers the error of
+            the empty prompt), error (VGDiffZero), error_base (the empty prompt's error taken
             off), pairs (two boxes left standing, for relations; else as error_base)
 trap        own_noise, centre_crop, black, overwritten: `error` with one thing done as the released
             code does it; crop, mask: with one isolation alone
+value       accuracy; found: how often the overlap is at least a half, whatever the proposals
 passes      U-Net passes per expression
 
 Differences are paired, on the same expressions: to `clip` and to `error` of the same proposals.
@@ -35,6 +37,7 @@ from dsd_tutorial.grounding import (
     box_masks,
     crop_boxes,
     detect,
+    gain_map,
     grid_boxes,
     ground_by_clip,
     iou,
@@ -53,7 +56,7 @@ from lab.measuring.tables import Row
 
 KEYS = ("proposals", "method", "kind")
 COLUMNS = (
-    *KEYS, "accuracy", "low", "high", "n", "found", "passes", "to_clip", "to_clip_low",
+    *KEYS, "settings", "value", "low", "high", "n", "found", "passes", "to_clip", "to_clip_low",
     "to_clip_high", "to_error", "to_error_low", "to_error_high",
 )  # fmt: skip
 PROPOSALS = ("boxes", "regions", "grid")
@@ -67,13 +70,15 @@ class GroundingPlan(Plan):
     """How many expressions, and what was chosen on validation."""
 
     n_items: PositiveInt = 300
-    steps: PositiveInt = 4
+    steps: PositiveInt = 6
     traps: PositiveInt = 150  # expressions, the first of all, on which traps are measured
     margin: float = 0.25
-    layers: tuple[str, ...] = ("up.2.0", "up.2.1")
-    heat_steps: tuple[int, ...] = (250, 450, 650)
-    join: str = "product"
-    power: float = 0.5
+    layers: tuple[str, ...] = ("up.1.1", "up.2.0", "up.2.1")
+    heat_steps: tuple[int, ...] = (100, 300, 500)
+    join: str = "noun"
+    power: float = 0.75
+    gain_steps: tuple[int, ...] = (300, 500, 700)
+    gain_power: float = 0.5
     seed: int = 0
 
 
@@ -104,9 +109,9 @@ def evaluate_grounding(model: Any = "shapes-sd", **values: Any) -> Path:
     runner = Runner("grounding", model, plan, options, unit="expressions")
     cache = Cache(
         options.cache, "grounded", weights=runner.model.sha256, version=VERSION,
-        **plan.model_dump(exclude={"n_items", "power"}),
+        **plan.model_dump(exclude={"n_items", "power", "gain_power"}),
     )  # fmt: skip
-    table = runner.table(COLUMNS, KEYS)
+    table = runner.table(COLUMNS, KEYS, stamped=True)
     made = referring_expressions(plan.n_items, "test", plan.seed)
 
     def measured() -> list[Row]:
@@ -135,14 +140,15 @@ def computed(
 
 def _block(model: Any, made: list[Expression], plan: GroundingPlan, start: int) -> Numbers:
     images, masks = render([e.scene for e in made], model.resolution)
-    turned = [Said.of(e).turned for e in made]
+    turned, whole = [Said.of(e).turned for e in made], [Said.of(e).whole for e in made]
     heat = phrase_heat(
         model, images, turned, thing=-1, join=plan.join, steps=plan.heat_steps, layers=plan.layers
     )
+    gain = gain_map(model, images, whole, steps=plan.gain_steps)
     block = {}
     for i, e in enumerate(made):
         truth = boxes_of(masks[i, : len(e.scene.things)])
-        numbers = {"truth": truth, "heat": heat[i]}
+        numbers = {"truth": truth, "heat": heat[i], "gain": gain[i]}
         boxes = {
             "boxes": propose(truth, e.seed), "regions": detect(images[i]), "grid": grid_boxes(),
         }  # fmt: skip
@@ -201,6 +207,7 @@ def scores_of(numbers: Numbers, e: Expression, name: str, plan: GroundingPlan) -
         "random": (drawn, 0),
         "clip": (numbers[f"{name}.clip"], 0),
         "attention": (box_heat(numbers["heat"], boxes, plan.power), len(plan.heat_steps)),
+        "gain": (box_heat(numbers["gain"], boxes, plan.gain_power), 2 * len(plan.gain_steps)),
     }
     if f"{name}.crop" not in numbers:
         return found
@@ -248,7 +255,9 @@ def judged(made: list[Expression], found: list[Numbers], plan: GroundingPlan) ->
                 right.setdefault(method, []).append(got)
         hits = {method: np.array(values, dtype=float) for method, values in right.items()}
         for kind in ("all", *EXPRESSIONS):
-            rows += [_row(name, m, kind, hits, (kinds == kind) | (kind == "all")) for m in hits]
+            those = (kinds == kind) | (kind == "all")
+            some = [m for m in hits if those[: len(hits[m])].any()]
+            rows += [_row(name, m, kind, hits, those) for m in some]
     return rows
 
 
@@ -258,7 +267,7 @@ def _row(
     own = hits[method][chosen[: len(hits[method])]]  # traps: on the first expressions alone
     reached = accuracy(own[:, 0])
     row = {
-        "proposals": proposals, "method": method, "kind": kind, "accuracy": reached.value,
+        "proposals": proposals, "method": method, "kind": kind, "value": reached.value,
         "low": reached.low, "high": reached.high, "n": reached.n, "found": own[:, 1].mean(),
         "passes": own[:, 2].mean(),
     }  # fmt: skip

@@ -39,6 +39,7 @@ WRONG = {
            "    return u / u.norm(dim=-1, keepdim=True)", "unit length"),
     "04": ("joint_score", "return changed.float().mean(1) * kept.all(-1).float().mean(1)",
            "product of two averages"),
+    "05": ("elect", "return errors.mean((0, 2)).argmin()", "errors added without a softmax"),
 }  # fmt: skip
 WIDGET = ".jp-OutputArea .widget-vbox:has(> .widget-hbox)"
 RUNNING = """() => [...document.querySelectorAll('.jp-CodeCell')]

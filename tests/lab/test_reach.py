@@ -57,7 +57,7 @@ def test_an_old_run_is_refused_with_the_command_that_helps(tmp_path, there):
         written(tmp_path, "b.ipynb", code("print(1)"))
     with pytest.raises(executed.NotExecuted, match="another text" if there else "not there"):
         executed.outputs_of(source, done)
-    with pytest.raises(executed.NotExecuted, match="make run ARGS='00 01 02 03 04'"):
+    with pytest.raises(executed.NotExecuted, match="make run ARGS='00 01 02 03 04 05'"):
         executed.all_outputs(tmp_path)
 
 

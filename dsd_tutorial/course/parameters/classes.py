@@ -223,10 +223,20 @@ class EditingParameters(Parameters):
     steps: int = Field(ge=1, le=1000, description="denoising steps of every image")
 
 
+class LaterWorksParameters(Parameters):
+    """Notebook 05: grounding, information, features, quality."""
+
+    n_items: int = Field(
+        ge=6, le=2000, description="test phrases that are grounded, test scenes that are probed"
+    )
+    n_info: int = Field(ge=2, le=500, description="test scenes on which words are measured in nats")
+
+
 PARAMETERS: dict[str, type[Parameters]] = {
     "00_orientation": OrientationParameters,
     "01_attention_scores": AttentionParameters,
     "02_few_shot_prompt_learning": FewShotParameters,
     "03_closed_form_projection": ProjectionParameters,
     "04_editing_and_customization": EditingParameters,
+    "05_what_came_after": LaterWorksParameters,
 }

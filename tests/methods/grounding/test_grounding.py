@@ -7,9 +7,11 @@ from dsd_tutorial.attention import heat_maps
 from dsd_tutorial.grounding import (
     box_heat,
     crop_boxes,
+    gain_map,
     ground,
     ground_by_attention,
     ground_by_clip,
+    ground_by_gain,
     ground_by_pairs,
     isolation_errors,
     mask_boxes,
@@ -225,3 +227,19 @@ def test_grounding_by_clip_is_a_cosine_per_crop(tiny, scene):
     assert found.scores.abs().max() <= 1 + 1e-5
     alone = ground_by_clip(tiny, image, boxes[1:2], "a red circle")
     torch.testing.assert_close(found.scores[1:2], alone.scores, atol=1e-5, rtol=1e-4)
+
+
+def test_the_gain_sums_to_the_difference_of_two_errors_and_is_zero_for_no_phrase(tiny, scene):
+    image, boxes, _ = scene
+    how = {"steps": 2, "seed": 5}
+    with measure(tiny) as meter:
+        gain = gain_map(tiny, image[None], ["a red circle"], **how)[0]
+    assert meter.unet_passes == 4
+    far = isolation_errors(tiny, image[None], ["a red circle", ""], **how).mean(-1)[0]
+    numbers = tiny.encode_image(image[None]).numel()
+    torch.testing.assert_close(gain.sum() / numbers, far[1] - far[0], atol=1e-5, rtol=1e-3)
+    assert gain_map(tiny, image[None], [""], **how).abs().max() < 1e-4
+    found = ground_by_gain(tiny, image, boxes, "a red circle", **how)
+    torch.testing.assert_close(found.scores, box_heat(gain, boxes))
+    with pytest.raises(ValueError, match="1 images, 2 texts"):
+        gain_map(tiny, image[None], ["a", "b"])
