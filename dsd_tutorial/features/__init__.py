@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dsd_tutorial.features.capturing import positions as positions
     from dsd_tutorial.features.collecting import collect as collect
     from dsd_tutorial.features.places import VALUES as VALUES
-    from dsd_tutorial.features.places import label_places as label_places
+    from dsd_tutorial.features.places import label_positions as label_positions
+    from dsd_tutorial.features.places import label_regions as label_regions
     from dsd_tutorial.features.probing import answers as answers
     from dsd_tutorial.features.probing import probe as probe
     from dsd_tutorial.features.probing import probe_scenes as probe_scenes

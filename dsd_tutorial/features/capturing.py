@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dsd_tutorial.features.blocks import choose_blocks, hidden_of
@@ -45,18 +45,19 @@ def grid(
 
 
 def at_masks(
-    hidden: Float[Tensor, "batch channels height width"], masks: Tensor
-) -> Float[Tensor, "batch channels"]:
-    """Return the mean over the positions of each image's mask, weighted by how much it covers.
+    hidden: Float[Tensor, "batch channels height width"],
+    masks: Bool[Tensor, "batch regions rows columns"],
+) -> Float[Tensor, "batch regions channels"]:
+    """Return the mean over the positions of each mask, weighted by how much of them it covers.
 
-    Args:
-        hidden: Of one block.
-        masks: Bool (batch, rows, columns), of any size; those that are empty give zeros.
+    Positions that a mask covers less than half as well as its best one are left out: there other
+    things mix in. An empty mask gives zeros. Masks may be of any size.
     """
     height, width = hidden.shape[-2:]
-    share = F.adaptive_avg_pool2d(masks.to(hidden)[:, None], (height, width))[:, 0]
-    weight = share / share.sum((1, 2), keepdim=True).clamp(min=1e-9)
-    return torch.einsum("bchw,bhw->bc", hidden, weight)
+    share = F.adaptive_avg_pool2d(masks.to(hidden), (height, width))
+    share = share * (share >= 0.5 * share.amax((2, 3), keepdim=True))
+    weight = share / share.sum((2, 3), keepdim=True).clamp(min=1e-9)
+    return torch.einsum("bchw,brhw->brc", hidden, weight)
 
 
 def positions(

@@ -19,8 +19,8 @@ from dsd_tutorial.shapes import Scene, render
 from dsd_tutorial.stable_diffusion.noising import time_grid
 from dsd_tutorial.stable_diffusion.sampling import initial_noise
 
-Kind = Literal["pooled", "grid", "object", "positions"]
-KINDS = ("pooled", "grid", "object", "positions")
+Kind = Literal["pooled", "grid", "regions", "positions"]
+KINDS = ("pooled", "grid", "regions", "positions")
 LATENTS = "latents"  # the block before the first: what the U-Net is given
 
 
@@ -49,8 +49,8 @@ def collect(
 
     One U-Net pass for each scene and time step, whatever is kept. "pooled" (scenes, channels) is
     the mean over positions, "grid" (scenes, 4 channels) that of each quarter of the image,
-    "object" (scenes, channels) the mean over the exact mask of the scene's first thing, and
-    "positions" (scenes, places, channels) is everything.
+    "regions" (scenes, things + 1, channels) that over the exact mask of each thing, the background
+    being the last, and "positions" (scenes, places, channels) is everything.
 
     Args:
         model: A `StableDiffusion`.
@@ -82,7 +82,8 @@ def collect(
             clean = model.encode_image(images)
             seeds = range(seed + start, seed + start + len(batch))
             noise = initial_noise(model.latent_shape, seeds).to(clean)
-            keep = _reductions(kinds, masks[:, 0])
+            ground = ~masks.any(1, keepdim=True)
+            keep = _reductions(kinds, torch.cat([masks, ground], 1).to(clean.device))
             for t in times:
                 noisy = model.add_noise(clean, noise, t)
                 with capture(model, blocks, keep) as seen:
@@ -99,7 +100,7 @@ def collect(
 
 def _reductions(kinds: Sequence[str], masks: Tensor) -> Mapping[str, Reduce]:
     known: dict[str, Reduce] = {
-        "pooled": pooled, "grid": grid, "object": partial(at_masks, masks=masks),
+        "pooled": pooled, "grid": grid, "regions": partial(at_masks, masks=masks),
         "positions": positions,
     }  # fmt: skip
     return {kind: known[kind] for kind in kinds}

@@ -1,8 +1,9 @@
-"""Labelled positions: exact masks say what lies at each position of a block.
+"""Labelled rows of features: exact masks say what lies where.
 
-A position that a thing covers by half or more has the thing's shape and colour and, in a scene of
-two, its relation to the other. One that no thing touches has the background. Positions on an edge
-belong to nobody and are left out.
+What lies at a thing has the thing's shape and colour and, in a scene of two, its relation to the
+other. What lies at no thing has the background. A row is either a *region*, the mean over a whole
+mask, or a *position* of the block: one that a thing covers by half or more is the thing's, one that
+no thing touches the background's, and those on an edge belong to nobody and are left out.
 """
 
 from __future__ import annotations
@@ -30,14 +31,51 @@ FREE = 0.02  # share up to which it is the background's
 
 @dataclass(frozen=True)
 class Places:
-    """Labelled positions: features, what is true of each, and which scene it lies in."""
+    """Labelled rows: features, what is true of each, and which scene it lies in."""
 
     features: Float[Tensor, "rows width"]
     labels: Bool[Tensor, "rows values"]  # one column for each of `VALUES`
     scene: Int64[Tensor, " rows"]
 
 
-def label_places(scenes: Sequence[Scene], features: Float[Tensor, "scenes places width"]) -> Places:
+def facts(scene: Scene) -> Bool[Tensor, "regions values"]:
+    """Return what is true of each thing of a scene and, in the last row, of its background."""
+    rows = torch.zeros(len(scene.things) + 1, len(VALUES), dtype=torch.bool)
+    for i, thing in enumerate(scene.things):
+        relation = scene.relation if i == 0 else INVERSE.get(scene.relation or "")
+        said = (("shape", thing.shape), ("color", thing.color), ("relation", relation))
+        for fact in said:
+            if fact in VALUES:
+                rows[i, VALUES.index(fact)] = True
+    rows[-1, VALUES.index(("background", scene.background))] = True
+    return rows
+
+
+def label_regions(
+    scenes: Sequence[Scene], features: Float[Tensor, "scenes regions width"]
+) -> Places:
+    """Return the things and backgrounds of scenes, with their labels.
+
+    Args:
+        scenes: As many as there are rows of features, each with one or two things.
+        features: Of kind "regions", from `collect`.
+
+    Raises:
+        ValueError: Another number of scenes.
+    """
+    _check(scenes, features)
+    rows, labels, where = [], [], []
+    for number, scene in enumerate(scenes):
+        own = [*range(len(scene.things)), features.shape[1] - 1]
+        rows.append(features[number, own])
+        labels.append(facts(scene))
+        where += [number] * len(own)
+    return Places(torch.cat(rows), torch.cat(labels), torch.tensor(where))
+
+
+def label_positions(
+    scenes: Sequence[Scene], features: Float[Tensor, "scenes places width"]
+) -> Places:
     """Return the positions that are clearly a thing's or clearly background, with their labels.
 
     Args:
@@ -47,25 +85,23 @@ def label_places(scenes: Sequence[Scene], features: Float[Tensor, "scenes places
     Raises:
         ValueError: Positions that form no square, or another number of scenes.
     """
+    _check(scenes, features)
     side = round(features.shape[1] ** 0.5)
-    if side**2 != features.shape[1] or len(scenes) != len(features):
-        raise ValueError(
-            f"features {tuple(features.shape)} for {len(scenes)} scenes: need one row for each, "
-            "and a square of positions (kind 'positions')"
-        )
-    share = F.adaptive_avg_pool2d(render(scenes)[1].float(), side).flatten(
-        2
-    )  # (scenes, things, places)
+    if side**2 != features.shape[1]:
+        raise ValueError(f"{features.shape[1]} positions form no square: give kind 'positions'")
+    share = F.adaptive_avg_pool2d(render(scenes)[1].float(), side).flatten(2)
     labels = torch.zeros(*features.shape[:2], len(VALUES), dtype=torch.bool)
-    index = {value: i for i, value in enumerate(VALUES)}
-    for s, scene in enumerate(scenes):
-        for t, thing in enumerate(scene.things):
-            relation = scene.relation if t == 0 else INVERSE.get(scene.relation or "")
-            facts = [("shape", thing.shape), ("color", thing.color), ("relation", relation)]
-            for fact in facts:
-                if fact in index:
-                    labels[s, :, index[fact]] |= share[s, t] >= OWN
-        labels[s, :, index["background", scene.background]] = share[s].sum(0) <= FREE
+    for number, scene in enumerate(scenes):
+        own = share[number, : len(scene.things)] >= OWN  # (things, places)
+        free = share[number].sum(0, keepdim=True) <= FREE
+        labels[number] = (torch.cat([own, free]).float().T @ facts(scene).float()) > 0
     known = labels.any(-1)
     row = torch.arange(len(scenes))[:, None].expand_as(known)
     return Places(features[known], labels[known], row[known])
+
+
+def _check(scenes: Sequence[Scene], features: Tensor) -> None:
+    if len(scenes) != len(features) or len(scenes) == 0:
+        raise ValueError(
+            f"features {tuple(features.shape)} for {len(scenes)} scenes: give a row for each"
+        )

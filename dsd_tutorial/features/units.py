@@ -22,47 +22,77 @@ from dsd_tutorial.matching.metrics import Interval
 
 @dataclass(frozen=True)
 class Detectors:
-    """For each attribute value the unit that stands for it, and the level above which it does."""
+    """For each attribute value the units that stand for it, and the levels above which they do.
 
-    unit: Int64[Tensor, " values"]
-    level: Float[Tensor, " values"]
+    Row 0 has the best unit of each value, row 1 the one that helps it most, and so on.
+    """
+
+    unit: Int64[Tensor, "count values"]
+    level: Float[Tensor, "count values"]
 
     def fire(self, codes: Float[Tensor, "rows units"]) -> Bool[Tensor, "rows values"]:
-        """Return where each value is said to be."""
-        return codes[:, self.unit] > self.level
+        """Return where any of a value's units is active."""
+        return (codes[:, self.unit] > self.level).any(1)
 
 
 def choose_units(
-    codes: Float[Tensor, "rows units"], labels: Bool[Tensor, "rows values"], levels: bool = False
+    codes: Float[Tensor, "rows units"],
+    labels: Bool[Tensor, "rows values"],
+    levels: bool = False,
+    count: int = 1,
 ) -> Detectors:
-    """Return the unit with the best F1 for each value, on validation rows.
+    """Return the unit with the best F1 for each value, on validation rows; or the best few.
 
     Args:
         codes: What each unit says of each row; it counts as active above zero.
         labels: What is true.
         levels: Whether the level, too, is chosen: the best of all that tell two rows apart.
+        count: How many units may stand for a value, chosen one after the other; one that does not
+            help gets a level that nothing is above.
+
+    Raises:
+        ValueError: Several units without levels of their own.
     """
     if not levels:
+        if count > 1:
+            raise ValueError(f"count={count} without levels: several units need levels=True")
         unit = f1(codes > 0, labels).argmax(0)
-        return Detectors(unit, torch.zeros(len(unit)))
-    best, level = zip(*(_best_level(unit, labels) for unit in codes.T), strict=True)
-    unit = torch.stack(best).argmax(0)
-    return Detectors(unit, torch.stack(level)[unit, torch.arange(len(unit))])
+        return Detectors(unit[None], torch.zeros(1, len(unit)))
+    columns = [_greedy(codes, labels[:, [i]], count) for i in range(labels.shape[1])]
+    unit, level = zip(*columns, strict=True)
+    return Detectors(torch.tensor(unit).T, torch.tensor(level).T)
 
 
-def _best_level(
-    code: Float[Tensor, " rows"], labels: Bool[Tensor, "rows values"]
-) -> tuple[Tensor, Tensor]:
-    """Return the best F1 of one unit for each value, and the level that gives it."""
-    order = code.argsort(descending=True)
-    ranked = code[order]
-    both = labels[order].float().cumsum(0)  # (rows, values): with the r first rows active
-    count = torch.arange(1, len(code) + 1)[:, None]
-    score = 2 * both / (count + both[-1])
+def _greedy(
+    codes: Float[Tensor, "rows units"], label: Bool[Tensor, "rows 1"], count: int
+) -> tuple[list[int], list[float]]:
+    """Return units and levels for one value: each the best beside those before it."""
+    covered, reached = torch.zeros(len(codes), dtype=torch.bool), 0.0
+    units, levels = [0] * count, [torch.inf] * count
+    for i in range(count):
+        shown = codes.masked_fill(covered[:, None], torch.inf)  # these rows are active anyway
+        best, level = _best_levels(shown, label[:, 0])
+        unit = int(best.argmax())
+        if float(best[unit]) <= reached:
+            break
+        units[i], levels[i], reached = unit, float(level[unit]), float(best[unit])
+        covered = covered | (codes[:, unit] > level[unit])
+    return units, levels
+
+
+def _best_levels(
+    codes: Float[Tensor, "rows units"], label: Bool[Tensor, " rows"]
+) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"]]:
+    """Return the best F1 of each unit for one value, and the level that gives it."""
+    ranked, order = codes.sort(dim=0, descending=True)
+    both = label.float()[order].cumsum(0)  # (rows, units): with the r first rows active
+    active = torch.arange(1, len(codes) + 1)[:, None]
+    score = 2 * both / (active + both[-1]).clamp(min=1)
     after = torch.cat([ranked[1:], ranked[-1:] - 1])
-    score[ranked == after] = -1.0  # equal codes are active together
+    score = score.masked_fill(ranked == after, -1.0)  # equal codes are active together
     best, last = score.max(0)
-    return best, (ranked[last] + after[last]) / 2
+    low, high = after.gather(0, last[None])[0], ranked.gather(0, last[None])[0]
+    return best, torch.where(high.isinf(), low, (low + high) / 2)
 
 
 def f1(
@@ -89,7 +119,7 @@ class Found:
     def mean(self, attribute: str | None = None, draws: int = 2000, seed: int = 0) -> Interval:
         """Return the mean F1 over the values of an attribute, or over all, with its interval.
 
-        Scenes are resampled, since positions of one scene are no independent witnesses.
+        Scenes are resampled, since rows of one scene are no independent witnesses.
         """
         means, spread = self._means(attribute, draws, seed)
         low, high = np.percentile(spread, [2.5, 97.5])
@@ -123,7 +153,7 @@ def _f1_of(both: Tensor, total: Tensor) -> Tensor:
 
 
 def score_units(detectors: Detectors, codes: Float[Tensor, "rows units"], places: Places) -> Found:
-    """Return what the detectors get on the positions of test scenes."""
+    """Return what the detectors get on rows of test scenes."""
     fires = detectors.fire(codes)
     _, scene = places.scene.unique(return_inverse=True)
     sums = torch.zeros(2, int(scene.max()) + 1, fires.shape[1])
@@ -133,16 +163,21 @@ def score_units(detectors: Detectors, codes: Float[Tensor, "rows units"], places
 
 
 def judge_units(
-    encode: Callable[[Tensor], Tensor], validation: Places, test: Places, levels: bool = False
+    encode: Callable[[Tensor], Tensor],
+    validation: Places,
+    test: Places,
+    levels: bool = False,
+    count: int = 1,
 ) -> Found:
-    """Return what the units that stand for the attribute values get on test positions.
+    """Return what the units that stand for the attribute values get on test rows.
 
     Args:
         encode: (rows, width) -> (rows, units): what each unit says, such as an autoencoder's
             `encode`.
-        validation: Positions on which each value's unit is chosen.
-        test: Positions that are reported.
+        validation: Rows on which each value's unit is chosen.
+        test: Rows that are reported.
         levels: Whether a level is chosen for each unit; else it is active above zero.
+        count: How many units may stand for a value; more than one needs levels.
     """
-    chosen = choose_units(encode(validation.features), validation.labels, levels)
+    chosen = choose_units(encode(validation.features), validation.labels, levels, count)
     return score_units(chosen, encode(test.features), test)

@@ -162,9 +162,9 @@ def evaluate_information(
 @measure.command("features")
 def evaluate_features(
     model: Model = "shapes-sd",
-    train: Annotated[int, typer.Option(min=50, help="Scenes that are learned from.")] = 1200,
+    train: Annotated[int, typer.Option(min=50, help="Scenes that are learned from.")] = 600,
     n: Annotated[int, typer.Option(min=10, help="Validation scenes, and test scenes.")] = 300,
-    images: Annotated[int, typer.Option(min=16, help="Drawn under each condition.")] = 300,
+    images: Annotated[int, typer.Option(min=16, help="Drawn under each condition.")] = 160,
     device: Device = "auto",
     output: Results = None,
 ) -> None:

@@ -4,7 +4,7 @@ Three parts, in this order; each reads what the one before it chose on validatio
 
 probes     what a linear probe reads off each block at each time step: shape, colour, background and
            relation, from features pooled over all positions, over each quarter of the image, and
-           over the mask of the thing that is asked about
+           over the mask of the thing (or the background) that is asked about
 units      F1 of single units at the block and time step where probes read most: a sparse
            autoencoder's against neurons, principal axes and others of equal sparsity
 steering   what is drawn when a unit's direction is added to the features
@@ -14,7 +14,7 @@ A row says where (block, step), how (method), what of (attribute) and which meas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,7 +25,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from dsd_tutorial.features import answers, collect, probe, probe_scenes
+from dsd_tutorial.features import answers, collect, label_regions, probe, probe_scenes
+from dsd_tutorial.features.places import Places
 from dsd_tutorial.features.probing import ATTRIBUTES
 from dsd_tutorial.matching import accuracy
 from dsd_tutorial.shapes import Scene
@@ -38,24 +39,25 @@ from lab.measuring.tables import Row
 KEYS = ("part", "block", "step", "method", "attribute", "measure")
 COLUMNS = (*KEYS, "value", "low", "high", "n", "chosen")
 KINDS = {  # how the features are pooled, by what is asked
-    "shape": ("pooled", "object"), "color": ("pooled", "object"),
-    "background": ("pooled", "object"), "relation": ("pooled", "grid", "object"),
+    "shape": ("pooled", "region"), "color": ("pooled", "region"),
+    "background": ("pooled", "region"), "relation": ("pooled", "grid", "region"),
 }  # fmt: skip
 SPLITS = ("train", "validation", "test")
+BLOCK = 100  # scenes computed and saved at a time
 VERSION = 1  # one more when the tensors of the cache change
 
 
 class FeaturesPlan(Plan):
     """How many scenes, time steps and images."""
 
-    train: PositiveInt = 1200  # scenes that are learned from
-    n: PositiveInt = 300  # validation scenes, and as many test scenes
-    steps: PositiveInt = 6  # time steps, the middles of as many equal cells
+    train: PositiveInt = 600  # scenes of one thing, and as many of two, that are learned from
+    n: PositiveInt = 300  # validation scenes of each, and as many test scenes
+    steps: PositiveInt = 5  # time steps, the middles of as many equal cells
     seeds: PositiveInt = 3  # autoencoders
-    units: tuple[PositiveInt, ...] = (384, 768, 1536)
-    k: tuple[PositiveInt, ...] = (4, 8, 16)
-    fit_steps: PositiveInt = 1500
-    images: PositiveInt = 300  # drawn under each condition of steering
+    units: tuple[PositiveInt, ...] = (192, 384, 768)
+    k: tuple[PositiveInt, ...] = (8, 24)
+    fit_steps: PositiveInt = 800
+    images: PositiveInt = 160  # drawn under each condition of steering
     sampling: PositiveInt = 10  # denoising steps of each
     seed: int = 0
 
@@ -64,33 +66,64 @@ class FeaturesPlan(Plan):
         return self.train if split == "train" else self.n
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pooled:
-    """Pooled features of scenes with one thing and of ordered pairs, kept on disk."""
+    """Pooled features of scenes with one thing and of ordered pairs, kept on disk in blocks."""
 
     model: Any
     plan: FeaturesPlan
     cache: Cache
+    _known: dict[tuple[bool, str], dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Return the time steps."""
+        return time_grid(self.plan.steps, self.model.scheduler.config.num_train_timesteps)
 
     def scenes(self, attribute: str, split: str) -> list[Scene]:
         """Return the scenes that an attribute is asked of."""
         seed = self.plan.seed + 10 * SPLITS.index(split)
         return probe_scenes(attribute, self.plan.count(split), seed, split)
 
-    def get(self, attribute: str, split: str, step: int) -> dict[str, Tensor]:
-        """Return "block kind" -> features at one time step."""
+    def get(self, attribute: str, split: str) -> dict[str, Tensor]:
+        """Return "block step kind" -> features, (scenes, ...)."""
         pair = attribute == "relation"
-        key = {"pair": pair, "split": split, "step": step}
-        return self.cache.tensors(key, partial(self._compute, attribute, split, step))
+        if (pair, split) not in self._known:
+            scenes, blocks = self.scenes(attribute, split), []
+            for start in range(0, len(scenes), BLOCK):
+                key = {"pair": pair, "split": split, "start": start, "n": len(scenes)}
+                part = scenes[start : start + BLOCK]
+                seed = 1_000_000 * (1 + SPLITS.index(split) + 3 * pair) + self.plan.seed + start
+                blocks.append(self.cache.tensors(key, partial(self._compute, part, pair, seed)))
+            self._known[pair, split] = {k: torch.cat([b[k] for b in blocks]) for k in blocks[0]}
+        return self._known[pair, split]
 
-    def _compute(self, attribute: str, split: str, step: int) -> dict[str, Tensor]:
-        pair = attribute == "relation"
-        seed = 1_000_000 * (1 + SPLITS.index(split) + 3 * pair) + self.plan.seed
+    def _compute(self, scenes: list[Scene], pair: bool, seed: int) -> dict[str, Tensor]:
         found = collect(
-            self.model, self.scenes(attribute, split), steps=[step], latents=True, seed=seed,
-            kinds=["pooled", "grid", "object"] if pair else ["pooled", "object"], progress=False,
+            self.model, scenes, steps=self.grid, latents=True, seed=seed, progress=False,
+            kinds=["pooled", "regions", "grid"] if pair else ["pooled", "regions"],
         )  # fmt: skip
-        return {f"{cell.block} {cell.kind}": rows.contiguous() for cell, rows in found.items()}
+        return {f"{c.block} {c.step} {c.kind}": rows.contiguous() for c, rows in found.items()}
+
+    def read(self, attribute: str, split: str, block: str, step: int, kind: str) -> Tensor:
+        """Return what a probe gets to see, (scenes, width)."""
+        found = self.get(attribute, split)
+        if kind != "region":
+            return found[f"{block} {step} {kind}"]
+        rows = found[f"{block} {step} regions"]  # (scenes, regions, width)
+        return rows[:, -1 if attribute == "background" else 0]
+
+    def places(self, split: str, block: str, step: int) -> Places:
+        """Return all things and backgrounds of a split, of lone things and of pairs, labelled."""
+        made, first = [], 0
+        for attribute in ("shape", "relation"):
+            scenes = self.scenes(attribute, split)
+            rows = self.get(attribute, split)[f"{block} {step} regions"]
+            one = label_regions(scenes, rows)
+            made.append(Places(one.features, one.labels, one.scene + first))
+            first += len(scenes)
+        parts = ([getattr(one, field.name) for one in made] for field in fields(Places))
+        return Places(*map(torch.cat, parts))
 
 
 def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
@@ -102,14 +135,14 @@ def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
     runner = Runner("features", model, plan, options, unit="thousand passes")
     cache = Cache(
         options.cache, "features_tensors", weights=runner.model.sha256, version=VERSION,
-        **plan.model_dump(include={"train", "n", "seed"}),
+        **plan.model_dump(include={"steps", "seed"}),
     )  # fmt: skip
     table = runner.table(COLUMNS, KEYS)
     pooled = Pooled(runner.model, plan, cache)
-    grid = time_grid(plan.steps, runner.model.scheduler.config.num_train_timesteps)
-    runner.run([where_only(pooled), *(probe_item(pooled, step) for step in grid)], table)
+    runner.run([where_only(pooled), *(probe_item(pooled, step) for step in pooled.grid)], table)
     block, step = best_cell(table.frame())
-    units = Units(runner.model, plan, cache, block, step)
+    labelled = partial(pooled.places, block=block, step=step)
+    units = Units(runner.model, plan, cache, labelled, block, step)
     runner.run(unit_items(units), table)
     runner.run(steering_items(units), table)
     return runner.path()
@@ -118,7 +151,7 @@ def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
 def best_cell(frame: pd.DataFrame) -> tuple[str, int]:
     """Return the block and time step where probes at the thing read most, on validation scenes."""
     read = frame[
-        (frame.part == "probes") & (frame.measure == "validation") & (frame.method == "object")
+        (frame.part == "probes") & (frame.measure == "validation") & (frame.method == "region")
         & ~frame.block.isin(["latents", "place"])
     ]  # fmt: skip
     means = read.groupby(["block", "step"], sort=False).value.mean()
@@ -148,17 +181,16 @@ def probe_rows(pooled: Pooled, step: int) -> list[Row]:
     rows = []
     for attribute in ATTRIBUTES:
         said = {s: answers(attribute, pooled.scenes(attribute, s)) for s in SPLITS}
-        found = {s: pooled.get(attribute, s, step) for s in SPLITS}
-        blocks = dict.fromkeys(name.split()[0] for name in found["train"])
-        for block, kind in product(blocks, KINDS[attribute]):
-            data = [(found[s][f"{block} {kind}"], said[s]) for s in SPLITS]
+        names = pooled.get(attribute, "train")
+        for block, kind in product(dict.fromkeys(n.split()[0] for n in names), KINDS[attribute]):
+            data = [(pooled.read(attribute, s, block, step, kind), said[s]) for s in SPLITS]
             rows += _both(row_key(block, step, kind, attribute, ""), data)
     return rows
 
 
 def where_only(pooled: Pooled) -> Item:
     """Return the item of the control: relations from nothing but where the first thing lies."""
-    key = row_key("place", 0, "object", "relation", "")
+    key = row_key("place", 0, "region", "relation", "")
 
     def measure() -> list[Row]:
         data = []

@@ -30,8 +30,8 @@ from lab.measuring.tables import Row
 STEERED = ("shape", "color", "background")
 METHODS = ("none", "random", "other", "unit")
 STRENGTHS = (0.25, 0.5, 1.0)
-RANGES = {"all": (0, 1000), "early": (500, 1000), "late": (0, 500)}  # time steps
-TRIED = 48  # validation images for each strength and range
+RANGES = {"all": (0, 1000), "early": (500, 1000)}  # time steps
+TRIED = 32  # validation images for each strength and range
 Value = tuple[str, str]
 
 
@@ -69,7 +69,7 @@ def steering_rows(units: Units) -> list[Row]:
     sae, found = units.chosen()
     direction = {
         value: sae.decoder[unit]
-        for value, unit in zip(VALUES, found.detectors.unit.tolist(), strict=True)
+        for value, unit in zip(VALUES, found.detectors.unit[0].tolist(), strict=True)
     }
     ways = [(strength, name) for strength in STRENGTHS for name in RANGES]
     reached = {way: sum(draw(units, tried, "unit", direction, way, 90_000)) for way in ways}

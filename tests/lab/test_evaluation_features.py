@@ -7,7 +7,6 @@ import torch
 from dsd_tutorial.features import VALUES
 from lab.measuring import features, features_steering
 from lab.measuring.features_steering import requests
-from lab.measuring.features_units import Units
 from lab.measuring.runner import Cache
 
 SMALL = {
@@ -47,7 +46,7 @@ def test_units_are_read_where_validation_says(measured):
         if block not in ("latents", "place"):
             rows = table[
                 (table.block == block) & (table.measure == "validation")
-                & (table.method == "object")
+                & (table.method == "region")
             ]  # fmt: skip
             means[block] = rows.value.mean()
     assert means[cell[0]] == pytest.approx(max(means.values()))
@@ -58,14 +57,16 @@ def test_every_family_of_units_stands_beside_neurons(measured):
     units = table[table.part == "units"].set_index(["method", "measure", "attribute"]).value
     families = ["neurons", "neurons level", "pca", "pca level", "rotation", "rotation level"]
     families += ["untrained", "untrained level", "sae", "sae level", "sae seed 1"]
-    best = max(units["neurons", "f1", "all"], units["neurons level", "f1", "all"])
+    families += ["sae 3", "neurons 3", "linear level"]
     for name in families:
         parts = [units[name, "f1", a] for a in ("shape", "color", "relation", "background")]
         weights = [6, 6, 4, 4]
         mean = sum(w * p for w, p in zip(weights, parts, strict=True)) / len(VALUES)
         assert units[name, "f1", "all"] == pytest.approx(mean, abs=1e-5)
-        gap = units[name, "above neurons", "all"]
-        assert gap == pytest.approx(units[name, "f1", "all"] - best, abs=1e-5)
+        for rival in ("neurons", "neurons level"):
+            gap = units[name, f"above {rival}", "all"]
+            theirs = units[rival, "f1", "all"]
+            assert gap == pytest.approx(units[name, "f1", "all"] - theirs, abs=1e-5)
 
 
 def test_steering_stands_beside_its_controls(measured):
@@ -103,8 +104,11 @@ def test_prompts_leave_the_wanted_attribute_unsaid():
         assert value not in text.split() and other not in text.split()
 
 
-def test_scenes_of_splits_and_parts_are_their_own(tiny, tmp_path):
+def test_rows_of_splits_are_their_own(tiny, tmp_path):
     plan = features.FeaturesPlan(**SMALL)
-    units = Units(tiny, plan, Cache(tmp_path, "x"), "mid", 500)
-    a, b = (units.places(s).features for s in ("validation", "test"))
-    assert a.shape[1] == 64 and not torch.equal(a[:5], b[:5])
+    pooled = features.Pooled(tiny, plan, Cache(tmp_path, "x"))
+    a, b = (pooled.places(s, "mid", 500) for s in ("validation", "test"))
+    assert len(a.features) == len(b.features) == 16 * 2 + 16 * 3
+    assert a.scene.max() == 31 and not torch.equal(a.features[:5], b.features[:5])
+    relation = [i for i, (name, _) in enumerate(VALUES) if name == "relation"]
+    assert (a.labels[:, relation].sum(1)[32:].view(16, 3) == torch.tensor([1, 1, 0])).all()

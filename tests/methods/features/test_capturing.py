@@ -56,11 +56,20 @@ def test_reductions_agree_with_one_another():
     mean = pooled(hidden)
     torch.testing.assert_close(positions(hidden).mean(1), mean)
     torch.testing.assert_close(grid(hidden).view(2, 4, 5).mean(1), mean)
-    torch.testing.assert_close(at_masks(hidden, torch.ones(2, 16, 32, dtype=torch.bool)), mean)
-    quarter = torch.zeros(2, 16, 32, dtype=torch.bool)
-    quarter[:, :8, 16:] = True  # top right: the second cell
-    torch.testing.assert_close(at_masks(hidden, quarter), grid(hidden).view(2, 4, 5)[:, 1])
-    assert torch.equal(at_masks(hidden, torch.zeros_like(quarter)), torch.zeros(2, 5))
+    masks = torch.zeros(2, 3, 16, 32, dtype=torch.bool)
+    masks[:, 0] = True
+    masks[:, 1, :8, 16:] = True  # top right: the second cell
+    of_masks = at_masks(hidden, masks)  # (batch, masks, channels)
+    torch.testing.assert_close(of_masks[:, 0], mean)
+    torch.testing.assert_close(of_masks[:, 1], grid(hidden).view(2, 4, 5)[:, 1])
+    assert torch.equal(of_masks[:, 2], torch.zeros(2, 5))  # an empty one
+
+
+def test_positions_that_a_mask_hardly_covers_are_left_out():
+    hidden = torch.arange(16.0).view(1, 1, 4, 4)
+    mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    mask[..., 4:8, 4:9] = True  # all of one position, and a quarter of the next
+    assert at_masks(hidden, mask).item() == 5.0
 
 
 def test_the_whole_of_a_block_never_leaves_the_hook(tiny):
@@ -103,7 +112,7 @@ def test_names_are_checked_before_anything_runs(tiny):
 def test_a_row_depends_on_its_scene_and_place_alone(tiny):
     scenes = random_scenes(5, 0, "train")
     how = {"blocks": ["mid", "up.2"], "steps": [300, 700], "progress": False, "latents": True}
-    kinds = ["pooled", "grid", "object", "positions"]
+    kinds = ["pooled", "grid", "regions", "positions"]
     whole = collect(tiny, scenes, kinds=kinds, batch_size=5, **how)
     parts = collect(tiny, scenes, kinds=kinds, batch_size=2, **how)
     assert list(whole) == list(parts) and len(whole) == 3 * 2 * 4
@@ -118,7 +127,7 @@ def test_a_row_depends_on_its_scene_and_place_alone(tiny):
 
 def test_collected_features_are_those_of_a_plain_pass(tiny):
     scenes = random_scenes(2, 0, "train")
-    cells = collect(tiny, scenes, "up.0", [250], ["positions", "object"], progress=False, seed=4)
+    cells = collect(tiny, scenes, "up.0", [250], ["positions", "regions"], progress=False, seed=4)
     images, masks = render(scenes)
     noise = torch.cat(
         [torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(s)) for s in (4, 5)]
@@ -127,7 +136,8 @@ def test_collected_features_are_those_of_a_plain_pass(tiny):
     with capture(tiny, "up.0", lambda hidden: hidden) as seen:
         tiny.predict_noise(noisy, 250, tiny.encode_text([""]))
     assert torch.equal(cells["up.0", 250, "positions"], positions(seen["up.0"]))
-    assert torch.equal(cells["up.0", 250, "object"], at_masks(seen["up.0"], masks[:, 0]))
+    masks = torch.cat([masks, ~masks.any(1, keepdim=True)], 1)
+    assert torch.equal(cells["up.0", 250, "regions"], at_masks(seen["up.0"], masks))
 
 
 def test_collect_refuses_what_it_cannot_do(tiny, unchecked):

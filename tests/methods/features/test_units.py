@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from dsd_tutorial.features import VALUES, judge_units, label_places
+from dsd_tutorial.features import VALUES, judge_units, label_positions, label_regions
 from dsd_tutorial.features.rivals import BASES, neurons, principal_axes, random_axes
 from dsd_tutorial.features.units import choose_units, f1, score_units
 from dsd_tutorial.shapes import Scene, Thing, random_scenes
@@ -20,7 +20,7 @@ def column(*value):
 
 def test_positions_carry_what_lies_there():
     features = torch.arange(64.0)[None, :, None].expand(1, 64, 3)  # each position its own number
-    places = label_places([PAIR], features)
+    places = label_positions([PAIR], features)
     at = dict(zip(places.features[:, 0].long().tolist(), places.labels, strict=True))
     left, right, corner = 4 * 8 + 2, 4 * 8 + 6, 0
     for where, true in (
@@ -37,7 +37,7 @@ def test_positions_carry_what_lies_there():
 
 def test_a_lone_thing_has_no_relation_and_scenes_are_told_apart():
     scenes = random_scenes(6, 0, "train", one_object_share=1.0)
-    places = label_places(scenes, torch.zeros(6, 256, 2))
+    places = label_positions(scenes, torch.zeros(6, 256, 2))
     assert not places.labels[:, [i for i, (a, _) in enumerate(VALUES) if a == "relation"]].any()
     for i, scene in enumerate(scenes):
         own = places.labels[places.scene == i].any(0)
@@ -47,11 +47,29 @@ def test_a_lone_thing_has_no_relation_and_scenes_are_told_apart():
         assert names == want
 
 
+def test_regions_are_things_and_then_the_background():
+    lone = Scene((Thing("ring", "green", 0.5, 0.5, 0.2),), "pink")
+    features = torch.arange(6.0).view(2, 3, 1)  # rows of two things and the background
+    places = label_regions([PAIR, lone], features)
+    assert places.features[:, 0].tolist() == [0, 1, 2, 3, 5]  # a second thing is not there
+    assert places.scene.tolist() == [0, 0, 0, 1, 1]
+    said = [{VALUES[i] for i in row.nonzero()[:, 0].tolist()} for row in places.labels]
+    assert said == [
+        {("shape", "circle"), ("color", "red"), ("relation", "left of")},
+        {("shape", "square"), ("color", "blue"), ("relation", "right of")},
+        {("background", "white")},
+        {("shape", "ring"), ("color", "green")},
+        {("background", "pink")},
+    ]
+    with pytest.raises(ValueError, match="a row for each"):
+        label_regions([PAIR], features)
+
+
 def test_positions_must_form_a_square_with_a_row_for_each_scene():
-    with pytest.raises(ValueError, match="a square of positions"):
-        label_places([PAIR], torch.zeros(1, 60, 3))
+    with pytest.raises(ValueError, match="form no square"):
+        label_positions([PAIR], torch.zeros(1, 60, 3))
     with pytest.raises(ValueError, match="for 1 scenes"):
-        label_places([PAIR], torch.zeros(2, 64, 3))
+        label_positions([PAIR], torch.zeros(2, 64, 3))
 
 
 def test_f1_is_that_of_scikit_learn():
@@ -69,7 +87,7 @@ def test_f1_is_that_of_scikit_learn():
 def planted():
     """Positions at which one number tells each value, at its own level, and the rest is noise."""
     scenes = random_scenes(40, 0, "train")
-    empty = label_places(scenes, torch.zeros(40, 64, 1))
+    empty = label_positions(scenes, torch.zeros(40, 64, 1))
     noise = torch.randn(*empty.labels.shape, generator=torch.Generator().manual_seed(1))
     level = torch.linspace(0.5, 5, len(VALUES))
     codes = 0.05 * noise + level + empty.labels.float()
@@ -80,7 +98,7 @@ def planted():
 def test_the_unit_and_the_level_of_a_value_are_found(planted):
     places, shuffled = planted
     found = judge_units(lambda x: x, places, places, levels=True)
-    assert torch.equal(shuffled[found.detectors.unit], torch.arange(len(VALUES)))
+    assert torch.equal(shuffled[found.detectors.unit[0]], torch.arange(len(VALUES)))
     assert found.mean().value > 0.98
     without = judge_units(lambda x: x, places, places)  # all numbers are above zero everywhere
     assert without.mean().value < 0.5
@@ -94,6 +112,23 @@ def test_a_level_is_the_best_of_all_and_equal_codes_stay_together():
     chosen = choose_units(codes, labels, True)
     reached = f1(chosen.fire(codes), labels).diagonal()
     torch.testing.assert_close(reached, tried.amax((0, 1)))
+
+
+def test_a_second_unit_covers_what_the_first_cannot():
+    numbers = torch.Generator().manual_seed(0)
+    label = torch.rand(200, 1, generator=numbers) > 0.8
+    half = torch.rand(200, generator=numbers) > 0.4
+    noise = torch.rand(200, 3, generator=numbers)
+    marks = [label[:, 0] & half, label[:, 0] & ~half, label[:, 0] & ~half]
+    codes = torch.stack(marks, 1) + 0.2 * noise
+    alone, both = (choose_units(codes, label, True, count) for count in (1, 2))
+    assert torch.equal(both.unit[:1], alone.unit) and torch.equal(both.level[:1], alone.level)
+    assert f1(alone.fire(codes), label).item() < 0.9
+    assert torch.equal(both.fire(codes), label)
+    three = choose_units(codes, label, True, 3)  # nothing is left for a third
+    assert three.level[2].item() == torch.inf and torch.equal(three.fire(codes), label)
+    with pytest.raises(ValueError, match="several units need levels"):
+        choose_units(codes, label, count=2)
 
 
 def test_counts_by_scene_add_up_to_f1_of_all_rows(planted):
