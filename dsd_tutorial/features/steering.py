@@ -33,13 +33,17 @@ def steer(
     strength: float,
     *,
     steps: tuple[int, int] = ALWAYS,
+    guided: bool = False,
 ) -> Iterator[None]:
     """Add a direction to a block's hidden states in every U-Net pass inside the `with` block.
 
     h' = h + strength * |h| * direction at every position, with |h| the mean length of the image's
-    hidden states over positions, so that one strength means the same at every time step. Both
-    halves of classifier-free guidance are steered. Everything is as before afterwards, after
-    errors too; at strength 0 the pass is bit for bit what it was.
+    hidden states over positions, so that one strength means the same at every time step.
+    Everything is as before afterwards, after errors too; at strength 0 the pass is bit for bit
+    what it was.
+
+    Guidance draws u + g (c - u). A push on both predictions is drawn once; one on c alone g times,
+    as what the text says is.
 
     Args:
         model_or_unet: A `StableDiffusion`, or a U-Net of diffusers.
@@ -47,6 +51,8 @@ def steer(
         direction: Brought to length one.
         strength: In lengths of the features.
         steps: The lowest and the highest time step at which it acts.
+        guided: Whether only the second half of each batch is steered: c, where `sample` stacks
+            (u, c).
 
     Raises:
         ValueError: For an unknown block, several blocks, or a direction that is zero.
@@ -67,7 +73,11 @@ def steer(
             return None
         hidden = hidden_of(output)
         length = hidden.norm(dim=1, keepdim=True).mean((2, 3), keepdim=True)
-        moved = hidden + strength * length * unit.to(hidden)[None, :, None, None]
+        push = strength * length * unit.to(hidden)[None, :, None, None]
+        if guided:
+            half = torch.arange(len(hidden), device=hidden.device) >= len(hidden) // 2
+            push = push * half[:, None, None, None]
+        moved = hidden + push
         return moved if output is hidden else _replaced(output, hidden, moved)
 
     unet = getattr(model_or_unet, "unet", model_or_unet)

@@ -6,6 +6,7 @@ leave the attribute unsaid. What is counted: images that show the value, as judg
 
 none      nothing is added
 unit      the value's unit
+mean      told: from the mean of all things, or backgrounds, to that of those that have the value
 other     the unit of another value of the same attribute: the same kind of push elsewhere
 random    a random direction of equal length
 """
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dsd_tutorial.features import VALUES, random_direction, shows, steer
+from dsd_tutorial.features.units import choose_units
 from dsd_tutorial.matching import accuracy, paired_difference
 from dsd_tutorial.shapes import COLORS, SHAPES, Description, Phrase, judge
 from lab.measuring.features_units import Units
@@ -28,8 +30,8 @@ from lab.measuring.runner import Item
 from lab.measuring.tables import Row
 
 STEERED = ("shape", "color", "background")
-METHODS = ("none", "random", "other", "unit")
-STRENGTHS = (0.25, 0.5, 1.0)
+METHODS = ("none", "random", "other", "mean", "unit")
+STRENGTHS = (0.5, 1.0)
 RANGES = {"all": (0, 1000), "early": (500, 1000)}  # time steps
 TRIED = 32  # validation images for each strength and range
 Value = tuple[str, str]
@@ -66,16 +68,17 @@ def requests(n: int, seed: int) -> list[tuple[Value, Value, str]]:
 def steering_rows(units: Units) -> list[Row]:
     """Return the share of images that show what was wanted, and differences between conditions."""
     plan, tried = units.plan, requests(min(TRIED, units.plan.images), units.plan.seed + 1)
-    sae, found = units.chosen()
-    direction = {
-        value: sae.decoder[unit]
-        for value, unit in zip(VALUES, found.detectors.unit[0].tolist(), strict=True)
-    }
+    sae, known = units.fitted(*units.best()), units.places("validation")
+    unit = choose_units(sae.drive(known.features), known.labels, levels=True).unit[0]
+    direction = {value: sae.decoder[i] for value, i in zip(VALUES, unit.tolist(), strict=True)}
+    means = mean_directions(units)
     ways = [(strength, name) for strength in STRENGTHS for name in RANGES]
     reached = {way: sum(draw(units, tried, "unit", direction, way, 90_000)) for way in ways}
     way = max(ways, key=reached.__getitem__)
     wanted = requests(plan.images, plan.seed)
-    hits = {m: draw(units, wanted, m, direction, way, 50_000) for m in METHODS}
+    hits = {
+        m: draw(units, wanted, m, means if m == "mean" else direction, way, 50_000) for m in METHODS
+    }
     rows = []
     where = {"part": "steering", "block": units.block, "step": units.step}
     chosen = f"strength {way[0]:g}, {way[1]} steps"
@@ -89,6 +92,17 @@ def steering_rows(units: Units) -> list[Row]:
                 gap = paired_difference(got["unit"], got[method]).as_dict()
                 rows.append(key | {"measure": "unit above"} | gap)
     return rows
+
+
+def mean_directions(units: Units) -> dict[Value, Tensor]:
+    """Return where the rows that have a value lie, seen from the mean of all of their kind."""
+    places, found = units.places("train"), {}
+    for value in VALUES:
+        own = [i for i, (attribute, _) in enumerate(VALUES) if attribute == value[0]]
+        kind = places.labels[:, own].any(1)
+        mean = places.features[kind].mean(0)
+        found[value] = places.features[places.labels[:, VALUES.index(value)]].mean(0) - mean
+    return found
 
 
 def draw(
@@ -110,7 +124,8 @@ def draw(
         if method == "random":
             way_in = random_direction(len(way_in), seed + number)
         amount = 0.0 if method == "none" else strength
-        with steer(model, units.block, way_in, amount, steps=RANGES[name]), torch.no_grad():
+        when = RANGES[name]
+        with steer(model, units.block, way_in, amount, steps=when, guided=True), torch.no_grad():
             images = model.sample(
                 [wanted[i][2] for i in members], steps=units.plan.sampling,
                 seed=[seed + i for i in members], progress=False,

@@ -94,11 +94,6 @@ class Units:
         tried = [(u, k) for u in self.plan.units for k in self.plan.k]
         return max(tried, key=lambda way: self.validated(self.fitted(*way).encode))
 
-    def chosen(self) -> tuple[SparseAutoencoder, Found]:
-        """Return the chosen autoencoder, and what its units get."""
-        sae = self.fitted(*self.best())
-        return sae, self.tested(sae.encode)
-
 
 def unit_items(units: Units) -> list[Item]:
     """Return everything that is measured of units, as one item."""

@@ -73,7 +73,7 @@ def test_steering_stands_beside_its_controls(measured):
     _, table, _ = measured
     rows = table[table.part == "steering"].set_index(["method", "measure", "attribute"])
     for attribute, n in (("shape", 6), ("color", 6), ("background", 4), ("all", 16)):
-        for control in ("none", "random", "other"):
+        for control in ("none", "random", "other", "mean"):
             gap = rows.loc[(control, "unit above", attribute)]
             shares = [rows.value[m, "share", attribute] for m in ("unit", control)]
             assert gap.value == pytest.approx(shares[0] - shares[1], abs=1e-5)

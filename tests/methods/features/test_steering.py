@@ -47,6 +47,17 @@ def test_strength_zero_and_other_time_steps_change_no_bit(tiny):
     assert not torch.allclose(later, one_pass(tiny, t=500), atol=1e-4)
 
 
+def test_a_guided_push_moves_the_second_half_of_the_batch_alone(tiny):
+    plain, direction = one_pass(tiny), random_direction(64)
+    with steer(tiny, "mid", direction, 1.0, guided=True):
+        moved = one_pass(tiny)
+    with steer(tiny, "mid", direction, 1.0):
+        both = one_pass(tiny)
+    torch.testing.assert_close(moved[:1], plain[:1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(moved[1:], both[1:], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(moved[1:], plain[1:], atol=1e-4)
+
+
 def test_hooks_go_after_an_error(tiny):
     plain = one_pass(tiny)
     with pytest.raises(RuntimeError), steer(tiny, "mid", random_direction(64), 1.0):
