@@ -43,7 +43,7 @@ PAGE = """<!doctype html>
 <script>
 Reveal.initialize({{
   width: {width}, height: {height}, margin: 0.02, center: false, display: "flex", hash: true,
-  slideNumber: "c/t", transition: "none", plugins: [RevealNotes],
+  slideNumber: "c/t", transition: "none", pdfMaxPagesPerSlide: 1, plugins: [RevealNotes],
 }});
 </script>
 </body>
@@ -140,7 +140,7 @@ def write_decks(executed: Path, output: Path) -> list[Path]:
 
 
 def main() -> int:
-    """The exit status: 2 where something is missing, which is said in one line."""
+    """The exit status: 1 for a fault in a PDF, 2 where something is missing, said in one line."""
     parser = argparse.ArgumentParser(prog="make slides", description=__doc__)
     parser.add_argument("--executed", type=Path, default=BUILD, help="the folder of a run")
     parser.add_argument("--output", type=Path, default=BUILD / "slides")
@@ -151,7 +151,7 @@ def main() -> int:
         if given.pdf:
             from lab.reach.browser import in_browser
 
-            in_browser("pdf", *decks)
+            return in_browser("pdf", *decks)
     except (NotExecuted, MissingTool) as error:
         print(error, file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from dsd_tutorial.course.recording import MIME
 from lab.reach import api, book, deck, executed, glossary, map, staging, tools
 from lab.upkeep.slides import Slide
 
@@ -89,6 +90,13 @@ def test_solutions_are_folded_and_widgets_become_stills():
     )[1:]  # fmt: skip
     assert "hide-input" in solved["metadata"]["tags"]
     assert FIGURE in explored["outputs"][0]["data"]["text/html"]
+
+
+def test_what_a_notebook_records_for_machines_is_no_part_of_a_page():
+    told = {"output_type": "stream", "name": "stdout", "text": "3 passes"}
+    record = {"output_type": "display_data", "data": {MIME: {}, "text/html": ""}, "metadata": {}}
+    shown = page(code("report()"), outputs={"report()": [record, told]})[1]
+    assert shown["outputs"] == [told]
 
 
 def test_a_still_is_what_the_widget_showed(tmp_path):
