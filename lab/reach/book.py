@@ -24,6 +24,7 @@ from lab.reach.tools import BUILD, HERE, ROOT, MissingTool, book_python
 SOURCE, WORK = BUILD / "book-source", BUILD / "book-work"
 DOCUMENTS = {  # part of the book -> documents
     "Teaching": ("docs/workshop.md",),
+    "Your own models and runs": ("docs/real-checkpoints.md", "docs/many-runs.md"),
     "Look up": ("docs/glossary.md", "docs/errors.md", "docs/further-reading.md"),
     "The code": ("docs/architecture.md", "CONTRIBUTING.md"),
 }
@@ -63,7 +64,8 @@ def stage(executed: Path, source: Path = SOURCE) -> list[str]:
         text = MERMAID.sub(f"![{map.alt()}](map.svg)", text)
         write_text(source / (path if path != "README.md" else "index.md"), text)
     write_text(source / "docs" / "map.svg", map.svg())
-    shutil.copy(ROOT / "docs" / "picture.png", source / "docs")
+    for picture in (ROOT / "docs").glob("*.png"):
+        shutil.copy(picture, source / "docs")
     rooms = [f"api/{room}.md" for room in api.ROOMS]
     for room, path in zip(api.ROOMS, rooms, strict=True):
         write_text(source / path, api.page(room))
