@@ -69,8 +69,9 @@ def read_pass(
     found = []
     for scores in seen.scores.values():  # (prompts, batch, heads, pixels)
         grid = scores.unflatten(-1, _grid(noisy.shape[-2:], scores.shape[-1]))
-        steps = (grid.diff(dim=-1).abs().mean((-2, -1)), grid.diff(dim=-2).abs().mean((-2, -1)))
-        pooled = torch.stack([scores.mean(-1), scores.std(-1), sum(steps) / 2], dim=-1)
+        across, down = (grid.diff(dim=d).abs().mean((-2, -1)) for d in (-1, -2))
+        rough = (across + down) / 2
+        pooled = torch.stack([scores.mean(-1), scores.std(-1), rough], dim=-1)
         pooled = pooled.nan_to_num()  # a layer of one pixel has no spread and no steps
         found.append(pooled.transpose(0, 1).flatten(1))
     return torch.cat(found, dim=1)
