@@ -89,22 +89,35 @@ def _wait_for(address: str, process: subprocess.Popen, seconds: int = 90) -> Non
 
 
 def run_all(page: Page, report: Report) -> None:
-    """Press *Run All Cells* when the kernel is idle, and wait for its end."""
+    """Press *Run All Cells* when the kernel is idle, and wait for its end.
+
+    A click that a page under way did not take is repeated: nothing runs then.
+    """
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=PATIENCE_MS)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
-    start, done = time.monotonic(), -1
+    start = pressed = time.monotonic()
+    press_run_all(page)
+    running, done = 0, 0
     while time.monotonic() - start < PATIENCE:
         page.wait_for_timeout(1000)
         running, done = page.evaluate(RUNNING), page.evaluate(DONE)
         if not running and done:
             break
+        if not running and time.monotonic() - pressed > 20:
+            pressed = time.monotonic()
+            press_run_all(page)
     else:
         report.faults.append(f"not finished after {PATIENCE} s: {done} cells are")
     report.counts["cells"] = done
     report.counts["seconds"] = round(time.monotonic() - start)
     for error in page.locator("[data-mime-type='application/vnd.jupyter.error']").all():
         report.faults.append(f"a cell failed: {error.inner_text()[-300:]}")
+
+
+def press_run_all(page: Page) -> None:
+    """Choose *Run All Cells* from the menu."""
+    page.keyboard.press("Escape")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
 
 
 def saved_stills(page: Page, file: Path) -> None:
