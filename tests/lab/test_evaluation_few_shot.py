@@ -148,8 +148,9 @@ def test_readings_are_chosen_and_fitted_as_without_the_cache(tiny, pair_cache, t
     parts = reading_components(tiny, known(task), STRUCTURE, **whole)
     chosen = choose_readings(tiny, known(task), parts=parts, **how)
     assert setup.sums[0].readings == chosen.readings and setup.sums[0].reads.steps == inner
+    # in units of a spread that is tiny in an untrained model: rounding counts, by the processor
     torch.testing.assert_close(
-        setup.sums[0].score(setup.validation.structure), chosen.score(parts), atol=1e-3, rtol=1e-3
+        setup.sums[0].score(setup.validation.structure), chosen.score(parts), atol=1e-2, rtol=1e-3
     )
     outcome = measure_one(setup, "attention")
     chosen = choose_readings(tiny, known(task), **how)  # without the cache it reads these alone
