@@ -146,6 +146,7 @@ def evaluate_information(
     validation: Annotated[int, typer.Option(min=2, help="Scenes on which maps are chosen.")] = 60,
     levels: Annotated[int, typer.Option(min=3, help="Levels of log-SNR.")] = 10,
     matching: Annotated[int, typer.Option(min=2, help="Test items of each task.")] = 300,
+    part: Annotated[list[str] | None, typer.Option(help="nats, unsaid, map or matching.")] = None,
     device: Device = "auto",
     output: Results = None,
 ) -> None:
@@ -154,7 +155,7 @@ def evaluate_information(
 
     path = _measured(
         measured, output, model, n=n, validation=validation, levels=levels, matching=matching,
-        device=device,
+        device=device, **_given(parts=part),
     )  # fmt: skip
     typer.echo(f"wrote {path}")
 

@@ -5,7 +5,7 @@ Each row is a mean over test items with its 95 % interval. By `part`:
 nats      what a caption, or one of its words, says; `known` is what it can say in this world
 agree     i_s minus i_o on the same items, which an ideal denoiser makes zero in the mean
 levels    the integrand at each log-SNR (`metric`)
-below     i_s by the levels up to a log-SNR (`metric`) alone
+below     i_s, i_o and their difference by the levels up to a log-SNR (`metric`) alone
 tail      what lies outside the levels, by the integrand at their ends, and in pure noise alone
 map       pointing game and IoU of maps against exact masks; `gap` rows are i_o minus attention
 matching  accuracy on the four tasks with i_s, i_o and DSD's error term of the same passes
@@ -20,14 +20,14 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dsd_tutorial.attention import area_iou, choose_layers, pointing_game
-from dsd_tutorial.information import information_scores, level_grid
+from dsd_tutorial.information import Information, information_scores, level_grid
 from dsd_tutorial.matching import accuracy, paired_difference
 from dsd_tutorial.matching.items import item_hits
 from dsd_tutorial.matching.metrics import Interval
@@ -40,6 +40,9 @@ from lab.measuring.tables import Row
 KEYS = ("part", "what", "method", "metric")
 COLUMNS = (*KEYS, "value", "low", "high", "n", "known", "passes", "chosen")
 KINDS = ("orthogonal", "standard")
+GAP = "standard - orthogonal"
+ALL, UNSAID = "caption, all", "unsaid, every shape"
+PARTS = ("nats", "unsaid", "map", "matching")  # measured one after another
 METRICS = {"pointing": pointing_game, "iou": area_iou}
 STEPS = time_grid(6)  # of a score: those of the error term in the few-shot table
 
@@ -53,7 +56,8 @@ class InformationPlan(Plan):
     low: float = -9.0
     high: float = 7.0
     matching: PositiveInt = 300  # test items of each task
-    tasks: tuple[str, ...] = Field(TASKS, exclude=True)
+    tasks: tuple[Literal[TASKS], ...] = Field(TASKS, exclude=True)
+    parts: tuple[Literal[PARTS], ...] = Field(PARTS, exclude=True)
 
 
 def evaluate_information(model: Any = "shapes-sd", **values: Any) -> Path:
@@ -66,16 +70,22 @@ def evaluate_information(model: Any = "shapes-sd", **values: Any) -> Path:
     table, words = runner.table(COLUMNS, KEYS), Words(runner, plan)
     each = plan.levels * (1 + len(words.test.contrasts))  # the caption, and what it is held against
     more = each * plan.validation + words.test.passes * (plan.n + plan.validation)
-    items = [
-        Item(_key("nats", "caption, all", "orthogonal", "nats"), words.nats, each * plan.n),
-        Item(_key("map", CLASSES[0], "orthogonal", "pointing"), words.maps, more),
-    ]
+    unsaid = plan.levels * (1 + len(words.test.more)) * plan.n
+    items = {
+        "nats": [
+            Item(_key("nats", "caption, all", "orthogonal", "nats"), words.nats, each * plan.n)
+        ],
+        "unsaid": [Item(_key("nats", UNSAID, "orthogonal", "nats"), words.unsaid, unsaid)],
+        "map": [Item(_key("map", CLASSES[0], "orthogonal", "pointing"), words.maps, more)],
+        "matching": [],
+    }
     for task in plan.tasks:
         images, texts = make_task(task, 1).shape
         passes = len(STEPS) * images * (texts + 1) * plan.matching
         key = _key("matching", task, "orthogonal", "accuracy")
-        items.append(Item(key, partial(matching, runner.model, task, plan.matching), passes))
-    runner.run(items, table)
+        found = partial(matching, runner.model, task, plan.matching)
+        items["matching"].append(Item(key, found, passes))
+    runner.run([item for part in plan.parts for item in items[part]], table)
     return runner.path()
 
 
@@ -106,32 +116,40 @@ class Words:
 
     def nats(self) -> list[Row]:
         """Return the rows of totals, their agreement, levels and tails."""
-        rows, data = [], self.test
-        for (how, what), found in data.found.items():
-            name, passes = f"{how}, {what}", data.passes
-            known = _known(data, what) if how in ("removed", "caption") else ""
+        rows, data = self._totals(self.test.found), self.test
+        for kind in KINDS:
+            whole = data.found["caption", "all"].by_level(kind)
+            for a, said in zip(self.grid.log_snr.tolist(), whole.T, strict=True):
+                key = _key("levels", "caption, all", kind, f"{a:.2f}")
+                rows.append(_row(key, _mean(said), data.passes))
+        return rows + list(self._pure_noise())
+
+    def unsaid(self) -> list[Row]:
+        """Return the rows of totals where all colours, or all shapes, are left out together."""
+        return self._totals(self.test.unsaid)
+
+    def _totals(self, contrasts: dict[tuple[str, str], Information]) -> list[Row]:
+        rows = []
+        for (how, what), found in contrasts.items():
+            name, passes = f"{how}, {what}", self.test.passes
+            known = _known(self.test, what) if how in ("removed", "unsaid", "caption") else ""
             for kind in KINDS:
                 key = _key("nats", name, kind, "nats")
                 rows.append(_row(key, _mean(found.total(kind)), passes, known))
                 for end, tail in zip(("below", "above"), found.tails(kind).T, strict=True):
                     rows.append(_row(_key("tail", name, kind, end), _mean(tail), passes))
             gap = paired_difference(found.total("standard"), found.total("orthogonal"))
-            rows.append(_row(_key("agree", name, "standard - orthogonal", "nats"), gap, passes))
-        for kind in KINDS:
-            whole = data.found["caption", "all"].by_level(kind)
-            for a, said in zip(self.grid.log_snr.tolist(), whole.T, strict=True):
-                key = _key("levels", "caption, all", kind, f"{a:.2f}")
-                rows.append(_row(key, _mean(said), data.passes))
-        return rows + list(self._below_known()) + list(self._pure_noise())
-
-    def _below_known(self) -> Iterator[Row]:
-        """Yield the integral over all levels below each one: what is said in so much noise."""
-        for (how, what), found in self.test.found.items():
-            if how in ("removed", "caption"):
-                for a in self.grid.log_snr.sort().values.tolist()[1:]:
-                    part = found.at(self.grid.between(high=a))
-                    key = _key("below", f"{how}, {what}", "standard", f"{a:.2f}")
-                    yield _row(key, _mean(part.total("standard")), self.test.passes)
+            rows.append(_row(_key("agree", name, GAP, "nats"), gap, passes))
+            for a in self.grid.log_snr.sort().values.tolist()[1:]:
+                part = found.at(self.grid.between(high=a))
+                nats = {kind: part.total(kind) for kind in KINDS}
+                means = {kind: _mean(nats[kind]) for kind in KINDS}
+                means[GAP] = paired_difference(nats["standard"], nats["orthogonal"])
+                rows += [
+                    _row(_key("below", name, method, f"{a:.2f}"), mean, passes)
+                    for method, mean in means.items()
+                ]
+        return rows
 
     def _pure_noise(self) -> Iterator[Row]:
         """Yield what lies below the grid, read from the last step, where nothing of x is seen."""

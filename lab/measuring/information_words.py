@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from dsd_tutorial.stable_diffusion.noising import time_grid
 from lab.measuring.runner import Cache
 
 CLASSES = ("shape", "color", "relation", "background")
+UNSAID = ("shape", "color")
 SAME = ("relation, other words", "the for a", "there is")  # wordings that change nothing
 VERSION = 1  # one more when the tensors of a block change
 BLOCK = 20  # scenes computed and saved at a time
@@ -47,6 +49,7 @@ class WordItem:
     """A scene, its caption, and other captions by what was done to it.
 
     removed, exchanged   the caption without the word of a class, and with a wrong one in its place
+    unsaid               the same of both things, as training captions leave colours or shapes out
     same                 wordings of the same meaning
     words                what a class is called in the caption
     about                index of the thing that shape and colour belong to
@@ -56,6 +59,7 @@ class WordItem:
     caption: str
     removed: dict[str, str]
     exchanged: dict[str, str]
+    unsaid: dict[str, str]
     same: dict[str, str]
     words: dict[str, str]
     about: int
@@ -68,13 +72,14 @@ class WordItem:
         any order, one of four relations, one of four backgrounds, and half of all scenes have two.
         """
         thing, pairs = self.scene.things[self.about], len(TRAINED_PAIRS)
+        each = [_choices(thing) for thing in self.scene.things]
         scenes = pairs * (pairs - 1) * len(RELATION_WORDS) * len(BACKGROUNDS)
         return {
             "all": math.log(scenes / 2 / 0.5),
-            "shape": math.log(sum(c == thing.color for c, _ in TRAINED_PAIRS)),
-            "color": math.log(sum(s == thing.shape for _, s in TRAINED_PAIRS)),
+            **_choices(thing),
             "relation": math.log(len(RELATION_WORDS)),
             "background": math.log(len(BACKGROUNDS)),
+            **{f"every {k}": sum(one[k] for one in each) for k in UNSAID},
         }
 
     def mask(self, kind: str, masks: Tensor) -> Tensor:
@@ -82,6 +87,14 @@ class WordItem:
         both = masks.any(0)
         places = {"relation": both, "background": ~both}
         return places.get(kind, masks[self.about])
+
+
+def _choices(thing: Any) -> dict[str, float]:
+    """Return the log of how many shapes, and how many colours, this thing could have had."""
+    return {
+        "shape": math.log(sum(c == thing.color for c, _ in TRAINED_PAIRS)),
+        "color": math.log(sum(s == thing.shape for _, s in TRAINED_PAIRS)),
+    }
 
 
 def word_item(scene: Scene, about: int) -> WordItem:
@@ -103,12 +116,22 @@ def word_item(scene: Scene, about: int) -> WordItem:
         scene, text,
         removed={k: replace_word(text, words[k], after[k]) for k in CLASSES},
         exchanged={k: replace_word(text, words[k], wrong[k]) for k in CLASSES},
+        unsaid={
+            "every shape": re.sub("|".join(SHAPES), "object", text),
+            "every color": _without_colors(text, [t.color for t in scene.things]),
+        },
         same=dict(zip(SAME, (
             replace_word(text, relation, RELATION_WORDS[said.relation][1]),
             f"the {first} is {relation} the {second} {place}", f"there is {text}",
         ), strict=True)),
         words=words, about=about,
     )  # fmt: skip
+
+
+def _without_colors(text: str, colors: Sequence[str]) -> str:
+    for color in colors:
+        text = replace_word(text, color)
+    return text
 
 
 def word_items(n: int, split: str, seed: int = 0) -> list[WordItem]:
@@ -140,9 +163,14 @@ class WordData:
 
     @cached_property
     def contrasts(self) -> list[tuple[str, str]]:
-        """Return the names, in the order of the tensors."""
+        """Return the names of those that are computed together, in the order of the tensors."""
         done = [(how, k) for how in ("removed", "exchanged") for k in CLASSES]
         return [("caption", "all"), *done, *(("same", k) for k in SAME)]
+
+    @property
+    def more(self) -> list[tuple[str, str]]:
+        """Return those for which only totals matter."""
+        return [("unsaid", f"every {k}") for k in UNSAID]
 
     @cached_property
     def masks(self) -> list[Tensor]:
@@ -152,14 +180,23 @@ class WordData:
     @cached_property
     def found(self) -> dict[tuple[str, str], Information]:
         """Return the information of the caption about the image, by contrast."""
-        blocks = [self._block("information", part, _information) for part in self._parts()]
+        return self._found("information", self.contrasts)
+
+    @cached_property
+    def unsaid(self) -> dict[tuple[str, str], Information]:
+        """Return the same where nothing is said of the colours, or shapes, of both things."""
+        return self._found("unsaid", self.more)
+
+    def _found(self, name: str, contrasts: list) -> dict[tuple[str, str], Information]:
+        compute = partial(_information, contrasts=contrasts)
+        blocks = [self._block(name, part, compute) for part in self._parts()]
         names = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
         return {
             contrast: Information(
                 names["standard"][:, i], names["orthogonal"][:, i], names["errors"][:, i],
                 self.levels,
             )
-            for i, contrast in enumerate(self.contrasts)
+            for i, contrast in enumerate(contrasts)
         }  # fmt: skip
 
     @cached_property
@@ -177,27 +214,27 @@ class WordData:
 
     def _block(self, name: str, part: range, compute: Any) -> dict[str, Tensor]:
         items = [self.items[i] for i in part]
-        digest = hashlib.sha256(repr((items, self.levels.steps)).encode()).hexdigest()
+        known = [(item.scene, item.about) for item in items]  # what captions follow from
+        digest = hashlib.sha256(repr((known, self.levels.steps)).encode()).hexdigest()
         if self.progress:
             tqdm.write(f"{name} of items {part.start} to {part.stop - 1}")
         key = {"of": name, "start": part.start, "items": digest}
         return self.cache.tensors(key, lambda: compute(self, items, part.start))
 
 
-def _information(data: WordData, items: Sequence[WordItem], start: int) -> dict[str, Tensor]:
+def _information(
+    data: WordData, items: Sequence[WordItem], start: int, contrasts: list[tuple[str, str]]
+) -> dict[str, Tensor]:
     """Return (items, contrasts, levels, ...); each image has its own noise."""
-    images = render([item.scene for item in items], data.model.resolution)[0]
-    givens = [[_given(item, *contrast) for contrast in data.contrasts] for item in items]
-    texts = [item.caption for item in items for _ in data.contrasts]
-    pairs = [(i, i * len(data.contrasts) + j) for i in range(len(items))
-             for j in range(len(data.contrasts))]  # fmt: skip
+    images, count = render([item.scene for item in items], data.model.resolution)[0], len(contrasts)
+    givens = [_given(item, *contrast) for item in items for contrast in contrasts]
     found = information(
-        data.model, images, texts, sum(givens, []), pairs=pairs, levels=data.levels,
+        data.model, images, [item.caption for item in items for _ in contrasts], givens,
+        pairs=[(i // count, i) for i in range(len(givens))], levels=data.levels,
         seed=[start + i for i in range(len(items))], progress=False,
     )  # fmt: skip
-    shape = (len(items), len(data.contrasts))
     return {
-        name: getattr(found, name).unflatten(0, shape).contiguous()
+        name: getattr(found, name).unflatten(0, (len(items), count)).contiguous()
         for name in ("standard", "orthogonal", "errors")
     }
 

@@ -29,6 +29,8 @@ def test_captions_say_what_they_are_called(items):
         assert parse(item.caption).true_of(item.scene)
         for text in item.same.values():
             assert parse(text) == parse(item.caption)
+        assert not any(thing.color for thing in parse(item.unsaid["every color"]).things)
+        assert not any(thing.shape for thing in parse(item.unsaid["every shape"]).things)
         for kind in CLASSES:
             assert parse(item.removed[kind]).true_of(item.scene), item.removed[kind]
             assert not parse(item.exchanged[kind]).true_of(item.scene), item.exchanged[kind]
