@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -83,14 +83,20 @@ def choose_layers(
         wanted = [layers] if isinstance(layers, str) else list(layers)
         if not wanted:
             raise ValueError("layers is empty: pass None for all layers, or at least one name")
-        chosen = {name for want in wanted for name in _matching(want, paths)}
+        chosen = {name for want in wanted for name in matching_names(want, paths, "layer")}
     return {name: unet.get_submodule(path) for name, path in paths.items() if name in chosen}
 
 
-def _matching(want: str, names: dict[str, str]) -> list[str]:
+def matching_names(want: str, names: Iterable[str], kind: str) -> list[str]:
+    """Return the names that are `want` or begin with it.
+
+    Raises:
+        ValueError: With the nearest names, where there is none.
+    """
+    names = list(names)
     hits = [name for name in names if name == want or name.startswith(f"{want}.")]
     if not hits:
         near = difflib.get_close_matches(str(want), names, n=3, cutoff=0.3)
         hint = f"nearest: {', '.join(near)}; " if near else ""
-        raise ValueError(f"unknown layer {want!r}; {hint}all: {', '.join(names)}")
+        raise ValueError(f"unknown {kind} {want!r}; {hint}all: {', '.join(names)}")
     return hits

@@ -14,7 +14,7 @@ import json
 import pickle
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ def read_refs(folder: Path, split: str) -> list[Ref]:
     return refs
 
 
+def find_files(folder: Path, images: Path | str | None, names: Sequence[str]) -> dict[str, Any]:
+    """The image files of these names, in `images`, or in `images`, `train2014` or the folder."""
+    roots = [Path(images)] if images else [folder / s for s in ("images", "train2014", "")]
+    return find_images("refcocog", roots, {name: (name,) for name in names})
+
+
 def _read_refs(folder: Path) -> list[Ref]:
     file = find_file("refcocog", folder, REFS)
     with open(file, "rb") as stream:
@@ -106,10 +112,9 @@ def read_refcocog(
     stored = json.loads(find_file("refcocog", folder, ("instances.json",)).read_text("utf-8"))
     files = {entry["id"]: entry["file_name"] for entry in stored["images"]}
     boxes = {entry["id"]: entry["bbox"] for entry in stored["annotations"]}
-    roots = [Path(images)] if images else [folder / s for s in ("images", "train2014", "")]
     chosen = some(refs, n, seed)
     names = [files[ref["image_id"]] for ref in chosen]
-    found = find_images("refcocog", roots, {name: (name,) for name in names})
+    found = find_files(folder, images, names)
     rivals = _Rivals(refs, view)
     items = []
     for ref, name in zip(chosen, names, strict=True):

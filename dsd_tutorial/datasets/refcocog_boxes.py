@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, tensor
 
 from dsd_tutorial.datasets.images import ImageFile
-from dsd_tutorial.datasets.refcocog import read_refs
-from dsd_tutorial.datasets.sources import ItemsFileError, find_file, find_images, row_random, some
+from dsd_tutorial.datasets.refcocog import find_files, read_refs
+from dsd_tutorial.datasets.sources import ItemsFileError, find_file, row_random, some
 from dsd_tutorial.grounding import iou
 from dsd_tutorial.saving import expanded
 from dsd_tutorial.stable_diffusion.pixels import to_tensor
@@ -92,8 +92,7 @@ def read_refcocog_boxes(
         known = read_proposals(proposals)
     chosen = some(refs, n, seed)
     names = [entries[ref["image_id"]]["file_name"] for ref in chosen]
-    roots = [Path(images)] if images else [folder / s for s in ("images", "train2014", "")]
-    found = find_images("refcocog", roots, {name: (name,) for name in names})
+    found = find_files(folder, images, names)
     items = []
     for ref, name in zip(chosen, names, strict=True):
         entry = entries[ref["image_id"]]

@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 
+def largest(drive: Float[Tensor, "*rows units"], k: int) -> Float[Tensor, "*rows units"]:
+    """Return the k largest of each row where they are positive, zero elsewhere: TopK(ReLU(.))."""
+    best, where = drive.topk(k, dim=-1)
+    return torch.zeros_like(drive).scatter(-1, where, F.relu(best))
+
+
 class SparseAutoencoder(nn.Module):
     """`units` directions for features of `width` numbers, at most `k` of them active at a time.
 
@@ -49,9 +55,7 @@ class SparseAutoencoder(nn.Module):
 
     def encode(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows units"]:
         """Return z: the k largest drives where they are positive, zero elsewhere."""
-        best, where = self.drive(x).topk(self.k, dim=-1)
-        codes = torch.zeros(*x.shape[:-1], len(self.bias), dtype=best.dtype, device=x.device)
-        return codes.scatter(-1, where, F.relu(best))
+        return largest(self.drive(x), self.k)
 
     def decode(self, codes: Float[Tensor, "*rows units"]) -> Float[Tensor, "*rows width"]:
         """Return x_hat."""

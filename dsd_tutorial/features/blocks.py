@@ -11,11 +11,12 @@ its down- or upsampling included. Revelio (arXiv 2411.16725) reads features bloc
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+
+from dsd_tutorial.attention.layers import matching_names
 
 
 def block_modules(model_or_unet: Any) -> dict[str, nn.Module]:
@@ -58,17 +59,8 @@ def choose_blocks(
     wanted = [blocks] if isinstance(blocks, str) else list(blocks)
     if not wanted:
         raise ValueError("blocks is empty: pass None for all blocks, or at least one name")
-    chosen = {name for want in wanted for name in _matching(want, known)}
+    chosen = {name for want in wanted for name in matching_names(want, known, "block")}
     return {name: module for name, module in known.items() if name in chosen}
-
-
-def _matching(want: str, known: dict[str, nn.Module]) -> list[str]:
-    hits = [name for name in known if name == want or name.startswith(f"{want}.")]
-    if not hits:
-        near = difflib.get_close_matches(str(want), known, n=3, cutoff=0.3)
-        hint = f"nearest: {', '.join(near)}; " if near else ""
-        raise ValueError(f"unknown block {want!r}; {hint}all: {', '.join(known)}")
-    return hits
 
 
 def hidden_of(output: Any) -> Tensor:

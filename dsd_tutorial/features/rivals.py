@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dsd_tutorial.features.autoencoder import largest
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -29,9 +31,7 @@ class Basis:
 
     def encode(self, x: Float[Tensor, "rows width"], k: int) -> Float[Tensor, "rows units"]:
         """Return the k largest of `drive`, zero elsewhere."""
-        best, where = self.drive(x).topk(k, dim=-1)
-        codes = torch.zeros(len(x), 2 * self.axes.shape[1], dtype=best.dtype)
-        return codes.scatter(-1, where, best.clamp(min=0))
+        return largest(self.drive(x), k)
 
 
 def neurons(x: Float[Tensor, "rows width"]) -> Basis:

@@ -87,7 +87,7 @@ def _best_levels(
     ranked, order = codes.sort(dim=0, descending=True)
     both = label.float()[order].cumsum(0)  # (rows, units): with the r first rows active
     active = torch.arange(1, len(codes) + 1)[:, None]
-    score = 2 * both / (active + both[-1]).clamp(min=1)
+    score = _f1_of(both, active + both[-1])
     after = torch.cat([ranked[1:], ranked[-1:] - 1])
     score = score.masked_fill(ranked == after, -1.0)  # equal codes are active together
     best, last = score.max(0)
@@ -100,8 +100,7 @@ def f1(
 ) -> Float[Tensor, "units values"]:
     """Return F1 = 2 |active and true| / (|active| + |true|) of every unit for every value."""
     both = active.float().T @ labels.float()
-    total = active.float().sum(0)[:, None] + labels.float().sum(0)
-    return 2 * both / total.clamp(min=1)
+    return _f1_of(both, active.float().sum(0)[:, None] + labels.float().sum(0))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -59,3 +61,9 @@ def box_masks(boxes: Boxes, height: int, width: int) -> Bool[Tensor, "boxes {hei
     ):
         mask[top:bottom, left:right] = True
     return masks.to(boxes.device)
+
+
+def pair_masks(boxes: Boxes, height: int, width: int) -> Bool[Tensor, "pairs {height} {width}"]:
+    """Return which pixels lie in one of two boxes, for each of `combinations` of two."""
+    inside = box_masks(boxes, height, width)
+    return torch.stack([a | b for a, b in combinations(inside, 2)])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dsd_tutorial.grounding.boxes import Boxes, box_masks, check_boxes
+from dsd_tutorial.grounding.boxes import Boxes, check_boxes, pair_masks
 from dsd_tutorial.grounding.errors import isolation_errors
 from dsd_tutorial.grounding.heat import box_heat, gain_map, phrase_heat
 from dsd_tutorial.grounding.isolations import crop_boxes, mask_boxes
@@ -151,9 +151,7 @@ def ground_by_pairs(
     if len(boxes) < 2:
         raise ValueError("a relation needs at least two boxes; use `ground` for one")
     side, pairs = model.resolution, list(combinations(range(len(boxes)), 2))
-    inside = box_masks(boxes, *image.shape[-2:])
-    both = torch.stack([inside[i] | inside[j] for i, j in pairs])
-    shown = fitted(mask_boxes(image, both), side)
+    shown = fitted(mask_boxes(image, pair_masks(boxes, *image.shape[-2:])), side)
     crops = crop_boxes(image, boxes, side, margin)
     how = {"steps": steps, "seed": seed}
     together = isolation_errors(model, shown, [phrase, ""], **how).mean(-1)  # (pairs, 2)

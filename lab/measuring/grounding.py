@@ -34,7 +34,6 @@ from tqdm.auto import tqdm
 
 from dsd_tutorial.grounding import (
     box_heat,
-    box_masks,
     crop_boxes,
     detect,
     gain_map,
@@ -47,6 +46,7 @@ from dsd_tutorial.grounding import (
     propose,
     vote,
 )
+from dsd_tutorial.grounding.boxes import pair_masks
 from dsd_tutorial.grounding.grounding import pair_scores
 from dsd_tutorial.matching import accuracy, paired_difference
 from dsd_tutorial.shapes import EXPRESSIONS, Expression, boxes_of, referring_expressions, render
@@ -177,8 +177,7 @@ def _numbers(
     alone = run(crops, texts)  # (boxes, texts, steps)
     found["crop"], found["mask"] = alone, run(masked, [said.whole, ""])
     if len(said.parts) > 1 and len(boxes) > 1:
-        inside = box_masks(boxes, *image.shape[-2:])
-        both = torch.stack([inside[i] | inside[j] for i, j in combinations(range(len(boxes)), 2)])
+        both = pair_masks(boxes, *image.shape[-2:])
         found["pairs"] = run(mask_boxes(image, both), [said.whole, ""])
     return found
 

@@ -16,7 +16,6 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from dsd_tutorial.matching import (
-    Interval,
     Spreads,
     accuracy,
     components,
@@ -145,7 +144,7 @@ def measured(data: Data, plan: RetrievalPlan) -> list[Row]:
     for name in WAYS:
         for part, which in parts.items():
             value = accuracy(right[name][which].float())
-            gain = _gain(right[name][which], right["drawn"][which])
+            gain = paired_difference(right[name][which].float(), right["drawn"][which].float())
             share = takes.get(name, torch.full_like(which, name in ("first", "drawn")))
             rows.append({
                 "answer": name, "texts": part, "value": value.value, "low": value.low,
@@ -156,8 +155,3 @@ def measured(data: Data, plan: RetrievalPlan) -> list[Row]:
                 "passes": passes.get(name, draw + judge + find),
             })  # fmt: skip
     return rows
-
-
-def _gain(a: Tensor, b: Tensor) -> Interval:
-    """Return how much more often a is right than b, with its paired interval."""
-    return paired_difference(a.float(), b.float())

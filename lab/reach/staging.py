@@ -13,13 +13,13 @@ import subprocess
 from pathlib import PurePosixPath
 from typing import Any
 
+from dsd_tutorial.course.recording import MIME
 from lab.reach.executed import source_of
 from lab.reach.glossary import Term, linked
 from lab.reach.tools import ROOT
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)]*)?\)")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-KEPT = "application/vnd.dsd-tutorial."  # what notebooks record for machines: nothing to look at
 MARKS = re.compile(r"^<!--.*?-->\n?", re.M)
 
 
@@ -93,17 +93,14 @@ def page_of_notebook(
                 text = title + how_to_run(name, where) + rest
             cell["source"] = text
             continue
-        shown = [x for x in outputs.get(cell["id"], []) if not _is_record(x)]
+        # what notebooks record for machines is nothing to look at
+        shown = [x for x in outputs.get(cell["id"], []) if MIME not in x.get("data", {})]
         cell["outputs"] = [_output(x, stills.get(cell["id"])) for x in shown]
         if "solution" in tags:
             tags.append("hide-input")
             cell["metadata"]["mystnb"] = {"code_prompt_show": "Show the solution",
                                           "code_prompt_hide": "Hide the solution"}  # fmt: skip
     return page
-
-
-def _is_record(output: dict[str, Any]) -> bool:
-    return any(mime.startswith(KEPT) for mime in output.get("data", {}))
 
 
 def _output(output: dict[str, Any], still: str | None) -> dict[str, Any]:

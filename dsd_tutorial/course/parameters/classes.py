@@ -224,11 +224,9 @@ class EditingParameters(Parameters):
 
 
 class LaterWorksParameters(Parameters):
-    """Notebook 05: grounding, information, features, quality."""
+    """Notebook 05: grounding, information, quality, retrieval."""
 
-    n_items: int = Field(
-        ge=6, le=2000, description="test phrases that are grounded, test scenes that are probed"
-    )
+    n_items: int = Field(ge=6, le=2000, description="test phrases that are grounded")
     n_info: int = Field(ge=2, le=500, description="test scenes on which words are measured in nats")
 
 
