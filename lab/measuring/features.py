@@ -1,12 +1,14 @@
 """Measures what features know: `python -m lab measure features` -> results/features.csv.
 
-Three parts, in this order; each reads what the one before it chose on validation scenes.
+Four parts, in this order; each reads what the one before it chose on validation scenes.
 
 probes     what a linear probe reads off each block at each time step: shape, colour, background and
            relation, from features pooled over all positions, over each quarter of the image, and
            over the mask of the thing (or the background) that is asked about
 units      F1 of single units at the block and time step where probes read most: a sparse
-           autoencoder's against neurons, principal axes and others of equal sparsity
+           autoencoder's against neurons, principal axes and others of equal sparsity; a row is a
+           thing or a background
+positions  the same where a row is one position of the block
 steering   what is drawn when a unit's direction is added to the features
 
 A row says where (block, step), how (method), what of (attribute) and which measure it is.
@@ -25,7 +27,15 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from dsd_tutorial.features import answers, collect, label_regions, probe, probe_scenes
+from dsd_tutorial.features import (
+    answers,
+    collect,
+    label_positions,
+    label_regions,
+    probe,
+    probe_scenes,
+)
+from dsd_tutorial.features.collecting import Cell
 from dsd_tutorial.features.places import Places
 from dsd_tutorial.features.probing import ATTRIBUTES
 from dsd_tutorial.matching import accuracy
@@ -44,6 +54,7 @@ KINDS = {  # how the features are pooled, by what is asked
 }  # fmt: skip
 SPLITS = ("train", "validation", "test")
 BLOCK = 100  # scenes computed and saved at a time
+PLACES = 64  # positions of each scene, drawn from all that are labelled
 VERSION = 1  # one more when the tensors of the cache change
 
 
@@ -54,10 +65,10 @@ class FeaturesPlan(Plan):
     n: PositiveInt = 300  # validation scenes of each, and as many test scenes
     steps: PositiveInt = 5  # time steps, the middles of as many equal cells
     seeds: PositiveInt = 3  # autoencoders
-    units: tuple[PositiveInt, ...] = (192, 384, 768)
-    k: tuple[PositiveInt, ...] = (8, 24)
-    fit_steps: PositiveInt = 800
-    images: PositiveInt = 160  # drawn under each condition of steering
+    units: tuple[PositiveInt, ...] = (96, 384)
+    k: tuple[PositiveInt, ...] = (4, 8, 16, 24)
+    fit_steps: PositiveInt = 2000
+    images: PositiveInt = 96  # drawn under each condition of steering
     sampling: PositiveInt = 10  # denoising steps of each
     seed: int = 0
 
@@ -115,15 +126,48 @@ class Pooled:
 
     def places(self, split: str, block: str, step: int) -> Places:
         """Return all things and backgrounds of a split, of lone things and of pairs, labelled."""
-        made, first = [], 0
+        made = []
         for attribute in ("shape", "relation"):
-            scenes = self.scenes(attribute, split)
             rows = self.get(attribute, split)[f"{block} {step} regions"]
-            one = label_regions(scenes, rows)
-            made.append(Places(one.features, one.labels, one.scene + first))
-            first += len(scenes)
-        parts = ([getattr(one, field.name) for one in made] for field in fields(Places))
-        return Places(*map(torch.cat, parts))
+            made.append(label_regions(self.scenes(attribute, split), rows))
+        return _together(made, self.plan.count(split))
+
+    def positions(self, split: str, block: str, step: int) -> Places:
+        """Return positions of the same scenes, `PLACES` of each, labelled."""
+
+        def compute() -> dict[str, Tensor]:
+            made, chance = [], torch.Generator().manual_seed(self.plan.seed)
+            for number, attribute in enumerate(("shape", "relation")):
+                scenes = self.scenes(attribute, split)
+                for start in range(0, len(scenes), BLOCK):
+                    part = scenes[start : start + BLOCK]
+                    seed = 1_000_000 * (1 + SPLITS.index(split) + 3 * number) + start
+                    cells = collect(
+                        self.model, part, block, [step], "positions",
+                        seed=seed + self.plan.seed, progress=False,
+                    )  # fmt: skip
+                    one = label_positions(part, cells[Cell(block, step, "positions")])
+                    rank = torch.rand(len(one.scene), generator=chance)
+                    kept = [
+                        own[rank[own].argsort()[:PLACES]]
+                        for own in ((one.scene == i).nonzero()[:, 0] for i in range(len(part)))
+                    ]
+                    made.append(_rows(one, torch.cat(kept)))
+            return vars(_together(made, BLOCK))
+
+        key = {"places": block, "step": step, "split": split, "n": self.plan.count(split)}
+        return Places(**self.cache.tensors(key, compute))
+
+
+def _rows(places: Places, kept: Tensor) -> Places:
+    return Places(*(getattr(places, field.name)[kept] for field in fields(Places)))
+
+
+def _together(made: list[Places], each: int) -> Places:
+    """Return the rows of several lists of at most `each` scenes as those of one."""
+    scene = [one.scene + i * each for i, one in enumerate(made)]
+    rows = ([getattr(one, name) for one in made] for name in ("features", "labels"))
+    return Places(*map(torch.cat, rows), torch.cat(scene))
 
 
 def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
@@ -141,9 +185,13 @@ def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
     pooled = Pooled(runner.model, plan, cache)
     runner.run([where_only(pooled), *(probe_item(pooled, step) for step in pooled.grid)], table)
     block, step = best_cell(table.frame())
-    labelled = partial(pooled.places, block=block, step=step)
-    units = Units(runner.model, plan, cache, labelled, block, step)
+    where = {"block": block, "step": step}
+    units = Units(runner.model, plan, cache, partial(pooled.places, **where), **where)
     runner.run(unit_items(units), table)
+    single = partial(pooled.positions, **where)
+    runner.run(
+        unit_items(Units(runner.model, plan, cache, single, **where, part="positions")), table
+    )
     runner.run(steering_items(units), table)
     return runner.path()
 

@@ -1,6 +1,7 @@
-"""The part `units` of results/features.csv: what single units stand for, as F1 on test rows.
+"""What single units stand for, as F1 on test rows: parts of results/features.csv.
 
-A row is a thing or a background, its features the mean over its exact mask.
+In the part `units` a row is a thing or a background, its features the mean over its exact mask; in
+the part `positions` it is a position.
 
 sae          a sparse autoencoder; width and k are those with the best F1 on validation scenes
 untrained    as many random directions, as many active: what width alone brings
@@ -50,6 +51,7 @@ class Units:
     labelled: Callable[[str], Places]
     block: str
     step: int
+    part: str = "units"
     _places: dict[str, Places] = field(default_factory=dict)
     _fitted: dict[tuple[int, int, int], SparseAutoencoder] = field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class Units:
         if (units, k, seed) not in self._fitted:
             key = {
                 "sae": self.block, "step": self.step, "units": units, "k": k, "seed": seed,
-                "fit": self.plan.fit_steps, "n": self.plan.train,
+                "fit": self.plan.fit_steps, "n": self.plan.train, "part": self.part,
             }  # fmt: skip
             x = self.places("train").features
             sae = SparseAutoencoder(x.shape[1], units, k)
@@ -98,7 +100,7 @@ class Units:
 def unit_items(units: Units) -> list[Item]:
     """Return everything that is measured of units, as one item."""
     key = {
-        "part": "units", "block": units.block, "step": units.step, "method": "sae",
+        "part": units.part, "block": units.block, "step": units.step, "method": "sae",
         "attribute": "all", "measure": "f1",
     }  # fmt: skip
     return [Item(key, partial(unit_rows, units), 1.0)]
@@ -126,7 +128,7 @@ def unit_rows(units: Units) -> list[Row]:
     for seed in range(units.plan.seeds):
         name = "sae" if seed == 0 else f"sae seed {seed}"
         found[name] = units.tested(units.fitted(width, k, seed).encode), text
-    where, rows = {"part": "units", "block": units.block, "step": units.step}, []
+    where, rows = {"part": units.part, "block": units.block, "step": units.step}, []
     for (name, (one, chosen)), kind in product(found.items(), KINDS):
         key = where | {"method": name, "attribute": kind or "all", "chosen": chosen}
         rows.append(key | {"measure": "f1"} | one.mean(kind).as_dict())

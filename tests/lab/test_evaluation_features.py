@@ -52,9 +52,10 @@ def test_units_are_read_where_validation_says(measured):
     assert means[cell[0]] == pytest.approx(max(means.values()))
 
 
-def test_every_family_of_units_stands_beside_neurons(measured):
+@pytest.mark.parametrize("part", ["units", "positions"])
+def test_every_family_of_units_stands_beside_neurons(measured, part):
     _, table, _ = measured
-    units = table[table.part == "units"].set_index(["method", "measure", "attribute"]).value
+    units = table[table.part == part].set_index(["method", "measure", "attribute"]).value
     families = ["neurons", "neurons level", "pca", "pca level", "rotation", "rotation level"]
     families += ["untrained", "untrained level", "sae", "sae level", "sae seed 1"]
     families += ["sae 3", "neurons 3", "linear level"]
@@ -92,6 +93,18 @@ def test_a_second_run_computes_nothing(measured, tiny, monkeypatch):
     monkeypatch.setattr(tiny, "sample", fail)
     again = features.evaluate_features(tiny, **how)
     pd.testing.assert_frame_equal(pd.read_csv(again), table)
+
+
+def test_positions_are_drawn_from_every_scene_and_kept(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "PLACES", 5)
+    plan = features.FeaturesPlan(**SMALL)
+    pooled = features.Pooled(tiny, plan, Cache(tmp_path, "x"))
+    places = pooled.positions("test", "up.2", 500)
+    _, counts = places.scene.unique(return_counts=True)
+    assert len(counts) == 2 * plan.n and (counts == 5).all()
+    assert places.labels.any(1).all()
+    again = pooled.positions("test", "up.2", 500)
+    assert all(torch.equal(x, y) for x, y in zip(vars(places).values(), vars(again).values()))
 
 
 def test_prompts_leave_the_wanted_attribute_unsaid():
