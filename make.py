@@ -225,10 +225,15 @@ def tables(python: Path, rest: list[str]) -> int:
         "readings",
         "ranking",
         "precision",
-        "information",
         "projection",
         "editing",
         "customization",
+        "grounding",
+        "information",
+        "features",
+        "quality",
+        "retrieval",
+        "bridge",
     ):
         call(python, "-m", "lab", "measure", name, *rest)
     return 0

@@ -34,7 +34,7 @@ UNITS: dict[str, Callable[[Values], float]] = {
     "04_editing_and_customization": lambda v: (
         v["n_references"] * v["steps"] + v["ft_steps"] + v["ct_steps"]
     ),
-    "05_what_came_after": lambda v: v["n_items"] + v["n_info"],
+    "05_what_came_after": lambda v: v["n_items"] + v["n_info"] + v["n_scenes"] // 20,
 }
 
 

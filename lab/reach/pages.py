@@ -130,6 +130,26 @@ def images(page: Page, report: Report) -> None:
     ]
 
 
+def narrow(page: Page, report: Report) -> None:
+    """Add what a narrow screen cannot show, or nobody can read on it."""
+    width = page.evaluate("document.documentElement.scrollWidth")
+    if width > NARROW["width"]:
+        report.faults.append(f"{width} pixels wide on a narrow screen")
+    report.faults += [f"too small: {text}" for text in page.evaluate(SMALL, LEAST_FONT)[:5]]
+
+
+def look_at_any(browser: Browser, file: Path) -> Report:
+    """Return what is wrong with a page that is none of the book's, such as a sweep's report."""
+    report = Report(file.name)
+    for scheme in ("light", "dark"):
+        with opened(browser, file, report, WIDE, color_scheme=scheme) as page:
+            images(page, report)
+            axe(page, scheme, report)
+    with opened(browser, file, report, NARROW) as page:
+        narrow(page, report)
+    return report
+
+
 def look_at(browser: Browser, file: Path, folder: Path, name: str) -> Report:
     """Return what is wrong with one page of the book: light, dark and narrow; keep pictures."""
     report = Report(name)
@@ -149,10 +169,7 @@ def look_at(browser: Browser, file: Path, folder: Path, name: str) -> Report:
                     "a[href*='glossary.html#term']"
                 ).count()
     with opened(browser, file, report, NARROW) as page:
-        width = page.evaluate("document.documentElement.scrollWidth")
-        if width > NARROW["width"]:
-            report.faults.append(f"{width} pixels wide on a narrow screen")
-        report.faults += [f"too small: {text}" for text in page.evaluate(SMALL, LEAST_FONT)[:5]]
+        narrow(page, report)
         report.faults += [f"reaches beyond: {x}" for x in page.evaluate(BEYOND)[:5]]
         for x in page.evaluate(SCALES):
             if x["scale"] < LEAST_SCALE:

@@ -104,7 +104,9 @@ def test_positions_are_drawn_from_every_scene_and_kept(tiny, tmp_path, monkeypat
     assert len(counts) == 2 * plan.n and (counts == 5).all()
     assert places.labels.any(1).all()
     again = pooled.positions("test", "up.2", 500)
-    assert all(torch.equal(x, y) for x, y in zip(vars(places).values(), vars(again).values()))
+    assert all(
+        torch.equal(x, y) for x, y in zip(vars(places).values(), vars(again).values(), strict=True)
+    )
 
 
 def test_prompts_leave_the_wanted_attribute_unsaid():

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
+from made_sweep import a_sweep
 
 from dsd_tutorial.course.recording import MIME
+from dsd_tutorial.course.sweeps import write_report
+from dsd_tutorial.course.sweeps.comparing import write_comparison
 from lab.reach import api, book, deck, executed, glossary, map, staging, tools
 from lab.upkeep.slides import Slide
 
@@ -286,8 +289,9 @@ WRONG = """<!doctype html><html><head><title>t</title></head><body><main><articl
 <script>missing()</script></article></main></body></html>"""
 
 
-def test_the_trial_finds_what_is_wrong(tmp_path):
-    """Where the book's environment and a browser are there: a page with a fault of each kind."""
+@pytest.fixture
+def in_chromium():
+    """A function that looks at an HTML file in Chromium, where the book's environment is there."""
     python = tools.ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     try:
         tools.chromium()
@@ -295,20 +299,37 @@ def test_the_trial_finds_what_is_wrong(tmp_path):
         pytest.skip("no Chromium here: `make browser` says how to get one")
     if not python.exists() or not (tools.NODE / "installed.txt").exists():
         pytest.skip("no build/venvs/book or build/node: `make book` and `make slides` make them")
-    (tmp_path / "a.html").write_text(WRONG, encoding="utf-8")
     look = (
         "import sys; from pathlib import Path; from lab.reach.pages import *\n"
-        "here = Path(sys.argv[1])\n"
-        "with started() as b: r = look_at(b, here / 'a.html', here, 'a')\n"
+        "file = Path(sys.argv[1])\n"
+        "with started() as b: r = eval(sys.argv[2])\n"
         "print(*r.faults, sep='\\n')"
     )
-    done = subprocess.run(
-        [python, "-c", look, tmp_path], cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+
+    def faults(file, how):
+        done = subprocess.run(
+            [python, "-c", look, file, how], cwd=ROOT, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return faults
+
+
+def test_the_trial_finds_what_is_wrong(tmp_path, in_chromium):
+    """A page with a fault of each kind."""
+    (tmp_path / "a.html").write_text(WRONG, encoding="utf-8")
+    found = in_chromium(tmp_path / "a.html", "look_at(b, file, file.parent, 'a')")
     for fault in (
         "asks for https://nowhere", "failed: file:", "no alt text", "script error", "too small",
         "html-has-lang", "pixels wide on a narrow screen", "dark is wanted",
     ):  # fmt: skip
-        assert fault in done.stdout, done.stdout
+        assert fault in found, found
+
+
+def test_reports_of_sweeps_are_without_fault(tmp_path, in_chromium):
+    """axe, alt text, requests, a narrow screen: the report of one sweep, and of two."""
+    one, two = (a_sweep(tmp_path / name, change) for name, change in (("a", 0.0), ("b", 0.5)))
+    for page in (write_report(one.path), write_comparison(one.path, two.path)):
+        assert in_chromium(page, "look_at_any(b, file)").strip() == ""

@@ -10,8 +10,7 @@ from dsd_tutorial.course.checks.customizing import insert_prompts, trained
 from dsd_tutorial.course.checks.decisions import text_wins
 from dsd_tutorial.course.checks.editing import edit_states, joint_score
 from dsd_tutorial.course.checks.exercise import Exercise, Result
-from dsd_tutorial.course.checks.features import sparse_codes as sparse_codes  # in no notebook yet
-from dsd_tutorial.course.checks.features import unit_f1 as unit_f1
+from dsd_tutorial.course.checks.features import sparse_codes, unit_f1
 from dsd_tutorial.course.checks.grounding import elect
 from dsd_tutorial.course.checks.image_prompts import fill_prompt, one_for_many
 from dsd_tutorial.course.checks.information import nats_map
@@ -28,6 +27,6 @@ __all__ = [
     "Exercise", "Result", "best_step", "caption_scores", "cut_inverse",
     "edit_states", "elect", "fill_prompt", "gated_partition", "hardest_hinge", "insert_prompts",
     "joint_score", "nats_map", "noise_average", "nouns_apart", "one_for_many", "prompted_states",
-    "ranks_agree", "soft_maximum", "text_wins", "to_states", "trained", "tune",
-    "without_prior",
+    "ranks_agree", "soft_maximum", "sparse_codes", "text_wins", "to_states", "trained", "tune",
+    "unit_f1", "without_prior",
 ]  # fmt: skip
