@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dsd_tutorial.features.blocks import choose_blocks, hidden_of
@@ -34,6 +34,7 @@ def steer(
     *,
     steps: tuple[int, int] = ALWAYS,
     guided: bool = False,
+    places: Bool[Tensor, "images rows columns"] | None = None,
 ) -> Iterator[None]:
     """Add a direction to a block's hidden states in every U-Net pass inside the `with` block.
 
@@ -53,9 +54,12 @@ def steer(
         steps: The lowest and the highest time step at which it acts.
         guided: Whether only the second half of each batch is steered: c, where `sample` stacks
             (u, c).
+        places: Where it acts, a mask of any size for each image of a batch; None: everywhere. A
+            position is pushed as far as its mask covers it.
 
     Raises:
-        ValueError: For an unknown block, several blocks, or a direction that is zero.
+        ValueError: For an unknown block, several blocks, a direction that is zero, or a batch that
+            is no multiple of the number of masks.
     """
     chosen = choose_blocks(model_or_unet, block)
     if list(chosen) != [block]:
@@ -74,6 +78,8 @@ def steer(
         hidden = hidden_of(output)
         length = hidden.norm(dim=1, keepdim=True).mean((2, 3), keepdim=True)
         push = strength * length * unit.to(hidden)[None, :, None, None]
+        if places is not None:
+            push = push * _cover(places, hidden)
         if guided:
             half = torch.arange(len(hidden), device=hidden.device) >= len(hidden) // 2
             push = push * half[:, None, None, None]
@@ -86,6 +92,20 @@ def steer(
         stack.callback(before.remove)
         stack.callback(chosen[block].register_forward_hook(hook).remove)
         yield
+
+
+def _cover(
+    places: Bool[Tensor, "images rows columns"],
+    hidden: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch 1 height width"]:
+    """Return how much of each position its image's mask covers; (u, c) share one."""
+    times, rest = divmod(len(hidden), len(places))
+    if rest:
+        raise ValueError(
+            f"places has {len(places)} masks for a batch of {len(hidden)}: give one for each image"
+        )
+    share = F.adaptive_avg_pool2d(places[:, None].to(hidden), hidden.shape[-2:])
+    return share.repeat(times, 1, 1, 1)
 
 
 def _replaced(output: Any, hidden: Tensor, moved: Tensor) -> Any:

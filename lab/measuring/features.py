@@ -192,7 +192,11 @@ def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
     runner.run(
         unit_items(Units(runner.model, plan, cache, single, **where, part="positions")), table
     )
-    runner.run(steering_items(units), table)
+    at = {
+        t: Units(runner.model, plan, cache, partial(pooled.places, block=block, step=t), block, t)
+        for t in pooled.grid
+    }
+    runner.run(steering_items(units, at), table)
     return runner.path()
 
 

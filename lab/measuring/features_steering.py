@@ -1,14 +1,19 @@
 """The part `steering` of results/features.csv: what is drawn when a direction is added.
 
 For each value of shape, colour and background the unit that stands for it is added to the features
-of its block, at the strength and over the time steps that work best on validation prompts. Prompts
-leave the attribute unsaid. What is counted: images that show the value, as judged by programme.
+of its block. Prompts leave the attribute unsaid. What is counted: images that show the value, as
+judged by programme.
 
 none      nothing is added
 unit      the value's unit
 mean      told: from the mean of all things, or backgrounds, to that of those that have the value
 other     the unit of another value of the same attribute: the same kind of push elsewhere
-random    a random direction of equal length
+random    a random direction
+NAME there  only where the image that "none" draws has its things, or its background
+
+A direction comes from features at one time step, which need not be the one where most can be read.
+That step, and the strength, are those that work best on validation prompts, for `unit` and `mean`,
+each everywhere and there; `other` and `random` act as `unit`, `random there` as `unit there`.
 """
 
 from __future__ import annotations
@@ -24,32 +29,40 @@ from torch import Tensor
 from dsd_tutorial.features import VALUES, random_direction, shows, steer
 from dsd_tutorial.features.units import choose_units
 from dsd_tutorial.matching import accuracy, paired_difference
-from dsd_tutorial.shapes import COLORS, SHAPES, Description, Phrase, judge
+from dsd_tutorial.shapes import COLORS, SHAPES, Description, Phrase, judge, render
 from lab.measuring.features_units import Units
 from lab.measuring.runner import Item
 from lab.measuring.tables import Row
 
 STEERED = ("shape", "color", "background")
-METHODS = ("none", "random", "other", "mean", "unit")
+THERE = " there"
+CHOSEN = ("unit", "unit there", "mean", "mean there")  # each at its own strength, from its own step
+LIKE = {"none": "unit", "random": "unit", "other": "unit", "random there": "unit there"}
+METHODS = (*LIKE, *CHOSEN)
 STRENGTHS = (0.5, 1.0)
-RANGES = {"all": (0, 1000), "early": (500, 1000)}  # time steps
-TRIED = 32  # validation images for each strength and range
+TRIED = 32  # validation images for each strength and step
 Value = tuple[str, str]
+Request = tuple[Value, Value, str]  # what is wanted, another value, a prompt that leaves both out
+Way = tuple[float, int]  # strength, and the time step that the direction comes from
 
 
-def steering_items(units: Units) -> list[Item]:
-    """Return the item of steering; U-Net passes are twice those without guidance."""
+def steering_items(units: Units, at: dict[int, Units]) -> list[Item]:
+    """Return the item of steering; U-Net passes are twice those without guidance.
+
+    `at` has the same block at all time steps that directions may come from.
+    """
     plan = units.plan
-    ways = len(STRENGTHS) * len(RANGES)
-    passes = 2 * plan.sampling * (ways * min(TRIED, plan.images) + len(METHODS) * plan.images)
+    ways = len(STRENGTHS) * len(at)
+    drawn = ways * len(CHOSEN) * min(TRIED, plan.images) + len(METHODS) * plan.images
+    passes = 2 * plan.sampling * drawn
     key = {
         "part": "steering", "block": units.block, "step": units.step, "method": "unit",
         "attribute": "all", "measure": "share",
     }  # fmt: skip
-    return [Item(key, partial(steering_rows, units), passes / 1000)]
+    return [Item(key, partial(steering_rows, units, at), passes / 1000)]
 
 
-def requests(n: int, seed: int) -> list[tuple[Value, Value, str]]:
+def requests(n: int, seed: int) -> list[Request]:
     """Return n triples: the value that is wanted, another one, a prompt that leaves both unsaid."""
     rng = random.Random(seed)
     values = [value for value in VALUES if value[0] in STEERED]
@@ -65,33 +78,47 @@ def requests(n: int, seed: int) -> list[tuple[Value, Value, str]]:
     return made
 
 
-def steering_rows(units: Units) -> list[Row]:
+def steering_rows(units: Units, at: dict[int, Units]) -> list[Row]:
     """Return the share of images that show what was wanted, and differences between conditions."""
     plan, tried = units.plan, requests(min(TRIED, units.plan.images), units.plan.seed + 1)
-    sae, known = units.fitted(*units.best()), units.places("validation")
-    unit = choose_units(sae.drive(known.features), known.labels, levels=True).unit[0]
-    direction = {value: sae.decoder[i] for value, i in zip(VALUES, unit.tolist(), strict=True)}
-    means = mean_directions(units)
-    ways = [(strength, name) for strength in STRENGTHS for name in RANGES]
-    reached = {way: sum(draw(units, tried, "unit", direction, way, 90_000)) for way in ways}
-    way = max(ways, key=reached.__getitem__)
+    width, k = units.best()
+    told = {step: mean_directions(one) for step, one in at.items()}
+    found = {step: unit_directions(one, width, k) for step, one in at.items()}
+    ways = [(strength, step) for strength in STRENGTHS for step in at]
+
+    def drawn(requested: list[Request], method: str, way: Way, seed: int) -> list[bool]:
+        towards = (told if method.startswith("mean") else found)[way[1]]
+        return draw(units, requested, method, towards, way[0], seed)
+
+    chosen = {}
+    for method in CHOSEN:
+        reached = {way: sum(drawn(tried, method, way, 90_000)) for way in ways}
+        chosen[method] = max(ways, key=reached.__getitem__)
+    chosen |= {method: chosen[like] for method, like in LIKE.items()}
     wanted = requests(plan.images, plan.seed)
-    hits = {
-        m: draw(units, wanted, m, means if m == "mean" else direction, way, 50_000) for m in METHODS
-    }
+    hits = {m: drawn(wanted, m, chosen[m], 50_000) for m in METHODS}
     rows = []
     where = {"part": "steering", "block": units.block, "step": units.step}
-    chosen = f"strength {way[0]:g}, {way[1]} steps"
     for attribute in (*STEERED, "all"):
         own = [i for i, (value, *_) in enumerate(wanted) if attribute in ("all", value[0])]
         got = {m: [float(hits[m][i]) for i in own] for m in METHODS}
         for method in METHODS:
-            key = where | {"method": method, "attribute": attribute, "chosen": chosen}
+            strength, step = chosen[method]
+            said = "" if method == "none" else f"strength {strength:g}, from step {step}"
+            key = where | {"method": method, "attribute": attribute, "chosen": said}
             rows.append(key | {"measure": "share"} | accuracy(got[method]).as_dict())
-            if method != "unit":
-                gap = paired_difference(got["unit"], got[method]).as_dict()
-                rows.append(key | {"measure": "unit above"} | gap)
+            rival = "random there" if method.endswith(THERE) else "random"
+            if method not in ("none", rival):
+                gap = paired_difference(got[method], got[rival]).as_dict()
+                rows.append(key | {"measure": f"above {rival}"} | gap)
     return rows
+
+
+def unit_directions(units: Units, width: int, k: int) -> dict[Value, Tensor]:
+    """Return the decoder direction of the unit that stands for each value on validation scenes."""
+    sae, known = units.fitted(width, k), units.places("validation")
+    unit = choose_units(sae.drive(known.features), known.labels, levels=True).unit[0]
+    return {value: sae.decoder[i] for value, i in zip(VALUES, unit.tolist(), strict=True)}
 
 
 def mean_directions(units: Units) -> dict[Value, Tensor]:
@@ -106,31 +133,47 @@ def mean_directions(units: Units) -> dict[Value, Tensor]:
 
 
 def draw(
-    units: Units, wanted: Sequence[tuple[Value, Value, str]], method: str,
-    direction: dict[Value, Tensor], way: tuple[float, str], seed: int,
+    units: Units, wanted: Sequence[Request], method: str, direction: dict[Value, Tensor],
+    strength: float, seed: int,
 ) -> list[bool]:  # fmt: skip
     """Return whether each image shows the value that was wanted of it.
 
     Image i starts from the same noise under every condition.
     """
-    strength, name = way
     shown = [False] * len(wanted)
     groups: dict[Value, list[int]] = {}
     for i, (value, other, _) in enumerate(wanted):
         groups.setdefault(other if method == "other" else value, []).append(i)
+
+    def sample(members: list[int]) -> Tensor:
+        return units.model.sample(
+            [wanted[i][2] for i in members], steps=units.plan.sampling,
+            seed=[seed + i for i in members], progress=False,
+        )  # fmt: skip
+
     for number, (pushed, members) in enumerate(groups.items()):
-        model: Any = units.model
         way_in = direction[pushed]
-        if method == "random":
+        if method.startswith("random"):
             way_in = random_direction(len(way_in), seed + number)
+        how: dict[str, Any] = {"guided": True}
+        if method.endswith(THERE):
+            how["places"] = places_of(sample(members), pushed[0]).to(units.model.device)
         amount = 0.0 if method == "none" else strength
-        when = RANGES[name]
-        with steer(model, units.block, way_in, amount, steps=when, guided=True), torch.no_grad():
-            images = model.sample(
-                [wanted[i][2] for i in members], steps=units.plan.sampling,
-                seed=[seed + i for i in members], progress=False,
-            )  # fmt: skip
-        verdicts = judge(images)
+        with steer(units.model, units.block, way_in, amount, **how), torch.no_grad():
+            verdicts = judge(sample(members))
         for i, verdict in zip(members, verdicts, strict=True):
             shown[i] = shows([verdict], *wanted[i][0])[0]
     return shown
+
+
+def places_of(images: Tensor, attribute: str) -> Tensor:
+    """Return (images, rows, columns): where things are, or background; nowhere if nobody can say.
+
+    The masks are those of the scene that the judge reads.
+    """
+    places = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+    for i, verdict in enumerate(judge(images)):
+        if verdict.scene is not None:
+            things = render([verdict.scene], images.shape[-1])[1][0].any(0)
+            places[i] = ~things if attribute == "background" else things
+    return places

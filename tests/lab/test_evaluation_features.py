@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dsd_tutorial.features import VALUES
+from dsd_tutorial.shapes import Scene, Thing, render
 from lab.measuring import features, features_steering
 from lab.measuring.features_steering import requests
 from lab.measuring.runner import Cache
@@ -74,12 +75,30 @@ def test_steering_stands_beside_its_controls(measured):
     _, table, _ = measured
     rows = table[table.part == "steering"].set_index(["method", "measure", "attribute"])
     for attribute, n in (("shape", 6), ("color", 6), ("background", 4), ("all", 16)):
-        for control in ("none", "random", "other", "mean"):
-            gap = rows.loc[(control, "unit above", attribute)]
-            shares = [rows.value[m, "share", attribute] for m in ("unit", control)]
+        for method in features_steering.METHODS:
+            rival = "random there" if method.endswith("there") else "random"
+            if method in ("none", rival):
+                continue
+            gap = rows.loc[(method, f"above {rival}", attribute)]
+            shares = [rows.value[m, "share", attribute] for m in (method, rival)]
             assert gap.value == pytest.approx(shares[0] - shares[1], abs=1e-5)
             assert gap.n == n and gap.low <= gap.value <= gap.high
-    assert rows.chosen.nunique() == 1 and rows.chosen.iloc[0].startswith("strength 1, ")
+    said = rows.chosen.unstack("method").loc[("share", "all")]
+    assert said["none"] != said["none"] and said["other"] == said["random"] == said["unit"]
+    assert (
+        said["random there"] == said["unit there"] and said["mean"] == "strength 1, from step 500"
+    )
+
+
+def test_places_are_those_of_the_judged_scene():
+    scene = Scene((Thing("circle", "red", 0.3, 0.5, 0.2),), "white")
+    images, masks = render([scene], 64)
+    images = torch.cat([images, torch.rand(1, 3, 64, 64)])
+    there = features_steering.places_of(images, "color")
+    overlap = (there[0] & masks[0].any(0)).sum() / (there[0] | masks[0].any(0)).sum()
+    assert overlap > 0.9 and not there[1].any()
+    behind = features_steering.places_of(images, "background")
+    assert torch.equal(behind[0], ~there[0]) and not behind[1].any()
 
 
 def test_a_second_run_computes_nothing(measured, tiny, monkeypatch):

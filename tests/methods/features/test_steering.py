@@ -58,6 +58,31 @@ def test_a_guided_push_moves_the_second_half_of_the_batch_alone(tiny):
     assert not torch.allclose(moved[1:], plain[1:], atol=1e-4)
 
 
+def test_a_mask_says_where(tiny):
+    block = "up.2"
+    with capture(tiny, block, lambda h: h) as before:
+        one_pass(tiny)
+    direction = random_direction(before[block].shape[1], seed=1)
+    left = torch.zeros(2, 64, 64, dtype=torch.bool)
+    left[0, :, :32] = True  # of the first image; nowhere in the second
+    with steer(tiny, block, direction, 0.5, places=left), capture(tiny, block, lambda h: h) as part:
+        one_pass(tiny)
+    with steer(tiny, block, direction, 0.5), capture(tiny, block, lambda h: h) as whole:
+        everywhere = one_pass(tiny)
+    half = before[block].shape[-1] // 2
+    torch.testing.assert_close(part[block][0, :, :, :half], whole[block][0, :, :, :half])
+    assert torch.equal(part[block][0, :, :, half:], before[block][0, :, :, half:])
+    assert torch.equal(part[block][1], before[block][1])
+    with steer(tiny, block, direction, 0.5, places=torch.ones_like(left)):
+        torch.testing.assert_close(one_pass(tiny), everywhere)
+    three = torch.ones(3, 8, 8, dtype=torch.bool)
+    with (
+        pytest.raises(ValueError, match="3 masks for a batch of 2"),
+        steer(tiny, block, direction, 0.5, places=three),
+    ):
+        one_pass(tiny)
+
+
 def test_hooks_go_after_an_error(tiny):
     plain = one_pass(tiny)
     with pytest.raises(RuntimeError), steer(tiny, "mid", random_direction(64), 1.0):
