@@ -58,20 +58,26 @@ def choose_units(
             raise ValueError(f"count={count} without levels: several units need levels=True")
         unit = f1(codes > 0, labels).argmax(0)
         return Detectors(unit[None], torch.zeros(1, len(unit)))
-    columns = [_greedy(codes, labels[:, [i]], count) for i in range(labels.shape[1])]
+    sorted_codes = codes.sort(dim=0, descending=True)
+    columns = [_greedy(codes, sorted_codes, labels[:, i], count) for i in range(labels.shape[1])]
     unit, level = zip(*columns, strict=True)
     return Detectors(torch.tensor(unit).T, torch.tensor(level).T)
 
 
 def _greedy(
-    codes: Float[Tensor, "rows units"], label: Bool[Tensor, "rows 1"], count: int
+    codes: Float[Tensor, "rows units"],
+    sorted_codes: tuple[Tensor, Tensor],
+    label: Bool[Tensor, " rows"],
+    count: int,
 ) -> tuple[list[int], list[float]]:
     """Return units and levels for one value: each the best beside those before it."""
     covered, reached = torch.zeros(len(codes), dtype=torch.bool), 0.0
     units, levels = [0] * count, [torch.inf] * count
     for i in range(count):
-        shown = codes.masked_fill(covered[:, None], torch.inf)  # these rows are active anyway
-        best, level = _best_levels(shown, label[:, 0])
+        if i > 0:  # what is covered is active anyway
+            shown = codes.masked_fill(covered[:, None], torch.inf)
+            sorted_codes = shown.sort(dim=0, descending=True)
+        best, level = _best_levels(*sorted_codes, label)
         unit = int(best.argmax())
         if float(best[unit]) <= reached:
             break
@@ -81,12 +87,16 @@ def _greedy(
 
 
 def _best_levels(
-    codes: Float[Tensor, "rows units"], label: Bool[Tensor, " rows"]
+    ranked: Float[Tensor, "rows units"],
+    order: Int64[Tensor, "rows units"],
+    label: Bool[Tensor, " rows"],
 ) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"]]:
-    """Return the best F1 of each unit for one value, and the level that gives it."""
-    ranked, order = codes.sort(dim=0, descending=True)
+    """Return the best F1 of each unit for one value, and the level that gives it.
+
+    Codes come from the highest to the lowest, with the rows that they are of.
+    """
     both = label.float()[order].cumsum(0)  # (rows, units): with the r first rows active
-    active = torch.arange(1, len(codes) + 1)[:, None]
+    active = torch.arange(1, len(ranked) + 1)[:, None]
     score = _f1_of(both, active + both[-1])
     after = torch.cat([ranked[1:], ranked[-1:] - 1])
     score = score.masked_fill(ranked == after, -1.0)  # equal codes are active together

@@ -54,7 +54,7 @@ KINDS = {  # how the features are pooled, by what is asked
 }  # fmt: skip
 SPLITS = ("train", "validation", "test")
 BLOCK = 100  # scenes computed and saved at a time
-PLACES = 64  # positions of each scene, drawn from all that are labelled
+PLACES = 16  # positions of each scene, drawn from all that are labelled
 VERSION = 1  # one more when the tensors of the cache change
 
 
@@ -155,7 +155,10 @@ class Pooled:
                     made.append(_rows(one, torch.cat(kept)))
             return vars(_together(made, BLOCK))
 
-        key = {"places": block, "step": step, "split": split, "n": self.plan.count(split)}
+        key = {
+            "places": block, "step": step, "split": split, "n": self.plan.count(split),
+            "each": PLACES,
+        }  # fmt: skip
         return Places(**self.cache.tensors(key, compute))
 
 

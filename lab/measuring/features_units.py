@@ -64,11 +64,11 @@ class Units:
     def fitted(self, units: int, k: int, seed: int = 0) -> SparseAutoencoder:
         """Return the autoencoder of this width, sparsity and seed, fitted once."""
         if (units, k, seed) not in self._fitted:
+            x = self.places("train").features
             key = {
                 "sae": self.block, "step": self.step, "units": units, "k": k, "seed": seed,
-                "fit": self.plan.fit_steps, "n": self.plan.train, "part": self.part,
+                "fit": self.plan.fit_steps, "rows": len(x), "part": self.part,
             }  # fmt: skip
-            x = self.places("train").features
             sae = SparseAutoencoder(x.shape[1], units, k)
 
             def compute() -> dict[str, Tensor]:

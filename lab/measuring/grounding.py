@@ -12,6 +12,8 @@ method      random, clip, attention, gain (where in the whole scene the phrase l
             off), pairs (two boxes left standing, for relations; else as error_base)
 trap        own_noise, centre_crop, black, overwritten: `error` with one thing done as the released
             code does it; crop, mask: with one isolation alone
+kind        all, those of `EXPRESSIONS`, and where the choice fell of phrases without a relation
+            (`FATES`): there `value` is the share of such phrases
 value       accuracy; found: how often the overlap is at least a half, whatever the proposals
 passes      U-Net passes per expression
 
@@ -20,6 +22,7 @@ Differences are paired, on the same expressions: to `clip` and to `error` of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -60,6 +63,7 @@ COLUMNS = (
     "to_clip_high", "to_error", "to_error_low", "to_error_high",
 )  # fmt: skip
 PROPOSALS = ("boxes", "regions", "grid")
+FATES = ("another color", "another shape", "no thing's box")
 VERSION = 1  # one more when the tensors of the cache change
 BLOCK = 10  # expressions computed and saved at a time
 Numbers = dict[str, Tensor]
@@ -71,7 +75,7 @@ class GroundingPlan(Plan):
 
     n_items: PositiveInt = 300
     steps: PositiveInt = 6
-    traps: PositiveInt = 150  # expressions, the first of all, on which traps are measured
+    traps: PositiveInt = 300  # expressions, the first of all, on which traps are measured
     margin: float = 0.25
     layers: tuple[str, ...] = ("up.1.1", "up.2.0", "up.2.1")
     heat_steps: tuple[int, ...] = (100, 300, 500)
@@ -106,16 +110,22 @@ def evaluate_grounding(model: Any = "shapes-sd", **values: Any) -> Path:
     `values` are those of `GroundingPlan` and `Options`.
     """
     plan, options = Options.split(GroundingPlan, values)
-    runner = Runner("grounding", model, plan, options, unit="expressions")
-    cache = Cache(
-        options.cache, "grounded", weights=runner.model.sha256, version=VERSION,
-        **plan.model_dump(exclude={"n_items", "power", "gain_power"}),
-    )  # fmt: skip
+    runner = Runner("grounding", model, plan, options, version=2, unit="expressions")
+    known = plan.model_dump(exclude={"n_items", "traps", "power", "gain_power"})
+    cache, trapped = (
+        Cache(options.cache, name, weights=runner.model.sha256, version=VERSION, **known)
+        for name in ("grounded", "grounded_traps")
+    )
     table = runner.table(COLUMNS, KEYS, stamped=True)
     made = referring_expressions(plan.n_items, "test", plan.seed)
 
     def measured() -> list[Row]:
         found = computed(runner.model, made, plan, cache, options.progress)
+        first = computed(
+            runner.model, made[: plan.traps], plan, trapped, options.progress, _trap_block
+        )
+        for numbers, more in zip(found, first, strict=False):
+            numbers |= more
         return judged(made, found, plan)
 
     key = {"proposals": "boxes", "method": "random", "kind": "all"}
@@ -124,21 +134,22 @@ def evaluate_grounding(model: Any = "shapes-sd", **values: Any) -> Path:
 
 
 def computed(
-    model: Any, made: list[Expression], plan: GroundingPlan, cache: Cache, progress: bool
-) -> list[Numbers]:
+    model: Any, made: list[Expression], plan: GroundingPlan, cache: Cache, progress: bool,
+    compute: Callable[..., Numbers] | None = None,
+) -> list[Numbers]:  # fmt: skip
     """Return what the models said of each expression; block by block it lies on the disk."""
-    found = []
+    compute, found = compute or _block, []
     for start in tqdm(range(0, len(made), BLOCK), "blocks of expressions", disable=not progress):
         part = made[start : start + BLOCK]
         how = {"start": start, "n": len(part)}
-        block = cache.tensors(how, partial(_block, model, part, plan, start))
+        block = cache.tensors(how, partial(compute, model, part, plan))
         for i in range(len(part)):
             own = (name.split("/", 1) for name in block if name.startswith(f"{i}/"))
             found.append({name: block[f"{i}/{name}"] for _, name in own})
     return found
 
 
-def _block(model: Any, made: list[Expression], plan: GroundingPlan, start: int) -> Numbers:
+def _block(model: Any, made: list[Expression], plan: GroundingPlan) -> Numbers:
     images, masks = render([e.scene for e in made], model.resolution)
     turned, whole = [Said.of(e).turned for e in made], [Said.of(e).whole for e in made]
     heat = phrase_heat(
@@ -154,8 +165,6 @@ def _block(model: Any, made: list[Expression], plan: GroundingPlan, start: int) 
         }  # fmt: skip
         for name, own in boxes.items():
             one = _numbers(model, images[i], own, e, plan, name)
-            if name == "boxes" and start + i < plan.traps:
-                one |= _traps(model, images[i], own, e, plan)
             numbers |= {f"{name}.{key}": value for key, value in one.items()}
         block |= {f"{i}/{key}": value.contiguous() for key, value in numbers.items()}
     return block
@@ -180,6 +189,16 @@ def _numbers(
         both = pair_masks(boxes, *image.shape[-2:])
         found["pairs"] = run(mask_boxes(image, both), [said.whole, ""])
     return found
+
+
+def _trap_block(model: Any, made: list[Expression], plan: GroundingPlan) -> Numbers:
+    images, masks = render([e.scene for e in made], model.resolution)
+    block = {}
+    for i, e in enumerate(made):
+        boxes = propose(boxes_of(masks[i, : len(e.scene.things)]), e.seed)
+        for key, value in _traps(model, images[i], boxes, e, plan).items():
+            block[f"{i}/boxes.{key}"] = value.contiguous()
+    return block
 
 
 def _traps(model: Any, image: Tensor, boxes: Tensor, e: Expression, plan: GroundingPlan) -> Numbers:
@@ -245,6 +264,7 @@ def judged(made: list[Expression], found: list[Numbers], plan: GroundingPlan) ->
     rows, kinds = [], np.array([e.kind for e in made])
     for name in PROPOSALS:
         right: dict[str, list[tuple[bool, bool, int]]] = {}
+        fates: dict[str, list[str]] = {}
         for e, numbers in zip(made, found, strict=True):
             overlap = iou(numbers[f"{name}.boxes"], numbers["truth"][e.target][None])[:, 0]
             for method, (scores, passes) in scores_of(numbers, e, name, plan).items():
@@ -252,12 +272,31 @@ def judged(made: list[Expression], found: list[Numbers], plan: GroundingPlan) ->
                 exact = chosen == e.target if name == "boxes" else bool(overlap[chosen] >= 0.5)
                 got = exact, bool(overlap[chosen] >= 0.5), passes
                 right.setdefault(method, []).append(got)
+                fates.setdefault(method, []).append(fate(e, chosen))
         hits = {method: np.array(values, dtype=float) for method, values in right.items()}
         for kind in ("all", *EXPRESSIONS):
             those = (kinds == kind) | (kind == "all")
             some = [m for m in hits if those[: len(hits[m])].any()]
             rows += [_row(name, m, kind, hits, those) for m in some]
+        if name == "boxes":
+            for kind in FATES:
+                fell = {m: hits[m].copy() for m in hits}
+                for m in fell:
+                    fell[m][:, 0] = [own == kind for own in fates[m]]
+                named = kinds != "relation"
+                some = [m for m in fell if named[: len(fell[m])].any()]
+                rows += [_row(name, m, kind, fell, named) for m in some]
     return rows
+
+
+def fate(e: Expression, chosen: int) -> str:
+    """Return what is wrong with a chosen box, one of `FATES`; "" where nothing is."""
+    if chosen == e.target:
+        return ""
+    if chosen >= len(e.scene.things):
+        return FATES[2]
+    same = e.scene.things[chosen].shape == e.scene.things[e.target].shape
+    return FATES[0] if same else FATES[1]
 
 
 def _row(

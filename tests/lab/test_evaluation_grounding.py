@@ -1,10 +1,11 @@
 """The table of grounding, on a tiny model: its rows, their passes, and that it goes on."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from dsd_tutorial.shapes import EXPRESSIONS, referring_expressions
-from lab.measuring.grounding import BLOCK, Said, evaluate_grounding
+from lab.measuring.grounding import BLOCK, FATES, Said, evaluate_grounding, fate
 
 BOXED = {
     "random", "clip", "attention", "gain", "error", "error_base", "pairs", "crop", "mask",
@@ -44,6 +45,25 @@ def test_every_method_has_a_row_for_each_kind(table):
     assert whole.passes["error"] == pytest.approx(_passes(3))
     assert whole.passes["error_base"] == 2 * whole.passes["error"]
     assert ((table.value >= table.low - 1e-9) & (table.value <= table.high)).all()
+
+
+def test_every_wrong_choice_is_of_one_sort(table):
+    boxed = table[table.proposals == "boxes"].set_index(["method", "kind"])
+    for method in BOXED - TRAPS:
+        right = [boxed.value[method, kind] for kind in ("attribute", "held_out")]
+        wrong = [boxed.value[method, fate] for fate in FATES]
+        assert np.mean(right) + sum(wrong) == pytest.approx(1)
+        assert boxed.n[method, FATES[0]] == 2
+
+
+def test_fates_are_told_by_what_is_shared():
+    for e in referring_expressions(12, "test", kinds=["attribute"]):
+        told = [fate(e, i) for i in range(len(e.scene.things) + 1)]
+        assert told[e.target] == "" and told[-1] == "no thing's box"
+        for i, thing in enumerate(e.scene.things):
+            if i != e.target:
+                shared = thing.shape == e.scene.things[e.target].shape
+                assert told[i] == ("another color" if shared else "another shape")
 
 
 def _passes(n):

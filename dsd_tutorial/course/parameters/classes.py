@@ -229,7 +229,7 @@ class LaterWorksParameters(Parameters):
     n_items: int = Field(ge=6, le=2000, description="test phrases that are grounded")
     n_info: int = Field(ge=2, le=500, description="test scenes on which words are measured in nats")
     n_scenes: int = Field(
-        ge=20, le=20_000,
+        ge=50, le=20_000,
         description="train scenes whose features are read; half as many of each other split",
     )  # fmt: skip
 
