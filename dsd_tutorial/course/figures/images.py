@@ -14,6 +14,8 @@ import numpy as np
 
 from dsd_tutorial.course.figures.style import HEAT, SIGNED, figure
 
+CHARACTERS = 12  # in an inch of a title
+
 
 def _array(values: Any) -> np.ndarray:
     if hasattr(values, "detach"):
@@ -47,6 +49,12 @@ def _grid(count: int, columns: int | None, side: float) -> dict[str, Any]:
     return {"rows": rows, "columns": columns, "size": size, "squeeze": False}
 
 
+def _title(name: str, inches: float) -> str:
+    """Return a title broken into lines that an image of this width has room for."""
+    room = max(8, int(CHARACTERS * inches))
+    return "\n".join(fill(line, room, break_long_words=False) for line in name.split("\n"))
+
+
 def show_images(
     images: Any, titles: Sequence[str] | None = None, *, alt: str, columns: int | None = None,
     side: float = 1.5,
@@ -70,7 +78,7 @@ def show_images(
         for axis in axes.flat:
             bare(axis)
         for axis, image, title in zip(axes.flat, images, titles, strict=False):
-            draw_image(axis, image, title)
+            draw_image(axis, image, _title(title, side))
 
 
 def show_rows(
@@ -166,7 +174,7 @@ def show_heats(
         for axis in axes.flat:
             bare(axis)
         for axis, (name, heat) in zip(axes.flat, heats.items(), strict=False):
-            overlay_heat(axis, under[name], heat, name, mask=outlines.get(name))
+            overlay_heat(axis, under[name], heat, _title(name, 1.8), mask=outlines.get(name))
 
 
 def hottest(heat: Any) -> str:
