@@ -68,7 +68,7 @@ class FeaturesPlan(Plan):
     units: tuple[PositiveInt, ...] = (96, 384)
     k: tuple[PositiveInt, ...] = (4, 8, 16, 24)
     fit_steps: PositiveInt = 2000
-    images: PositiveInt = 96  # drawn under each condition of steering
+    images: PositiveInt = 160  # drawn under each condition of steering
     sampling: PositiveInt = 10  # denoising steps of each
     seed: int = 0
 

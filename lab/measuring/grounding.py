@@ -75,7 +75,7 @@ class GroundingPlan(Plan):
 
     n_items: PositiveInt = 300
     steps: PositiveInt = 6
-    traps: PositiveInt = 300  # expressions, the first of all, on which traps are measured
+    traps: PositiveInt = 150  # expressions, the first of all, on which traps are measured
     margin: float = 0.25
     layers: tuple[str, ...] = ("up.1.1", "up.2.0", "up.2.1")
     heat_steps: tuple[int, ...] = (100, 300, 500)

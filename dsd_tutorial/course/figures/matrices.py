@@ -40,6 +40,7 @@ def show_matrix(
         size: of the figure in inches.
     """
     named = values if isinstance(values, Mapping) else {"": values}
+    whole = all(np.asarray(table).dtype.kind in "iu" for table in named.values())
     tables = {title: np.asarray(table, float) for title, table in named.items()}
     every = np.stack(list(tables.values()))
     low, high = np.nanmin(every), np.nanmax(every)
@@ -54,7 +55,7 @@ def show_matrix(
             axis.imshow(table, vmin=low, vmax=high, aspect="auto",
                                 cmap=UNIFORM if center is None else SIGNED)  # fmt: skip
             if table.size <= NUMBERED:
-                _write_numbers(axis, table, marks, (low + high) / 2)
+                _write_numbers(axis, table, marks, (low + high) / 2, 0 if whole else 2)
                 axis.set_yticks(range(len(rows)), rows)
                 turned = 45 if max(len(str(x)) for x in columns) > 4 else 0
                 axis.set_xticks(range(len(columns)), columns, rotation=turned)
@@ -66,10 +67,10 @@ def show_matrix(
         fig.colorbar(axes[0, 0].images[0], ax=axes, label=label)
 
 
-def _write_numbers(axis: Any, table: np.ndarray, marks: Any, middle: float) -> None:
+def _write_numbers(axis: Any, table: np.ndarray, marks: Any, middle: float, digits: int) -> None:
     starred = np.zeros(table.shape, bool) if marks is None else np.asarray(marks, bool)
     for (row, column), number in np.ndenumerate(table):
-        axis.text(column, row, f"{number:.2f}{'*' if starred[row, column] else ''}",
+        axis.text(column, row, f"{number:.{digits}f}{'*' if starred[row, column] else ''}",
                   ha="center", va="center", fontsize=7,
                   color="white" if number < middle else "black")  # fmt: skip
 
