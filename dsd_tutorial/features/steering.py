@@ -104,7 +104,8 @@ def _cover(
         raise ValueError(
             f"places has {len(places)} masks for a batch of {len(hidden)}: give one for each image"
         )
-    share = F.adaptive_avg_pool2d(places[:, None].to(hidden), hidden.shape[-2:])
+    height, width = hidden.shape[-2:]
+    share = F.adaptive_avg_pool2d(places[:, None].to(hidden), (height, width))
     return share.repeat(times, 1, 1, 1)
 
 
