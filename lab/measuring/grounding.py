@@ -120,9 +120,9 @@ def evaluate_grounding(model: Any = "shapes-sd", **values: Any) -> Path:
     made = referring_expressions(plan.n_items, "test", plan.seed)
 
     def measured() -> list[Row]:
-        found = computed(runner.model, made, plan, cache, options.progress)
+        found = computed(_block, runner.model, made, plan, cache, options.progress)
         first = computed(
-            runner.model, made[: plan.traps], plan, trapped, options.progress, _trap_block
+            _trap_block, runner.model, made[: plan.traps], plan, trapped, options.progress
         )
         for numbers, more in zip(found, first, strict=False):
             numbers |= more
@@ -134,11 +134,11 @@ def evaluate_grounding(model: Any = "shapes-sd", **values: Any) -> Path:
 
 
 def computed(
-    model: Any, made: list[Expression], plan: GroundingPlan, cache: Cache, progress: bool,
-    compute: Callable[..., Numbers] | None = None,
+    compute: Callable[..., Numbers], model: Any, made: list[Expression], plan: GroundingPlan,
+    cache: Cache, progress: bool,
 ) -> list[Numbers]:  # fmt: skip
     """Return what the models said of each expression; block by block it lies on the disk."""
-    compute, found = compute or _block, []
+    found = []
     for start in tqdm(range(0, len(made), BLOCK), "blocks of expressions", disable=not progress):
         part = made[start : start + BLOCK]
         how = {"start": start, "n": len(part)}

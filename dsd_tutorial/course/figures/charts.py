@@ -16,9 +16,15 @@ from typing import Any
 import numpy as np
 
 from dsd_tutorial.course.figures.series import depth, interval, panels_of, say, told
-from dsd_tutorial.course.figures.style import HATCHES, INK, LINES, MARKERS, SERIES, figure
-
-CHARACTERS = 12  # in an inch of a legend
+from dsd_tutorial.course.figures.style import (
+    CHARACTERS,
+    HATCHES,
+    INK,
+    LINES,
+    MARKERS,
+    SERIES,
+    figure,
+)
 
 
 def band(axis: Any, x: Sequence[float], points: Sequence[Any], label: str = "") -> None:

@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dsd_tutorial.course.figures.style import HEAT, SIGNED, figure
-
-CHARACTERS = 12  # in an inch of a title
+from dsd_tutorial.course.figures.style import CHARACTERS, HEAT, SIGNED, figure
 
 
 def _array(values: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 from cycler import cycler
 
 # perceptually uniform colour maps: of what lies between two ends, of what lies around zero, of heat
+CHARACTERS = 12  # of a title or a legend in an inch
 UNIFORM, SIGNED, HEAT = "viridis", "cividis", "magma"
 # Okabe and Ito's palette, without its yellow (too pale for lines on white), black last
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
