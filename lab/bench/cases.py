@@ -12,8 +12,10 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -164,6 +166,47 @@ def observing(bench: Bench, rows: int = 32) -> list[Row]:
     return bench.rows("observe", ways, batch=rows)
 
 
+def other_ways_to_compute(bench: Bench, rows: int = 32) -> list[Row]:
+    """One plain pass of 32 rows, and what is said to make it faster, in each precision.
+
+    Inference mode, weights and latents with channels last, and `torch.compile` (compiled before
+    the clock starts; a row of its own says how long that takes).
+    """
+    numbers = torch.Generator().manual_seed(0)
+    found = []
+    for dtype, model in bench.models.items():
+        latents = torch.randn(rows, *model.latent_shape, generator=numbers).to(model.dtype)
+        steps = torch.full((rows,), 500)
+        prompts = model.encode_text(["a red circle left of a blue square"]).to(model.dtype)
+        prompts, last = prompts.expand(rows, -1, -1), torch.channels_last
+        channels_last = deepcopy(model.unet).to(memory_format=last)
+        compiled = torch.compile(deepcopy(model.unet))
+
+        def forward(unet: Any, latents: Any, *, s: Any = steps, p: Any = prompts) -> Any:
+            with torch.no_grad():
+                return unet(latents, s, p).sample
+
+        began = perf_counter()
+        forward(compiled, latents)
+        compiling = perf_counter() - began
+        ways = {
+            f"plain {dtype}": partial(forward, model.unet, latents),
+            f"inference mode {dtype}": partial(
+                torch.inference_mode()(forward), model.unet, latents
+            ),
+            f"channels last {dtype}": partial(
+                forward, channels_last, latents.to(memory_format=last)
+            ),
+            f"torch.compile {dtype}": partial(forward, compiled, latents),
+        }
+        timed = bench.rows("one pass", ways, dtypes=dict.fromkeys(ways, dtype), batch=rows)
+        timed = [row | {"passes": rows} for row in timed]  # copies of the U-Net are not counted
+        first = {"way": f"torch.compile {dtype}, first pass", "ratio": "", "repeats": 1}
+        seconds = {"seconds_min": compiling, "seconds_median": compiling}
+        found += [*timed, timed[-1] | first | seconds]
+    return found
+
+
 def outside(bench: Bench) -> list[Row]:
     """`score` of 1 x 10 x 10 beside its U-Net passes alone."""
     from dsd_tutorial.matching.passes import Passes
@@ -254,4 +297,4 @@ QUICK: dict[str, Callable[[Bench], list[Row]]] = {
     "projection": projection_and_variation,
     "start": starting,
 }
-ALL = QUICK | {"100x1": hundred_images, "growth": growth}
+ALL = QUICK | {"100x1": hundred_images, "growth": growth, "one pass": other_ways_to_compute}

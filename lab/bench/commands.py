@@ -1,4 +1,4 @@
-"""`python -m lab bench`: time the companion, write results/benchmark.csv and the README's lines."""
+"""`python -m lab bench`: time the companion, write results/benchmark.csv and the lines of pages that quote it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +16,10 @@ def bench(
 ) -> None:
     """Time the released way, `score`, `rank` and the rest in turn, on this machine."""
     from dsd_tutorial.course.terminal import explaining
-    from lab.bench.report import run_cases, write_readme
+    from lab.bench.report import run_cases, write_pages
 
     with explaining():
         path = run_cases(quick=quick, full_size=full_size, only=case, output=output)
         if output is None:
-            write_readme()
+            write_pages()
     typer.echo(f"wrote {path}")

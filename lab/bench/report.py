@@ -22,6 +22,11 @@ from lab.bench.cases import ALL, COLUMNS, QUICK, Bench, Row, versions
 from lab.upkeep.blocks import ROOT, replace_block
 
 MARKS = ("<!-- benchmark: written by `make bench` -->", "<!-- end of benchmark -->")
+WAYS = ("<!-- one pass: written by `make bench` -->", "<!-- end of one pass -->")
+FULL_SIZE = (
+    "<!-- full size: written by `make bench ARGS=--full-size` -->", "<!-- end of full size -->",
+)  # fmt: skip
+PAGE = "docs/real-checkpoints.md"
 CHART = ROOT / "docs" / "benchmark.png"
 FULL = "full size"
 REPEATS = 5
@@ -169,6 +174,41 @@ def lines(path: Path) -> str:
     return "\n".join(found)
 
 
-def write_readme() -> None:
-    """Write the block into README.md."""
-    replace_block(MARKS, lines(results_folder() / "benchmark.csv"))
+def one_pass(path: Path) -> str:
+    """Return the table of what makes one pass faster: a row per way, a column per precision."""
+    rows = pd.read_csv(path, keep_default_na=False)
+    rows = rows[rows["case"] == "one pass"].copy()
+    rows["way"] = [row.way.replace(f" {row.dtype}", "") for row in rows.itertuples()]
+    seconds = rows.astype({"seconds_min": float}).pivot(
+        index="way", columns="dtype", values="seconds_min"
+    )
+    dtypes = [name for name in ("float32", "bfloat16") if name in seconds]
+    found = [f"| one pass of 32 rows, seconds | {' | '.join(dtypes)} |",
+             f"| --- |{' ---: |' * len(dtypes)}"]  # fmt: skip
+    for way in dict.fromkeys(rows["way"]):
+        found.append(f"| {way} | {' | '.join(f'{seconds.loc[way, d]:.3g}' for d in dtypes)} |")
+    return "\n".join(found)
+
+
+def full_size(path: Path) -> str:
+    """Return what was measured at full size, a line for each precision."""
+    rows = pd.read_csv(path, keep_default_na=False)
+    found = []
+    for case, some in rows[rows["case"].str.startswith(FULL)].groupby("case", sort=False):
+        at = some.set_index("way")
+        plain, seen = (float(at.loc[way, "seconds_min"]) for way in ("plain", "observe"))
+        found.append(
+            f"* {str(case).split(', ')[1]}: one pass {plain:.1f} s, observed {seen:.1f} s "
+            f"({100 * (seen / plain - 1):+.1f} %); `score` of 1 image x 2 texts x 2 steps "
+            f"{float(some[some['way'].str.startswith('score')].seconds_min.iloc[0]):.0f} s, at its "
+            f"peak {float(at.loc['weights', 'ratio']):.2f} times the weights"
+        )
+    return "\n".join(found)
+
+
+def write_pages() -> None:
+    """Write the blocks into README.md and docs/real-checkpoints.md."""
+    path = results_folder() / "benchmark.csv"
+    replace_block(MARKS, lines(path))
+    replace_block(WAYS, one_pass(path), PAGE)
+    replace_block(FULL_SIZE, full_size(path), PAGE)

@@ -21,8 +21,8 @@ def with_blocks(text: str, module: str, blocks: dict[str, str]) -> str:
     return text
 
 
-def replace_block(marks: tuple[str, str], block: str) -> None:
-    """Put `block` between `marks` in README.md."""
-    readme = ROOT / "README.md"
-    text = with_block(readme.read_text(encoding="utf-8"), marks, block)
-    readme.write_text(text, encoding="utf-8", newline="\n")
+def replace_block(marks: tuple[str, str], block: str, page: str = "README.md") -> None:
+    """Put `block` between `marks` in a page of the project."""
+    path = ROOT / page
+    text = with_block(path.read_text(encoding="utf-8"), marks, block)
+    path.write_text(text, encoding="utf-8", newline="\n")
