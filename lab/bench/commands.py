@@ -1,4 +1,4 @@
-"""`python -m lab bench`: time the companion, write results/benchmark.csv and the lines of pages that quote it."""
+"""`python -m lab bench`: time the companion, write results/benchmark.csv and what quotes it."""
 
 from pathlib import Path
 from typing import Annotated
