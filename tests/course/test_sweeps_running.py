@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -118,32 +119,55 @@ def dask_process(kind: str, cwd: Path, *more: str) -> subprocess.Popen:
         return subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, start_new_session=True)
 
 
-def test_workers_elsewhere_need_no_folder_in_common(clone):
-    note = clone / "scheduler.json"
+@contextmanager
+def elsewhere(clone: Path, head: str, *workers: str):
+    """The address of a scheduler, and its process; it has these workers, in folders of their own.
+
+    What a lost scheduler leaves behind is killed with the rest at the end.
+    """
+    note = clone / f"{head}.json"
     processes = [
-        dask_process("scheduler", clone / "head", "--scheduler-file", str(note), "--port", "0",
+        dask_process("scheduler", clone / head, "--scheduler-file", str(note), "--port", "0",
                      "--host", "127.0.0.1", "--no-dashboard"),
     ]  # fmt: skip
     try:
         whole = lambda: note.exists() and note.read_text().rstrip().endswith("}")  # noqa: E731
         faults.wait_until(whole, "the scheduler's address", 200)
         address = json.loads(note.read_text())["address"]
-        for name in ("one", "two"):
+        for name in workers:
             processes.append(
                 dask_process("worker", clone / name, address, "--nthreads", "1", "--name", name,
                              "--local-directory", ".", "--no-dashboard", "--no-nanny")
             )  # fmt: skip
-        command = ["00", "-p", "steps", "1..4", "-p", "guidance", "1", "--name", "d",
-                   "--scheduler", address]  # fmt: skip
-        client = faults.start(command, clone, clone / "log")
-        assert client.wait(400) == 0, (clone / "log").read_text()
+        yield address, processes[0]
     finally:
         for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def test_workers_elsewhere_need_no_folder_in_common_and_a_lost_scheduler_loses_nothing(clone):
+    with elsewhere(clone, "head", "one", "two") as (address, head):
+        command = ["00", "-p", "steps", "1..4", "-p", "guidance", "1", "--name", "d"]
+        client = faults.start([*command, "--scheduler", address], clone, clone / "log")
+        assert client.wait(400) == 0, (clone / "log").read_text()
+        command = ["00", "-p", "steps", "1..6", "-p", "guidance", "1.5", "--name", "e"]
+        client = faults.start([*command, "--scheduler", address], clone, clone / "lost.log")
+        lost = clone / "sweeps" / "e"
+        faults.wait_until(lambda: faults.journal(lost), "the first row", 400)
+        os.killpg(head.pid, signal.SIGKILL)
+        assert client.wait(400) == 1
+    assert "the dask scheduler is gone: what has finished is kept" in (clone / "lost.log").read_text()
     rows = rows_of(clone / "sweeps" / "d")
     assert [row["double"] for row in rows] == ["2", "4", "6", "8"]
     assert {row["worker"].split()[-1] for row in rows} == {"one", "two"}
     assert all((clone / "sweeps" / "d" / row["output"]).is_file() for row in rows)
     assert not list((clone / "one").rglob("*.ipynb")) + list((clone / "two").rglob("*.ipynb"))
+    kept = faults.journal(lost)
+    assert 1 <= len(kept) < 6 and {row["status"] for row in rows_of(lost)} == {"ok", "to do"}
+    with elsewhere(clone, "another", "three") as (address, _):
+        client = faults.start([*command, "--scheduler", address], clone, clone / "log")
+        assert client.wait(400) == 0, (clone / "log").read_text()
+    assert faults.journal(lost)[: len(kept)] == kept and len(faults.journal(lost)) == 6
     assert faults.start(command, clone, clone / "log").wait() == 0  # nothing left: no need of it
