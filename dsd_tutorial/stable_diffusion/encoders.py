@@ -52,7 +52,8 @@ class Encoders:
         dtype: torch.dtype = torch.float32,
     ):
         self.device, self.dtype = torch.device(device), dtype
-        self.vae = self._frozen(vae, dtype)
+        # bfloat16 keeps eight bits: latents rounded so are other latents, and they are made once
+        self.vae = self._frozen(vae, torch.float32 if dtype == torch.bfloat16 else dtype)
         # float32 whatever `dtype` is: small differences of prompt embeddings are ranked later
         self.text_encoder = self._frozen(text_encoder, torch.float32)
         self.clip = self._frozen(clip, torch.float32) if clip is not None else None
@@ -190,7 +191,7 @@ class Encoders:
             )
         parts = [
             self.vae.encode(part).latent_dist.mean.float()
-            for part in (2 * images - 1).to(self.dtype).split(self._batch_size)
+            for part in (2 * images - 1).to(self.vae.dtype).split(self._batch_size)
         ]
         return torch.cat(parts) * self.vae.config.scaling_factor
 
@@ -198,7 +199,7 @@ class Encoders:
         self, latents: Float[Tensor, "images channels h w"]
     ) -> Float[Tensor, "images 3 height width"]:
         """Return images in [0, 1] from scaled latents."""
-        latents = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
+        latents = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
         parts = [self.vae.decode(part).sample.float() for part in latents.split(self._batch_size)]
         return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 

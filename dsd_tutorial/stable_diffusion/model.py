@@ -3,8 +3,8 @@
     model = load_model("shapes-sd")
     images = model.sample(["a red circle left of a blue square"], steps=25)
 
-Everything outside the object is float32 and in plain units (see `encoders`); inside, only U-Net and
-autoencoder run in `dtype`. Symbols follow He et al., arXiv 2305.10722: z latents, t time step,
+Everything outside the object is float32 and in plain units (see `encoders`); inside, only the U-Net
+(and beside float16 the autoencoder) runs in `dtype`. Symbols follow He et al., arXiv 2305.10722: z latents, t time step,
 epsilon noise. All weights are frozen; gradients still flow to inputs. No safety checker is loaded.
 """
 
@@ -45,7 +45,7 @@ class StableDiffusion(Encoders):
         name: What it is called.
         entry: What the registry knows of it, or None.
         folder: Where it was loaded from, or None.
-        device, dtype: Where U-Net and autoencoder run, and in which precision.
+        device, dtype: Where the parts are, and in which precision the U-Net runs.
         batches_sampled: How many batches of images `sample` has begun.
     """
 

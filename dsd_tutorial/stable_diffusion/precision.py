@@ -1,6 +1,7 @@
-"""In which precision U-Net and autoencoder run: what a device can, and what pays there.
+"""In which precision the U-Net runs: what a device can, and what pays there.
 
-Half precision is inside alone: text encoder and CLIP stay in float32, what comes out of the U-Net
+Half precision is inside alone: text encoder and CLIP stay in float32, so does the autoencoder beside
+bfloat16 (it makes latents once, and eight bits would make them other latents), what comes out of the U-Net
 is float32, and so are the log-sum-exp of logits and the norms of errors, whose small differences
 are what candidates are ranked by.
 """

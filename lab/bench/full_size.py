@@ -54,8 +54,11 @@ def full_size_model(dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
             "text_encoder": CLIPTextModel(CLIPTextConfig(**SD_1_5["text"], **ids)),
         }
     numbers = torch.Generator().manual_seed(seed)
+    dtypes = {name: torch.float32 for name in parts} | {"unet": dtype}
+    if dtype == torch.float16:
+        dtypes["vae"] = dtype
     for name, part in parts.items():
-        fill(part.to_empty(device="cpu"), numbers, torch.float32 if name[0] == "t" else dtype)
+        fill(part.to_empty(device="cpu"), numbers, dtypes[name])
     return StableDiffusion(
         **parts, tokenizer=small.tokenizer, scheduler=small.scheduler, name="sd-1.5, random",
         device="cpu", dtype=dtype,

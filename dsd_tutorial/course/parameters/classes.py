@@ -119,7 +119,7 @@ class Parameters(BaseModel):
     )
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16", "auto"], AfterValidator(_is_computed)
-    ] = Field(description="precision of U-Net and autoencoder; auto: what pays on the device")
+    ] = Field(description="precision of the U-Net; auto: what pays on the device")
     seed: int = Field(ge=0, le=2**32 - 1, description="of every random draw")
 
 
