@@ -1,9 +1,9 @@
 """In which precision the U-Net runs: what a device can, and what pays there.
 
-Half precision is inside alone: text encoder and CLIP stay in float32, so does the autoencoder beside
-bfloat16 (it makes latents once, and eight bits would make them other latents), what comes out of the U-Net
-is float32, and so are the log-sum-exp of logits and the norms of errors, whose small differences
-are what candidates are ranked by.
+Half precision is inside alone. Text encoder and CLIP stay in float32; so does the autoencoder
+beside bfloat16, since it makes latents once, and eight bits would make them other latents. What
+comes out of the U-Net is float32, and so are the log-sum-exp of logits and the norms of errors,
+whose small differences are what candidates are ranked by.
 """
 
 from __future__ import annotations
