@@ -26,9 +26,9 @@ def load_model(
     Args:
         name_or_path: A registered name, a folder, or a hub id.
         device: "auto" is CUDA, else MPS, else the CPU.
-        dtype: Precision of the U-Net: "float32", "bfloat16", "float16", or "auto" as in `pick_dtype`;
-            None is float32, also where weights are stored in float16. The autoencoder follows in
-            float16 and stays in float32 beside bfloat16.
+        dtype: Precision of the U-Net: "float32", "bfloat16", "float16", or "auto" as in
+            `pick_dtype`; None is float32, also where weights are stored in float16. The autoencoder
+            follows in float16 and stays in float32 beside bfloat16.
         clip: Folder or hub id with CLIP's towers; by default those in the model's folder, in a
             folder `<model>-clip` beside it, or the public CLIP of its text encoder if cached.
         download: Whether the network may be used.

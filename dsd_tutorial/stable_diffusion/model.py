@@ -5,7 +5,8 @@
 
 Everything outside the object is float32 and in plain units (see `encoders`); inside, only the U-Net
 (and beside float16 the autoencoder) runs in `dtype`. Symbols follow He et al., arXiv 2305.10722:
-z latents, t time step, epsilon noise. All weights are frozen; gradients still flow to inputs. No safety checker is loaded.
+z latents, t time step, epsilon noise. All weights are frozen; gradients still flow to inputs. No
+safety checker is loaded.
 """
 
 from __future__ import annotations
