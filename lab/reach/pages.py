@@ -245,7 +245,8 @@ OVERFLOW = """() => {
   return [...slide.querySelectorAll(':scope > *:not(aside)')].filter(x => {
     const box = x.getBoundingClientRect();
     const tiny = x.matches('figure') && box.height < 150;
-    return tiny || box.bottom > low.bottom + 1 || box.right > low.right + 1;
+    const cut = [x, ...x.querySelectorAll('pre')].some(y => y.scrollWidth > y.clientWidth + 1);
+    return tiny || cut || box.bottom > low.bottom + 1 || box.right > low.right + 1;
   }).map(x => x.tagName + ' ' + x.textContent.slice(0, 40));
 }"""
 

@@ -158,7 +158,8 @@ def test_workers_elsewhere_need_no_folder_in_common_and_a_lost_scheduler_loses_n
         faults.wait_until(lambda: faults.journal(lost), "the first row", 400)
         os.killpg(head.pid, signal.SIGKILL)
         assert client.wait(400) == 1
-    assert "the dask scheduler is gone: what has finished is kept" in (clone / "lost.log").read_text()
+    said = (clone / "lost.log").read_text()
+    assert "the dask scheduler is gone: what has finished is kept" in said
     rows = rows_of(clone / "sweeps" / "d")
     assert [row["double"] for row in rows] == ["2", "4", "6", "8"]
     assert {row["worker"].split()[-1] for row in rows} == {"one", "two"}

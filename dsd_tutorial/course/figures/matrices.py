@@ -6,6 +6,7 @@ show_costs(table[table.task == "comvg"], alt="Accuracy and cost on ComVG.")
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,12 +23,13 @@ NUMBERED = 250  # cells; a larger matrix carries no numbers
 def show_matrix(
     values: Any, rows: Sequence[Any], columns: Sequence[Any], *, alt: str, label: str = "",
     center: float | None = None, marks: Any = None, divide: int | None = None,
-    xlabel: str = "", ylabel: str = "", size: tuple[float, float] | None = None,
+    xlabel: str = "", ylabel: str = "", across: int = 1,
+    size: tuple[float, float] | None = None,
 ) -> None:  # fmt: skip
     """Show a matrix as a heat map with labelled axes, a scale, and its numbers where they fit.
 
     Args:
-        values: (rows, columns), or title -> such a matrix, one below the other with one scale.
+        values: (rows, columns), or title -> such a matrix; several have one scale.
         rows: label of each row.
         columns: label of each column.
         alt: what the cells are, in a sentence; where the highest and lowest lie is added to it.
@@ -37,6 +39,7 @@ def show_matrix(
         divide: a dashed line before this row and column.
         xlabel: what the columns are.
         ylabel: what the rows are.
+        across: how many matrices stand side by side.
         size: of the figure in inches.
     """
     named = values if isinstance(values, Mapping) else {"": values}
@@ -49,9 +52,15 @@ def show_matrix(
         low, high = center - reach, center + reach
     ends = [_cell(tables, rows, columns, pick(every)) for pick in (np.nanargmax, np.nanargmin)]
     said = f"{alt.rstrip('.: ')}: highest {ends[0]}, lowest {ends[1]}."
-    size = size or (min(0.5 * len(columns) + 2.2, 9.5), (0.3 * len(rows) + 0.5) * len(tables) + 0.8)
-    with figure(alt=said, rows=len(tables), size=size, sharex=True, squeeze=False) as (fig, axes):
-        for axis, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
+    down = math.ceil(len(tables) / across)
+    size = size or (min(0.5 * len(columns) * across + 2.2, 9.5),
+                    (0.3 * len(rows) + 0.5) * down + 0.8)  # fmt: skip
+    with figure(
+        alt=said, rows=down, columns=across, size=size, sharex=True, sharey=True, squeeze=False
+    ) as (fig, axes):
+        for axis in axes.flat[len(tables) :]:
+            axis.set_axis_off()
+        for axis, (title, table) in zip(axes.flat, tables.items(), strict=False):
             axis.imshow(table, vmin=low, vmax=high, aspect="auto",
                                 cmap=UNIFORM if center is None else SIGNED)  # fmt: skip
             if table.size <= NUMBERED:
@@ -62,8 +71,11 @@ def show_matrix(
             if divide is not None:
                 axis.axhline(divide - 0.5, color="white", linestyle="--")
                 axis.axvline(divide - 0.5, color="white", linestyle="--")
-            axis.set(title=title, ylabel=ylabel)
-        axes[-1, 0].set_xlabel(xlabel)
+            axis.set(title=title)
+        for axis in axes[:, 0]:
+            axis.set_ylabel(ylabel)
+        for axis in axes[-1]:
+            axis.set_xlabel(xlabel)
         fig.colorbar(axes[0, 0].images[0], ax=axes, label=label)
 
 
