@@ -23,6 +23,7 @@ from lab.upkeep.blocks import ROOT, replace_block
 
 MARKS = ("<!-- benchmark: written by `make bench` -->", "<!-- end of benchmark -->")
 WAYS = ("<!-- one pass: written by `make bench` -->", "<!-- end of one pass -->")
+PRECISION = ("<!-- precision: written by `make bench` -->", "<!-- end of precision -->")
 FULL_SIZE = (
     "<!-- full size: written by `make bench ARGS=--full-size` -->", "<!-- end of full size -->",
 )  # fmt: skip
@@ -206,9 +207,25 @@ def full_size(path: Path) -> str:
     return "\n".join(found)
 
 
+def precision(path: Path) -> str:
+    """Return the table of what half precision changed: a row per task, columns per reading."""
+    rows = pd.read_csv(path)
+    reads = list(dict.fromkeys(rows["reads"]))
+    said = {"attention_error": "attention + error"}
+    found = ["| same winner (change of accuracy) | n | "
+             + " | ".join(said.get(name, name) for name in reads) + " |",
+             "| --- | ---: |" + " ---: |" * len(reads)]  # fmt: skip
+    for task, some in rows.groupby("task", sort=False):
+        at = some.set_index("reads")
+        cells = [f"{at.loc[x, 'same_winner']:.3f} ({at.loc[x, 'change']:+.3f})" for x in reads]
+        found.append(f"| {task} | {at['n'].iloc[0]} | " + " | ".join(cells) + " |")
+    return "\n".join(found)
+
+
 def write_pages() -> None:
     """Write the blocks into README.md and docs/real-checkpoints.md."""
     path = results_folder() / "benchmark.csv"
     replace_block(MARKS, lines(path))
     replace_block(WAYS, one_pass(path), PAGE)
+    replace_block(PRECISION, precision(results_folder() / "precision.csv"), PAGE)
     replace_block(FULL_SIZE, full_size(path), PAGE)
