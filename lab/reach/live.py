@@ -185,7 +185,14 @@ def menu(widget: Locator, control: Locator, page: Page) -> Iterator[tuple[str, b
 
 
 def text(widget: Locator, control: Locator, page: Page) -> Iterator[tuple[str, bool]]:
-    """Type other words; yield as `slider` does."""
+    """Type other words; yield as `slider` does.
+
+    Sliders go to their ends first: where alpha is 0, words change nothing, and rightly so.
+    """
+    for handle in widget.locator(".noUi-handle").all():
+        handle.focus()
+        page.keyboard.press("End")
+        page.wait_for_timeout(2000)
     before = shown(widget)
     control.locator("input").click()
     page.keyboard.press("Control+a")
