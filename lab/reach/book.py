@@ -105,9 +105,10 @@ def tidy(page: str) -> str:
 
     A button whose visible text is not in its `aria-label` cannot be called by voice.
     """
-    page = re.sub(r"<(script|link)\b[^>]*thebe[^>]*>(</script>)?\n?", "", page)
-    page = re.sub(r"<script\b[^>]*>[^<]*THEBE_JS_URL[^<]*</script>\n?", "", page)
+    # what has a text of its own goes first: without its opening tag the text would be shown
     page = re.sub(r'<script type="text/x-thebe-config">[^<]*</script>\n?', "", page)
+    page = re.sub(r"<script\b[^>]*>[^<]*THEBE_JS_URL[^<]*</script>\n?", "", page)
+    page = re.sub(r"<(script|link)\b[^>]*thebe[^>]*>(</script>)?\n?", "", page)
     page = re.sub(r"<script>kernelName = [^<]*</script>\n?", "", page)
     page = re.sub(r'(<i class="theme-switch[^>]*?)\s+title="[^"]*"', r"\1", page)
     return re.sub(MISNAMED, r"\1", page)

@@ -10,6 +10,7 @@ from typing import Any
 from dsd_tutorial.course.notebooks import Notebook, all_notebooks, read_notebook
 from lab.reach.tools import BUILD
 
+VIEWS = "application/vnd.jupyter.widget-view+json"
 NOT_SHOWN = {"parameters", "remove-cell"}  # cells whose outputs nobody needs
 
 
@@ -66,11 +67,18 @@ def all_outputs(folder: Path) -> list[tuple[Notebook, dict[str, list[Any]]]]:
     return [(x, outputs_of(x.path, folder / x.path.name)) for x in all_notebooks()]
 
 
+def is_progress(output: dict[str, Any]) -> bool:
+    """Whether an output is a progress bar drawn by a widget: over, and nothing to look at."""
+    data = output.get("data", {})
+    return VIEWS in data and "%|" in "".join(data.get("text/plain", ""))
+
+
 def widget_html(executed: Path, outputs: Sequence[dict[str, Any]]) -> str | None:
     """Return what the widget among `outputs` showed at first, as HTML; None where there is none."""
-    views = "application/vnd.jupyter.widget-view+json"
     shown = [
-        output["data"][views]["model_id"] for output in outputs if views in output.get("data", {})
+        output["data"][VIEWS]["model_id"]
+        for output in outputs
+        if VIEWS in output.get("data", {}) and not is_progress(output)
     ]
     if not shown:
         return None

@@ -14,12 +14,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dsd_tutorial.course.recording import MIME
-from lab.reach.executed import source_of
+from lab.reach.executed import VIEWS, is_progress, source_of
 from lab.reach.glossary import Term, linked
 from lab.reach.tools import ROOT
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)]*)?\)")
-WIDGET = "application/vnd.jupyter.widget-view+json"
 MARKS = re.compile(r"^<!--.*?-->\n?", re.M)
 
 
@@ -93,8 +92,11 @@ def page_of_notebook(
                 text = title + how_to_run(name, where) + rest
             cell["source"] = text
             continue
-        # what notebooks record for machines is nothing to look at
-        shown = [x for x in outputs.get(cell["id"], []) if MIME not in x.get("data", {})]
+        # what notebooks record for machines is nothing to look at, nor are bars that are full
+        shown = [
+            x for x in outputs.get(cell["id"], [])
+            if MIME not in x.get("data", {}) and not is_progress(x)
+        ]  # fmt: skip
         cell["outputs"] = [_output(x, stills.get(cell["id"])) for x in shown]
         if "solution" in tags:
             tags.append("hide-input")
@@ -105,7 +107,7 @@ def page_of_notebook(
 
 def _output(output: dict[str, Any], still: str | None) -> dict[str, Any]:
     """An output as a page can show it: in place of a widget, what it showed at first."""
-    if WIDGET not in output.get("data", {}):
+    if VIEWS not in output.get("data", {}):
         return output
     shown = (
         "<p><em>In a live notebook there are controls here; this is what they show first.</em></p>"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 PAGES = {"README.md", "docs/errors.md", "notebooks/00_orientation.ipynb"}
 FIGURE = '<figure><img alt="A figure of two lines." src="data:image/png;base64,AA"></figure>'
-VIEW = staging.WIDGET
+VIEW = executed.VIEWS
 
 
 def code(source: str, *tags: str, outputs: list | None = None, **more: object) -> dict:
@@ -95,10 +95,12 @@ def test_solutions_are_folded_and_widgets_become_stills():
     assert FIGURE in explored["outputs"][0]["data"]["text/html"]
 
 
-def test_what_a_notebook_records_for_machines_is_no_part_of_a_page():
+def test_what_a_notebook_records_for_machines_and_full_bars_are_no_part_of_a_page():
     told = {"output_type": "stream", "name": "stdout", "text": "3 passes"}
     record = {"output_type": "display_data", "data": {MIME: {}, "text/html": ""}, "metadata": {}}
-    shown = page(code("report()"), outputs={"report()": [record, told]})[1]
+    bar = {VIEW: {"model_id": "m"}, "text/plain": ["passes:   0%|          | 0/8"]}
+    full = {"output_type": "display_data", "data": bar, "metadata": {}}
+    shown = page(code("report()"), outputs={"report()": [record, full, told]})[1]
     assert shown["outputs"] == [told]
 
 
@@ -110,7 +112,9 @@ def test_a_still_is_what_the_widget_showed(tmp_path):
     }
     saved = {"application/vnd.jupyter.widget-state+json": {"state": states}}
     file = written(tmp_path, "a.ipynb", widgets=saved)
-    assert executed.widget_html(file, [{"data": {VIEW: {"model_id": "box"}}}]) == FIGURE
+    bar = {"data": {VIEW: {"model_id": "a"}, "text/plain": "0%|   | 0/8"}}
+    assert executed.widget_html(file, [bar, {"data": {VIEW: {"model_id": "box"}}}]) == FIGURE
+    assert executed.widget_html(file, [bar]) is None
     assert executed.widget_html(file, [{"data": {"text/plain": "1"}}, {}]) is None
 
 
@@ -141,6 +145,7 @@ def test_pages_lose_what_asks_the_network():
         '<head><script>const THEBE_JS_URL = "https://x"</script>\n'
         '<script async="async" src="_static/sphinx-thebe.js?v=1"></script>\n'
         '<link rel="stylesheet" href="_static/sphinx-thebe.css" /><script src="own.js"></script>'
+        '<script type="text/x-thebe-config">{name: "./thebe"}</script>'
         '<button class="btn search-button-field x" aria-label="Search">Search</button>'
     )
     assert book.tidy(page) == (
