@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 SAMPLE_EVERY = 0.1  # seconds between two looks
+FAMILY_EVERY = 1.0  # seconds between two counts of children, which read every process there is
 OUT_OF_MEMORY, OUT_OF_TIME = "OutOfMemory", "OutOfTime"
 
 
@@ -34,21 +35,27 @@ class Watch:
         self._done = threading.Event()
         self._ours = psutil.Process()
         self._before = set(self._ours.children(recursive=True))
+        self._family: set[psutil.Process] = set()
+        self._counted = -FAMILY_EVERY
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _look(self) -> None:
-        total, kernel = 0, set(self._ours.children(recursive=True)) - self._before
-        for process in kernel:
+        now = time.monotonic()
+        if not self._family or now - self._counted > FAMILY_EVERY:
+            self._family = set(self._ours.children(recursive=True)) - self._before
+            self._counted = now
+        total = 0
+        for process in self._family:
             with suppress(psutil.Error):  # it ended between the two calls
                 total += process.memory_info().rss
         self.bytes = max(self.bytes, total)
         most, minutes = self._limits.memory_mb, self._limits.minutes
         if most is not None and total > most * 1e6:
             self.broken = (OUT_OF_MEMORY, f"it took more than the {most:,.0f} MB it may take")
-        elif minutes is not None and time.monotonic() - self._started > 60 * minutes:
+        elif minutes is not None and now - self._started > 60 * minutes:
             self.broken = (OUT_OF_TIME, f"it took longer than the {minutes:g} minutes it may take")
         if self.broken:
-            for process in kernel:
+            for process in set(self._ours.children(recursive=True)) - self._before:
                 with suppress(psutil.Error):
                     process.kill()
 
