@@ -243,5 +243,3 @@ def choose_readings(
 def _spread(scores: Float[Tensor, "items candidates"]) -> float:
     """The standard deviation of a reading among the candidates of an item."""
     return float((scores - scores.mean(1, keepdim=True)).std())
-
-

@@ -88,8 +88,10 @@ def widget_html(executed: Path, outputs: Sequence[dict[str, Any]]) -> str | None
 
 
 def _html_below(states: dict[str, Any], model: str) -> str | None:
-    state = states.get(model, {}).get("state", {})
-    if state.get("_model_name") == "HTMLModel":
+    entry = states.get(model, {})
+    state = entry.get("state", {})
+    # a kernel's client saves every value, JupyterLab leaves out those that are as always
+    if "HTMLModel" in (entry.get("model_name"), state.get("_model_name")):
         return state["value"]
     for child in state.get("children", []):
         found = _html_below(states, child.removeprefix("IPY_MODEL_"))

@@ -1,4 +1,4 @@
-"""The explorer: what it records is what `heat_maps` shows, and every menu changes the picture."""
+"""The explorer: what it records is what `heat_maps` shows, and every slider changes the picture."""
 
 import builtins
 import re
@@ -63,18 +63,18 @@ def test_a_word_outside_the_caption_is_refused(tiny, image):
         record_attention(tiny, image, TEXT, ["star"], steps=1)
 
 
-def test_every_menu_changes_the_picture(seen):
+def test_every_slider_changes_the_picture(seen):
     box = seen.explore()
     row, picture = box.children
     word, layer, step, head = row.children
-    for menu in row.children:  # chosen again, the first entry is still there to be read
-        menu.index = 1
-        menu.index = 0
-    assert [menu.label for menu in row.children] == ["red", "all layers", "all steps", "all heads"]
+    for slider in row.children:  # chosen again, the first entry is still there to be read
+        slider.index = 1
+        slider.index = 0
+    assert [x.label for x in row.children] == ["red", "all layers", "all steps", "all heads"]
     assert re.search(r'alt="Where &#x27;red&#x27; of .* hottest', picture.value)
     values = [picture.value]
-    for menu, value in [(word, "circle"), (layer, seen.layers[1]), (head, 1), (step, 700)]:
-        menu.value = value
+    for slider, value in [(word, "circle"), (layer, seen.layers[1]), (head, 1), (step, 700)]:
+        slider.value = value
         values.append(picture.value)
     assert len(set(values)) == len(values)
     assert "head 1" in picture.value and "step 700" in picture.value

@@ -1,4 +1,4 @@
-"""Pages: each menu changes the picture, a page needs no widget, alt text is demanded."""
+"""Pages: each slider changes the picture, a page needs no widget, alt text is demanded."""
 
 import builtins
 
@@ -15,9 +15,9 @@ def draw(axis, task, counted_in):
     return f"A line that stands for {task} against {counted_in}."
 
 
-def test_every_menu_changes_the_picture_and_its_alt_text():
+def test_every_slider_changes_the_picture_and_its_alt_text():
     row, picture = browse(draw, **CHOICES).children
-    assert [menu.description for menu in row.children] == ["task", "counted in"]
+    assert [slider.description for slider in row.children] == ["task", "counted in"]
     assert 'alt="A line that stands for comvg against labels."' in picture.value
     first = picture.value
     row.children[0].value = "vqa"
@@ -27,7 +27,7 @@ def test_every_menu_changes_the_picture_and_its_alt_text():
     assert 'alt="A line that stands for vqa against seconds."' in picture.value
 
 
-def test_a_page_is_the_picture_of_the_menus(monkeypatch):
+def test_a_page_is_the_picture_of_the_sliders(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
     page(draw, task="vqa", counted_in="labels")
@@ -45,7 +45,7 @@ def test_no_figure_stays_open_even_after_an_error():
     assert plt.get_fignums() == before
 
 
-def test_an_empty_menu_is_refused_by_name():
+def test_an_empty_slider_is_refused_by_name():
     with pytest.raises(ValueError, match="counted_in"):
         browse(draw, task=["vqa"], counted_in=[])
 

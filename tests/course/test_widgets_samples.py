@@ -66,10 +66,10 @@ def test_words_are_drawn_once(drawn):
 def test_every_control_changes_the_picture(drawn):
     box = drawn.explore()
     row, picture = box.children
-    menu, words, slider = row.children
+    chosen, words, slider = row.children
     assert slider.label == "0.5" and re.search('alt="Reference 1, and its edit', picture.value)
     values = [picture.value]
-    for control, value in ((slider, 2), (menu, 1), (words, "a square")):
+    for control, value in ((slider, 2), (chosen, 1), (words, "a square")):
         control.value = value
         values.append(picture.value)
     assert len(set(values)) == len(values)

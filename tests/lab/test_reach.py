@@ -109,12 +109,15 @@ def test_a_still_is_what_the_widget_showed(tmp_path):
         "box": {"state": {"_model_name": "VBoxModel", "children": ["IPY_MODEL_a", "IPY_MODEL_b"]}},
         "a": {"state": {"_model_name": "DropdownModel"}},
         "b": {"state": {"_model_name": "HTMLModel", "value": FIGURE}},
+        "lean": {"state": {"children": ["IPY_MODEL_c"]}, "model_name": "VBoxModel"},
+        "c": {"state": {"value": FIGURE}, "model_name": "HTMLModel"},  # as JupyterLab saves it
     }
     saved = {"application/vnd.jupyter.widget-state+json": {"state": states}}
     file = written(tmp_path, "a.ipynb", widgets=saved)
     bar = {"data": {VIEW: {"model_id": "a"}, "text/plain": "0%|   | 0/8"}}
     assert executed.widget_html(file, [bar, {"data": {VIEW: {"model_id": "box"}}}]) == FIGURE
     assert executed.widget_html(file, [bar]) is None
+    assert executed.widget_html(file, [{"data": {VIEW: {"model_id": "lean"}}}]) == FIGURE
     assert executed.widget_html(file, [{"data": {"text/plain": "1"}}, {}]) is None
 
 

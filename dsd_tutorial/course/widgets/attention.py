@@ -4,7 +4,7 @@
     recorded.still("circle")        # every layer at every step in one figure, without a kernel
     recorded.explore()              # the same with menus, in a live notebook
 
-All of it is recorded once, so that a menu answers at once and needs no U-Net. Exported pages and
+All of it is recorded once, so that a slider answers at once and needs no U-Net. Exported pages and
 runs without a browser have the still; the menus only add the choice of a head.
 """
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any
 
 from dsd_tutorial.course.figures.style import check_alt, styled, to_html
 
 Draw = Callable[..., str]
 SIZE = (6.4, 3.4)  # inches
-ALL = "\N{NULL}"  # for None in a menu, which ipywidgets takes for "nothing chosen" and shows blank
+ALL = "\N{NULL}"  # for None among entries, which ipywidgets takes for "nothing chosen"
 
 
 def page(draw: Draw, *, columns: int = 1, size: tuple[float, float] = SIZE, **chosen: Any) -> None:
@@ -42,11 +41,12 @@ def browse(
         columns: axes beside one another.
         size: of the figure in inches.
         start: values chosen at first, where they are not the first ones.
-        choices: numbers make a slider; other entries, or pairs (label, value), a menu; a text makes
-            a field to type in; a function of the other chosen values returns a menu's entries.
+        choices: entries, or pairs (label, value), make a slider; a text makes a field to type in; a
+            function of the other chosen values returns a slider's entries. There are no menus:
+            JupyterLab takes the arrow keys away from them, and not from sliders.
 
     Raises:
-        ValueError: a menu has no entries.
+        ValueError: a slider has no entries.
         ModuleNotFoundError: ipywidgets is not installed; the message names the remedy.
     """
     if empty := [name for name, x in choices.items() if not callable(x) and len(x) == 0]:
@@ -55,7 +55,7 @@ def browse(
         import ipywidgets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "menus need ipywidgets: pip install 'dsd-tutorial[course]'; "
+            "sliders need ipywidgets: pip install 'dsd-tutorial[course]'; "
             "page(draw, ...) and `still` show figures without them"
         ) from error
     controls: dict[str, Any] = {}
@@ -92,24 +92,25 @@ def _control(ipywidgets: Any, name: str, entries: Any) -> Any:
     said = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
     if isinstance(entries, str):
         return ipywidgets.Text(value=entries, continuous_update=False, **said)
-    if all(isinstance(entry, Real) for entry in entries):
-        options = [(f"{entry:.3g}", entry) for entry in entries]
-        return ipywidgets.SelectionSlider(options=options, **said)
-    return ipywidgets.Dropdown(options=_pairs(entries), **said)
+    return ipywidgets.SelectionSlider(options=_pairs(entries), **said)
 
 
 def _pairs(entries: Any) -> list[tuple[str, Any]]:
-    pairs = [entry if isinstance(entry, tuple) else (str(entry), entry) for entry in entries]
+    pairs = [entry if isinstance(entry, tuple) else (_label(entry), entry) for entry in entries]
     return [(label, ALL if value is None else value) for label, value in pairs]
 
 
-def _offer(menu: Any, entries: Any) -> None:
-    """Change what a menu offers, and keep what is chosen if it is still there."""
-    if list(menu.options) != _pairs(entries):
-        kept = menu.value
-        menu.options = _pairs(entries)
-        if kept in [value for _, value in menu.options]:
-            menu.value = kept
+def _label(entry: Any) -> str:
+    return f"{entry:.3g}" if isinstance(entry, float) else str(entry)
+
+
+def _offer(slider: Any, entries: Any) -> None:
+    """Change what a slider offers, and keep what is chosen if it is still there."""
+    if list(slider.options) != _pairs(entries):
+        kept = slider.value
+        slider.options = _pairs(entries)
+        if kept in [value for _, value in slider.options]:
+            slider.value = kept
 
 
 def _drawn(draw: Draw, columns: int, size: Any, chosen: Mapping[str, Any]) -> tuple[str, str]:

@@ -117,7 +117,7 @@ class Edits:
         show_rows(rows, titles=titles, alt=alt, side=1.3)
 
     def explore(self) -> Any:
-        """Return a widget: a menu of images, a field for words, a slider for alpha; see `browse`.
+        """Return a widget: a slider of images, a field for words, a slider for alpha; see `browse`.
 
         New words are drawn when Enter is pressed or the field is left.
         """
