@@ -85,11 +85,17 @@ def browse(
 
     for control in controls.values():
         control.observe(redraw, names="value")
-    return ipywidgets.VBox([ipywidgets.HBox(list(controls.values())), shown])
+    row = ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
+    return ipywidgets.VBox([row, shown])
 
 
 def _control(ipywidgets: Any, name: str, entries: Any) -> Any:
-    said = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
+    said = {
+        "description": name.replace("_", " "),
+        "style": {"description_width": "initial"},
+        # no label meets the next or is cut
+        "layout": {"width": "20em", "margin": "2px 2em 2px 2px", "overflow": "visible"},
+    }
     if isinstance(entries, str):
         return ipywidgets.Text(value=entries, continuous_update=False, **said)
     return ipywidgets.SelectionSlider(options=_pairs(entries), **said)
