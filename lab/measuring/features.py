@@ -47,7 +47,7 @@ from lab.measuring.runner import Cache, Item, Options, Plan, Runner
 from lab.measuring.tables import Row
 
 KEYS = ("part", "block", "step", "method", "attribute", "measure")
-COLUMNS = (*KEYS, "value", "low", "high", "n", "chosen")
+COLUMNS = (*KEYS, "value", "low", "high", "n", "chosen", "strength", "from_step")
 KINDS = {  # how the features are pooled, by what is asked
     "shape": ("pooled", "region"), "color": ("pooled", "region"),
     "background": ("pooled", "region"), "relation": ("pooled", "grid", "region"),
@@ -179,7 +179,7 @@ def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
     `values` are those of `FeaturesPlan` and `Options`.
     """
     plan, options = Options.split(FeaturesPlan, values)
-    runner = Runner("features", model, plan, options, unit="thousand passes")
+    runner = Runner("features", model, plan, options, unit="thousand passes", version=2)
     cache = Cache(
         options.cache, "features_tensors", weights=runner.model.sha256, version=VERSION,
         **plan.model_dump(include={"steps", "seed"}),

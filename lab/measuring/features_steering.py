@@ -104,8 +104,9 @@ def steering_rows(units: Units, at: dict[int, Units]) -> list[Row]:
         got = {m: [float(hits[m][i]) for i in own] for m in METHODS}
         for method in METHODS:
             strength, step = chosen[method]
-            said = "" if method == "none" else f"strength {strength:g}, from step {step}"
-            key = where | {"method": method, "attribute": attribute, "chosen": said}
+            key = where | {"method": method, "attribute": attribute}
+            if method != "none":
+                key |= {"strength": strength, "from_step": step}
             rows.append(key | {"measure": "share"} | accuracy(got[method]).as_dict())
             rival = "random there" if method.endswith(THERE) else "random"
             if method not in ("none", rival):

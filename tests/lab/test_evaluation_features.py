@@ -83,11 +83,10 @@ def test_steering_stands_beside_its_controls(measured):
             shares = [rows.value[m, "share", attribute] for m in (method, rival)]
             assert gap.value == pytest.approx(shares[0] - shares[1], abs=1e-5)
             assert gap.n == n and gap.low <= gap.value <= gap.high
-    said = rows.chosen.unstack("method").loc[("share", "all")]
-    assert said["none"] != said["none"] and said["other"] == said["random"] == said["unit"]
-    assert (
-        said["random there"] == said["unit there"] and said["mean"] == "strength 1, from step 500"
-    )
+    ways = rows.loc[(slice(None), "share", "all"), :].droplevel([1, 2])[["strength", "from_step"]]
+    way = {method: tuple(row) for method, row in ways.iterrows()}
+    assert ways.loc["none"].isna().all() and way["other"] == way["random"] == way["unit"]
+    assert way["random there"] == way["unit there"] and way["mean"] == (1.0, 500)
 
 
 def test_places_are_those_of_the_judged_scene():
