@@ -16,7 +16,8 @@ A row says where (block, step), how (method), what of (attribute) and which meas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -186,21 +187,30 @@ def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
     )  # fmt: skip
     table = runner.table(COLUMNS, KEYS)
     pooled = Pooled(runner.model, plan, cache)
-    runner.run([where_only(pooled), *(probe_item(pooled, step) for step in pooled.grid)], table)
+    probes = [where_only(pooled), *(probe_item(pooled, step) for step in pooled.grid)]
+    runner.run(whole(probes), table)
     block, step = best_cell(table.frame())
     where = {"block": block, "step": step}
     units = Units(runner.model, plan, cache, partial(pooled.places, **where), **where)
-    runner.run(unit_items(units), table)
+    runner.run(whole(unit_items(units)), table)
     single = partial(pooled.positions, **where)
-    runner.run(
-        unit_items(Units(runner.model, plan, cache, single, **where, part="positions")), table
-    )
+    positions = Units(runner.model, plan, cache, single, **where, part="positions")
+    runner.run(whole(unit_items(positions)), table)
     at = {
         t: Units(runner.model, plan, cache, partial(pooled.places, block=block, step=t), block, t)
         for t in pooled.grid
     }
-    runner.run(steering_items(units, at), table)
+    runner.run(whole(steering_items(units, at)), table)
     return runner.path()
+
+
+def whole(items: Sequence[Item]) -> list[Item]:
+    """Return items whose rows have every column; those that do not apply to a part stay empty."""
+
+    def rows_of(item: Item) -> list[Row]:
+        return [dict.fromkeys(COLUMNS, "") | row for row in item.measure()]
+
+    return [replace(item, measure=partial(rows_of, item)) for item in items]
 
 
 def best_cell(frame: pd.DataFrame) -> tuple[str, int]:
