@@ -54,5 +54,6 @@ def write_sweep(folder: Path, group: str = "accuracy", output: Path | None = Non
     """Return the csv file `results/sweep_NAME.csv`, written from a sweep."""
     found = read_sweep(folder)
     path = output or results_folder() / f"sweep_{found.name}.csv"
-    write_text(path, table_of(found, group).to_csv(index=False, lineterminator="\n"))
+    table = table_of(found, group)
+    write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     return path
