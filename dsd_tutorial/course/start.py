@@ -16,6 +16,7 @@ from difflib import SequenceMatcher
 from itertools import count
 from pathlib import Path
 
+from dsd_tutorial.course.execution import KEEP_FREED_MEMORY
 from dsd_tutorial.course.notebooks import (
     FOLDER,
     QUICK,
@@ -147,7 +148,7 @@ def open_lab(folder: Path, options: list[str]) -> int:
         CannotStart: There is no JupyterLab.
     """
     folder = expanded(folder).absolute()
-    environment = {**SETTINGS, **os.environ}
+    environment = {**SETTINGS, **KEEP_FREED_MEMORY, **os.environ}
     if importlib.util.find_spec("jupyterlab") is None:
         return _by_uv(folder, options, environment)
     notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
