@@ -242,7 +242,7 @@ class Race:
         warnings.warn(
             f"no spreads are given: the first {int(items.sum())} items are scored in full to learn "
             "them (learn_spreads)",
-            stacklevel=4,
+            stacklevel=5,  # whoever called `rank`, which is decorated
         )
         self._take(first, range(steps), bar)
         self.spreads = spreads = learn_spreads(self._scores()[items], self.passes.grid)

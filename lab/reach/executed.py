@@ -41,7 +41,22 @@ def outputs_of(source: Path, executed: Path) -> dict[str, list[Any]]:
             continue
         if not done.get(source_of(cell)):
             raise NotExecuted(f"{executed} is of another text than {source.name} has today")
-        found[cell["id"]] = done[source_of(cell)].pop(0)
+        found[cell["id"]] = joined(done[source_of(cell)].pop(0))
+    return found
+
+
+def joined(outputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return outputs with printed text in one piece, however it came in, and without warnings."""
+    found: list[dict[str, Any]] = []
+    for output in outputs:
+        printed = output["output_type"] == "stream"
+        if printed and output["name"] == "stderr":
+            continue
+        if printed and found and found[-1]["output_type"] == "stream":
+            text = "".join(found[-1]["text"]) + "".join(output["text"])
+            found[-1] = found[-1] | {"text": text}
+        else:
+            found.append(output)
     return found
 
 

@@ -53,6 +53,14 @@ def test_outputs_are_taken_by_the_text_of_a_cell(tmp_path):
     assert executed.outputs_of(source, done) == {"print(n)": printed, }  # fmt: skip
 
 
+def test_printed_text_is_one_piece_and_warnings_are_no_part_of_a_page():
+    one, two, three = ({"output_type": "stream", "name": n, "text": [t]} for n, t in (
+        ("stdout", "a\n"), ("stderr", "path: UserWarning"), ("stdout", "b\n")))  # fmt: skip
+    figure = {"output_type": "display_data", "data": {}, "metadata": {}}
+    found = executed.joined([one, two, three, figure, three])
+    assert found == [one | {"text": "a\nb\n"}, figure, three]
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_an_old_run_is_refused_with_the_command_that_helps(tmp_path, there):
     source = written(tmp_path, "a.ipynb", code("print(2)"))
