@@ -152,6 +152,7 @@ def test_workers_elsewhere_need_no_folder_in_common_and_a_lost_scheduler_loses_n
         command = ["00", "-p", "steps", "1..4", "-p", "guidance", "1", "--name", "d"]
         client = faults.start([*command, "--scheduler", address], clone, clone / "log")
         assert client.wait(400) == 0, (clone / "log").read_text()
+        assert not list((clone / "one").rglob("*.ipynb")) + list((clone / "two").rglob("*.ipynb"))
         command = ["00", "-p", "steps", "1..6", "-p", "guidance", "1.5", "--name", "e"]
         client = faults.start([*command, "--scheduler", address], clone, clone / "lost.log")
         lost = clone / "sweeps" / "e"
@@ -164,7 +165,6 @@ def test_workers_elsewhere_need_no_folder_in_common_and_a_lost_scheduler_loses_n
     assert [row["double"] for row in rows] == ["2", "4", "6", "8"]
     assert {row["worker"].split()[-1] for row in rows} == {"one", "two"}
     assert all((clone / "sweeps" / "d" / row["output"]).is_file() for row in rows)
-    assert not list((clone / "one").rglob("*.ipynb")) + list((clone / "two").rglob("*.ipynb"))
     kept = faults.journal(lost)
     assert 1 <= len(kept) < 6 and {row["status"] for row in rows_of(lost)} == {"ok", "to do"}
     with elsewhere(clone, "another", "three") as (address, _):
