@@ -39,11 +39,13 @@ class Watch:
         self._counted = -FAMILY_EVERY
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
+    def _kernel(self) -> set[psutil.Process]:
+        return set(self._ours.children(recursive=True)) - self._before
+
     def _look(self) -> None:
         now = time.monotonic()
         if not self._family or now - self._counted > FAMILY_EVERY:
-            self._family = set(self._ours.children(recursive=True)) - self._before
-            self._counted = now
+            self._family, self._counted = self._kernel(), now
         total = 0
         for process in self._family:
             with suppress(psutil.Error):  # it ended between the two calls
@@ -55,7 +57,7 @@ class Watch:
         elif minutes is not None and now - self._started > 60 * minutes:
             self.broken = (OUT_OF_TIME, f"it took longer than the {minutes:g} minutes it may take")
         if self.broken:
-            for process in set(self._ours.children(recursive=True)) - self._before:
+            for process in self._kernel():
                 with suppress(psutil.Error):
                     process.kill()
 

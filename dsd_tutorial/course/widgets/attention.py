@@ -2,10 +2,10 @@
 
     recorded = record_attention(model, image, text, steps=[100, 500, 900])
     recorded.still("circle")        # every layer at every step in one figure, without a kernel
-    recorded.explore()              # the same with menus, in a live notebook
+    recorded.explore()              # the same with sliders, in a live notebook
 
 All of it is recorded once, so that a slider answers at once and needs no U-Net. Exported pages and
-runs without a browser have the still; the menus only add the choice of a head.
+runs without a browser have the still; the sliders only add the choice of a head.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Recording:
                 line[0].set_ylabel(f"step {t}", fontsize=9)
 
     def explore(self, *, mask: Tensor | None = None) -> Any:
-        """Return a widget with menus for word, layer, head and time step; see `browse`."""
+        """Return a widget with sliders for word, layer, head and time step; see `browse`."""
 
         def draw(axes: Any, word: Word, layer: Any, head: Any, step: Any) -> str:
             heat = self.heat(word, layer, head, step)
