@@ -8,7 +8,6 @@ of images with the same winner as the first way's.
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -27,9 +26,9 @@ from dsd_tutorial.matching.items import item_pairs
 from dsd_tutorial.shapes import make_task, random_scenes, render
 from dsd_tutorial.shapes.tasks import VALIDATION_SEED
 from lab.bench.released import released_scores
-from lab.bench.timing import interleaved, resident
+from lab.bench.sweeping import sweeps
+from lab.bench.timing import Row, interleaved, resident, versions
 
-Row = dict[str, Any]
 COLUMNS = (
     "case", "way", "device", "dtype", "cores", "batch", "seconds_min", "seconds_median",
     "repeats", "passes", "peak_mb", "ratio", "agreement", "versions",
@@ -84,16 +83,6 @@ class Bench:
 def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
     """Return the share of equal winners."""
     return float((a == b).float().mean())
-
-
-def versions() -> str:
-    """Return what the seconds depend on beside the machine."""
-    import diffusers
-
-    return (
-        f"python {platform.python_version()}, torch {torch.__version__}, "
-        f"diffusers {diffusers.__version__}, {torch.backends.cpu.get_cpu_capability()}"
-    )
 
 
 def one_image_ten_texts(bench: Bench) -> list[Row]:
@@ -301,4 +290,9 @@ QUICK: dict[str, Callable[[Bench], list[Row]]] = {
     "projection": projection_and_variation,
     "start": starting,
 }
-ALL = QUICK | {"100x1": hundred_images, "growth": growth, "one pass": other_ways_to_compute}
+ALL = QUICK | {
+    "100x1": hundred_images,
+    "growth": growth,
+    "one pass": other_ways_to_compute,
+    "sweeps": sweeps,
+}

@@ -18,7 +18,9 @@ from tqdm.auto import tqdm
 from dsd_tutorial.course.records import results_folder
 from dsd_tutorial.saving import replacing, require_writable_file
 from dsd_tutorial.stable_diffusion.precision import bfloat16_pays
-from lab.bench.cases import ALL, COLUMNS, QUICK, Bench, Row, versions
+from lab.bench import sweeping
+from lab.bench.cases import ALL, COLUMNS, QUICK, Bench
+from lab.bench.timing import Row, versions
 from lab.upkeep.blocks import ROOT, replace_block
 
 MARKS = ("<!-- benchmark: written by `make bench` -->", "<!-- end of benchmark -->")
@@ -27,6 +29,7 @@ PRECISION = ("<!-- precision: written by `make bench` -->", "<!-- end of precisi
 FULL_SIZE = (
     "<!-- full size: written by `make bench ARGS=--full-size` -->", "<!-- end of full size -->",
 )  # fmt: skip
+SWEEPS = ("<!-- sweeps: written by `make bench` -->", "<!-- end of sweeps -->")
 PAGE = "docs/real-checkpoints.md"
 CHART = ROOT / "docs" / "benchmark.png"
 FULL = "full size"
@@ -222,10 +225,18 @@ def precision(path: Path) -> str:
     return "\n".join(found)
 
 
+def sweeps(path: Path) -> str:
+    """Return what a sweep costs, and what a large one would be like."""
+    rows = pd.read_csv(path, keep_default_na=False)
+    rows = rows[rows["case"].str.startswith("sweep")]
+    return sweeping.page({(row["case"], row["way"]): row for _, row in rows.iterrows()})
+
+
 def write_pages() -> None:
-    """Write the blocks into README.md and docs/real-checkpoints.md."""
+    """Write the blocks into README.md and the pages in docs/."""
     path = results_folder() / "benchmark.csv"
     replace_block(MARKS, lines(path))
     replace_block(WAYS, one_pass(path), PAGE)
     replace_block(PRECISION, precision(results_folder() / "precision.csv"), PAGE)
     replace_block(FULL_SIZE, full_size(path), PAGE)
+    replace_block(SWEEPS, sweeps(path), "docs/many-runs.md")

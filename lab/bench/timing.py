@@ -7,6 +7,7 @@ the least disturbed one, and ratios of ways are less disturbed than seconds.
 from __future__ import annotations
 
 import gc
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -14,6 +15,9 @@ from time import perf_counter
 from typing import Any
 
 import psutil
+import torch
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,13 @@ def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict
 def resident() -> float:
     """Return the memory of this process in MB."""
     return psutil.Process().memory_info().rss / 1e6
+
+
+def versions() -> str:
+    """Return what the seconds depend on beside the machine."""
+    import diffusers
+
+    return (
+        f"python {platform.python_version()}, torch {torch.__version__}, "
+        f"diffusers {diffusers.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    )

@@ -1,29 +1,34 @@
-"""What a sweep costs beside its runs: seconds for each, memory, and what 100,000 runs would take.
+"""What a sweep costs beside its runs, with a notebook that does nothing.
 
-`python -m lab.upkeep.sweep_costs` measures with a notebook that does nothing and prints; parts:
-
-entries   plans of 1,000, 10,000 and 100,000 runs: check, resume and tables, for each entry; memory
-runs      seconds of a run beyond papermill alone, for a few and for 200
-many      a simulation of 100,000 runs on 500 workers, from the costs measured here
+Seconds for each entry of a plan, seconds of a run beyond papermill alone, the client's memory; and
+a simulation of 100,000 runs on 500 workers from these costs.
 """
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
+
+from lab.bench.timing import Row, resident, versions
+from lab.upkeep.blocks import ROOT
+
+A_RUN = "sweep, a run that does nothing"
+COSTS = "sweep, what a finished run takes"
+ENTRIES, FEW, MANY = 10_000, 10, 200
 
 PARAMETERS = (
     'model: str = "shapes-sd"\ndevice: str = "auto"\ndtype: str = "float32"\nseed: int = 0\n'
@@ -56,11 +61,6 @@ def seconds_of(do: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def resident_mb() -> float:
-    """Return the memory of this process."""
-    return psutil.Process().memory_info().rss / 1e6
-
-
 def row_of(run: Any) -> dict[str, Any]:
     """Return a row such as a run of notebook 01 leaves: twenty figures with intervals."""
     figures = {f"accuracy/{m}/{t}": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
@@ -73,8 +73,8 @@ def row_of(run: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def entries(count: int) -> dict[str, float]:
-    """Return milliseconds per entry and MB of a plan with `count` runs, all of which are done."""
+def entries(count: int) -> list[Row]:
+    """Return a row each for checking, resuming and writing out a plan of `count` finished runs."""
     from dsd_tutorial.course.sweeps import Costs, Runs, SweepFolder, plan_from_pairs
     from dsd_tutorial.course.sweeps.costs import counted
     from dsd_tutorial.course.sweeps.expanding import source_of
@@ -83,8 +83,8 @@ def entries(count: int) -> dict[str, float]:
         notebook = str(clone(Path(name) / "clone") / "notebooks" / "00_orientation.ipynb")
         pairs = {"seed": f"0..{count // 10 - 1}", "steps": "1..10"}
         runs = Runs(*plan_from_pairs([notebook], pairs, [source_of(notebook).accepts]))
-        before = resident_mb()
-        said = {"checked": seconds_of(runs.check)}
+        case = f"sweep, plan of {count:,} runs"
+        rows = [_row(case, "checked", [seconds_of(runs.check)], resident())]
         folder = SweepFolder(Path(name) / "sweep")
         with folder.held():
             folder.begin(runs.plan.text())
@@ -95,16 +95,16 @@ def entries(count: int) -> dict[str, float]:
                 Costs(row for _, row in folder.lines())
                 assert not counted(runs, folder.statuses())
 
-            said["resumed"] = seconds_of(resume)
-            said["tables"] = seconds_of(lambda: folder.write_tables(runs))
-        said = {name: 1000 * seconds / count for name, seconds in said.items()}
-        return {**said, "MB more": resident_mb() - before}
+            rows.append(_row(case, "resumed", [seconds_of(resume)], resident()))
+            tables = seconds_of(lambda: folder.write_tables(runs))
+            return [*rows, _row(case, "tables written", [tables], resident())]
 
 
-def runs(few: int, many: int) -> dict[str, float]:
-    """Return seconds of a run by papermill alone and in sweeps, on one worker; the client's memory.
+def runs(few: int, many: int) -> list[Row]:
+    """Return rows of seconds for each run: by papermill alone, and in sweeps on one worker.
 
-    The sweeps have `few` and `many` runs.
+    The sweeps have `few` and `many` runs; theirs is the time of the whole command by its runs, and
+    the memory is the client's.
     """
     import papermill
 
@@ -118,23 +118,37 @@ def runs(few: int, many: int) -> dict[str, float]:
             )
 
         alone()
-        said = {"papermill alone, s": sum(seconds_of(alone) for _ in range(few)) / few}
+        rows = [_row(A_RUN, "papermill alone", [seconds_of(alone) for _ in range(few)], "")]
         for count in (few, many):
             command = [sys.executable, "-m", "dsd_tutorial.cli", "sweep", "00", "--workers", "1",
                        "-p", "seed", f"0..{count - 1}", "--name", str(count)]  # fmt: skip
-            begun, memory = time.perf_counter(), []
-            client = subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL)
+            begun, memory = time.perf_counter(), 0.0
+            client = subprocess.Popen(
+                command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
             while client.poll() is None:
-                memory.append(psutil.Process(client.pid).memory_info().rss / 1e6)
-                time.sleep(1)
+                memory = max(memory, psutil.Process(client.pid).memory_info().rss / 1e6)
+                time.sleep(0.5)
             spent = time.perf_counter() - begun
-            lines = (here / "sweeps" / str(count) / "rows.jsonl").read_text().splitlines()
-            inside = sum(json.loads(line)["seconds"] for line in lines) / count
-            said[f"each of {count} in a sweep, start included, s"] = spent / count
-            said[f"each of {count}, by the worker's clock, s"] = inside
-            said[f"memory of the client, half of {count} done, MB"] = memory[len(memory) // 2]
-            said[f"memory of the client at the end of {count}, MB"] = max(memory)
-        return said
+            done = len((here / "sweeps" / str(count) / "rows.jsonl").read_text().splitlines())
+            if client.returncode or done != count:
+                raise RuntimeError(f"a sweep of {count} runs ended with {done} of them")
+            rows.append(_row(A_RUN, f"in a sweep of {count}", [spent / count], memory, count))
+        first = rows[0]["seconds_min"]
+        return [row | {"ratio": first / row["seconds_min"]} for row in rows]
+
+
+def _row(
+    case: str, way: str, seconds: Sequence[float], memory: float | str, repeats: int | None = None
+) -> Row:
+    return {
+        "case": case, "way": way, "device": "cpu", "dtype": "", "cores": 1, "batch": "",
+        "seconds_min": min(seconds), "seconds_median": median(seconds),
+        "repeats": repeats or len(seconds), "passes": 0,
+        "peak_mb": memory if isinstance(memory, str) else round(memory), "ratio": "",
+        "agreement": "", "versions": versions(),
+    }  # fmt: skip
 
 
 # -- a hundred thousand ------------------------------------------------------------------------
@@ -189,7 +203,7 @@ def simulate(
 
 
 def client_seconds(kilobytes: int = 300, count: int = 50) -> float:
-    """Return the client's seconds for a run whose executed notebook has this size."""
+    """Return the client's seconds to write down a run whose executed notebook has this size."""
     from dsd_tutorial.course.sweeps import SweepFolder
     from dsd_tutorial.course.sweeps.expanding import Run
 
@@ -230,31 +244,60 @@ def scheduler_seconds(count: int = 2000) -> float:
         return seconds_of(carry_out) / count
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The exit status, after the measurements were printed."""
-    parser = argparse.ArgumentParser(prog="python -m lab.upkeep.sweep_costs", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["entries", "runs", "many"])
-    parser.add_argument("--entries", type=int, nargs="*", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--many", type=int, default=200, help="runs of the larger sweep")
-    given = parser.parse_args(arguments)
-    if "entries" in given.parts:
-        for count in given.entries:
-            said = ", ".join(f"{name} {value:.3f}" for name, value in entries(count).items())
-            print(f"{count:7,} entries: ms each: {said}", flush=True)
-    if "runs" in given.parts:
-        for name, value in runs(10, given.many).items():
-            print(f"{name:50} {value:.2f}", flush=True)
-    if "many" in given.parts:
-        client, scheduler = client_seconds(), scheduler_seconds()
-        print(f"a run costs the client {1000 * client:.1f} ms, dask {1000 * scheduler:.1f} ms")
-        for mean in (20, 60, 150):
-            draw = random.Random(0)
-            found = simulate(
-                100_000, 500, lambda d=draw, m=mean: d.lognormvariate(0, 0.4) * m, client, scheduler
-            )
-            print(f"100,000 runs of about {mean} s on 500 workers: {found}", flush=True)
-    return 0
+# -- rows and page -----------------------------------------------------------------------------
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def sweeps(_: object = None) -> list[Row]:
+    """Return the rows of this case; five minutes, most of it for a sweep of 200 runs."""
+    client = [client_seconds() for _ in range(3)]
+    scheduler = [scheduler_seconds() for _ in range(3)]
+    return [
+        *entries(ENTRIES),
+        *runs(FEW, MANY),
+        _row(COSTS, "of the client", client, resident()),
+        _row(COSTS, "of dask", scheduler, resident()),
+    ]
+
+
+def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    """Return what docs/many-runs.md says of it; `rows` by case and way.
+
+    The simulation is carried out here, from the costs in the rows.
+    """
+    seconds = {key: float(row["seconds_min"]) for key, row in rows.items()}
+    plan = f"sweep, plan of {ENTRIES:,} runs"
+    each = {way: 1000 * seconds[plan, way] / ENTRIES
+            for way in ("checked", "resumed", "tables written")}  # fmt: skip
+    few, many = f"in a sweep of {FEW}", f"in a sweep of {MANY}"
+    client, scheduler = seconds[COSTS, "of the client"], seconds[COSTS, "of dask"]
+    said = [
+        f"* A run of a notebook that does nothing takes {seconds[A_RUN, 'papermill alone']:.2f} s "
+        f"by papermill alone, {seconds[A_RUN, few]:.2f} s each in a sweep of {FEW}, workers' start "
+        f"included, and {seconds[A_RUN, many]:.2f} s each in one of {MANY}. The client took "
+        f"{rows[A_RUN, few]['peak_mb']} MB for the one and {rows[A_RUN, many]['peak_mb']} MB for "
+        "the other.",
+        f"* Of a plan of {ENTRIES:,} runs an entry takes {each['checked']:.2f} ms to check, "
+        f"{each['resumed']:.2f} ms to find done again, and {each['tables written']:.2f} ms in each "
+        "writing of the tables.",
+        "* To write down a finished run (an executed notebook of 300 kB, its row, both forced to "
+        f"disk) takes the client {1000 * client:.0f} ms, and dask's own work on a task "
+        f"{1000 * scheduler:.0f} ms.",
+        "",
+        "What 100,000 runs on 500 workers would be like was simulated from the last two figures, "
+        "not tried:",
+        "",
+        "| a run takes | hours | workers busy | client busy | scheduler busy "
+        "| longest wait to be written |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for mean in (20, 60, 150):
+        draw = random.Random(0)  # -0.08 is half of 0.4's square: the mean is 1
+        found = simulate(
+            100_000, 500, lambda d=draw, m=mean: d.lognormvariate(-0.08, 0.4) * m, client, scheduler
+        )
+        said.append(
+            f"| {mean} s | {found.hours:.1f} | {100 * found.workers_busy:.0f} % "
+            f"| {100 * found.client_busy:.0f} % | {100 * found.scheduler_busy:.0f} % "
+            f"| {found.longest_wait:.1f} s |"
+        )
+    return "\n".join(said)
