@@ -29,7 +29,7 @@ ALWAYS = (0, 10**9)
 def steer(
     model_or_unet: Any,
     block: str,
-    direction: Float[Tensor, " channels"],
+    direction: Float[Tensor, " channels"] | Float[Tensor, "images channels"],
     strength: float,
     *,
     steps: tuple[int, int] = ALWAYS,
@@ -49,7 +49,7 @@ def steer(
     Args:
         model_or_unet: A `StableDiffusion`, or a U-Net of diffusers.
         block: The name of one block, such as "up.0".
-        direction: Brought to length one.
+        direction: Brought to length one; one for all, or one for each image of a batch.
         strength: In lengths of the features.
         steps: The lowest and the highest time step at which it acts.
         guided: Whether only the second half of each batch is steered: c, where `sample` stacks
@@ -59,14 +59,16 @@ def steer(
 
     Raises:
         ValueError: For an unknown block, several blocks, a direction that is zero, or a batch that
-            is no multiple of the number of masks.
+            is no multiple of the number of masks or of directions.
     """
     chosen = choose_blocks(model_or_unet, block)
     if list(chosen) != [block]:
         raise ValueError(f"block {block!r} names {', '.join(chosen)}: give one of these")
-    if not 0 < float(direction.norm()) < float("inf"):
-        raise ValueError(f"a direction of length {float(direction.norm())} leads nowhere")
-    unit, active = F.normalize(direction.detach().float(), dim=0), [True]
+    directions = torch.atleast_2d(direction.detach().float())
+    for size in directions.norm(dim=1).tolist():
+        if not 0 < size < float("inf"):
+            raise ValueError(f"a direction of length {size} leads nowhere")
+    units, active = F.normalize(directions, dim=1)[:, :, None, None], [True]
 
     def note(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         step = torch.as_tensor(named["timestep"] if "timestep" in named else given[1])
@@ -77,7 +79,7 @@ def steer(
             return None
         hidden = hidden_of(output)
         length = hidden.norm(dim=1, keepdim=True).mean((2, 3), keepdim=True)
-        push = strength * length * unit.to(hidden)[None, :, None, None]
+        push = strength * length * _for_all(units.to(hidden), hidden, "directions")
         if places is not None:
             push = push * _cover(places, hidden)
         if guided:
@@ -98,15 +100,19 @@ def _cover(
     places: Bool[Tensor, "images rows columns"],
     hidden: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch 1 height width"]:
-    """Return how much of each position its image's mask covers; (u, c) share one."""
-    times, rest = divmod(len(hidden), len(places))
+    """Return how much of each position its image's mask covers."""
+    share = F.adaptive_avg_pool2d(places[:, None].to(hidden), hidden.shape[-2:])
+    return _for_all(share, hidden, "places")
+
+
+def _for_all(of_images: Tensor, hidden: Tensor, name: str) -> Tensor:
+    """Return what there is of each image for each of a batch: (u, c) share one."""
+    times, rest = divmod(len(hidden), len(of_images))
     if rest:
         raise ValueError(
-            f"places has {len(places)} masks for a batch of {len(hidden)}: give one for each image"
+            f"{name}: {len(of_images)} for a batch of {len(hidden)}; give one for each image"
         )
-    height, width = hidden.shape[-2:]
-    share = F.adaptive_avg_pool2d(places[:, None].to(hidden), (height, width))
-    return share.repeat(times, 1, 1, 1)
+    return of_images.repeat(times, 1, 1, 1)
 
 
 def _replaced(output: Any, hidden: Tensor, moved: Tensor) -> Any:

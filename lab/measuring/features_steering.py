@@ -19,7 +19,7 @@ each everywhere and there; `other` and `random` act as `unit`, `random there` as
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,8 @@ LIKE = {"none": "unit", "random": "unit", "other": "unit", "random there": "unit
 METHODS = (*LIKE, *CHOSEN)
 STRENGTHS = (0.5, 1.0)
 TRIED = 32  # validation images for each strength and step
+AT_ONCE = 16  # images in a batch
+TRIED_SEED, SEED = 90_000, 50_000  # of the first image of validation prompts, and of test prompts
 Value = tuple[str, str]
 Request = tuple[Value, Value, str]  # what is wanted, another value, a prompt that leaves both out
 Way = tuple[float, int]  # strength, and the time step that the direction comes from
@@ -86,17 +88,25 @@ def steering_rows(units: Units, at: dict[int, Units]) -> list[Row]:
     found = {step: unit_directions(one, width, k) for step, one in at.items()}
     ways = [(strength, step) for strength in STRENGTHS for step in at]
 
-    def drawn(requested: list[Request], method: str, way: Way, seed: int) -> list[bool]:
-        towards = (told if method.startswith("mean") else found)[way[1]]
-        return draw(units, requested, method, towards, way[0], seed)
+    def drawing(requested: list[Request], seed: int) -> Callable[[str, Way], list[bool]]:
+        parts = [sample(units, requested[r.start : r.stop], seed + r.start)
+                 for r in batched(range(len(requested)))]  # fmt: skip
+        plain = torch.cat(parts)
 
-    chosen = {}
+        def drawn(method: str, way: Way) -> list[bool]:
+            towards = (told if method.startswith("mean") else found)[way[1]]
+            return draw(units, requested, method, towards, way[0], seed, plain)
+
+        return drawn
+
+    chosen, drawn = {}, drawing(tried, TRIED_SEED)
     for method in CHOSEN:
-        reached = {way: sum(drawn(tried, method, way, 90_000)) for way in ways}
+        reached = {way: sum(drawn(method, way)) for way in ways}
         chosen[method] = max(ways, key=reached.__getitem__)
     chosen |= {method: chosen[like] for method, like in LIKE.items()}
     wanted = requests(plan.images, plan.seed)
-    hits = {m: drawn(wanted, m, chosen[m], 50_000) for m in METHODS}
+    drawn = drawing(wanted, SEED)
+    hits = {m: drawn(m, chosen[m]) for m in METHODS}
     rows = []
     where = {"part": "steering", "block": units.block, "step": units.step}
     for attribute in (*STEERED, "all"):
@@ -135,45 +145,56 @@ def mean_directions(units: Units) -> dict[Value, Tensor]:
 
 def draw(
     units: Units, wanted: Sequence[Request], method: str, direction: dict[Value, Tensor],
-    strength: float, seed: int,
+    strength: float, seed: int, plain: Tensor,
 ) -> list[bool]:  # fmt: skip
     """Return whether each image shows the value that was wanted of it.
 
-    Image i starts from the same noise under every condition.
+    Image i starts from the same noise under every condition. `plain` are the images without a push,
+    which say where a push `there` acts.
     """
-    shown = [False] * len(wanted)
-    groups: dict[Value, list[int]] = {}
-    for i, (value, other, _) in enumerate(wanted):
-        groups.setdefault(other if method == "other" else value, []).append(i)
-
-    def sample(members: list[int]) -> Tensor:
-        return units.model.sample(
-            [wanted[i][2] for i in members], steps=units.plan.sampling,
-            seed=[seed + i for i in members], progress=False,
-        )  # fmt: skip
-
-    for number, (pushed, members) in enumerate(groups.items()):
-        way_in = direction[pushed]
-        if method.startswith("random"):
-            way_in = random_direction(len(way_in), seed + number)
+    pushed = [other if method == "other" else value for value, other, _ in wanted]
+    ways_in = direction
+    if method.startswith("random"):
+        width = len(next(iter(direction.values())))
+        ways_in = {
+            value: random_direction(width, seed + number)
+            for number, value in enumerate(dict.fromkeys(pushed))
+        }
+    amount, shown = 0.0 if method == "none" else strength, []
+    for rows in batched(range(len(wanted))):
+        towards = torch.stack([ways_in[pushed[i]] for i in rows])
         how: dict[str, Any] = {"guided": True}
         if method.endswith(THERE):
-            how["places"] = places_of(sample(members), pushed[0]).to(units.model.device)
-        amount = 0.0 if method == "none" else strength
-        with steer(units.model, units.block, way_in, amount, **how), torch.no_grad():
-            verdicts = judge(sample(members))
-        for i, verdict in zip(members, verdicts, strict=True):
-            shown[i] = shows([verdict], *wanted[i][0])[0]
+            there = places_of(plain[list(rows)], [pushed[i][0] for i in rows])
+            how["places"] = there.to(units.model.device)
+        with steer(units.model, units.block, towards, amount, **how):
+            verdicts = judge(sample(units, [wanted[i] for i in rows], seed + rows[0]))
+        for i, verdict in zip(rows, verdicts, strict=True):
+            shown += shows([verdict], *wanted[i][0])
     return shown
 
 
-def places_of(images: Tensor, attribute: str) -> Tensor:
+def batched(rows: range) -> list[range]:
+    """Return them in parts of AT_ONCE."""
+    return [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
+
+
+@torch.no_grad()
+def sample(units: Units, wanted: Sequence[Request], seed: int) -> Tensor:
+    """Return the image of each request, the i-th from the noise of seed + i, in one batch."""
+    return units.model.sample(
+        [text for *_, text in wanted], steps=units.plan.sampling, seed=seed,
+        batch_size=len(wanted), progress=False,
+    )  # fmt: skip
+
+
+def places_of(images: Tensor, attributes: Sequence[str]) -> Tensor:
     """Return (images, rows, columns): where things are, or background; nowhere if nobody can say.
 
     The masks are those of the scene that the judge reads.
     """
     places = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
-    for i, verdict in enumerate(judge(images)):
+    for i, (verdict, attribute) in enumerate(zip(judge(images), attributes, strict=True)):
         if verdict.scene is not None:
             things = render([verdict.scene], images.shape[-1])[1][0].any(0)
             places[i] = ~things if attribute == "background" else things

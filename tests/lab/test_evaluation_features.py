@@ -93,10 +93,10 @@ def test_places_are_those_of_the_judged_scene():
     scene = Scene((Thing("circle", "red", 0.3, 0.5, 0.2),), "white")
     images, masks = render([scene], 64)
     images = torch.cat([images, torch.rand(1, 3, 64, 64)])
-    there = features_steering.places_of(images, "color")
+    there = features_steering.places_of(images, ["color", "shape"])
     overlap = (there[0] & masks[0].any(0)).sum() / (there[0] | masks[0].any(0)).sum()
     assert overlap > 0.9 and not there[1].any()
-    behind = features_steering.places_of(images, "background")
+    behind = features_steering.places_of(images, ["background"] * 2)
     assert torch.equal(behind[0], ~there[0]) and not behind[1].any()
 
 

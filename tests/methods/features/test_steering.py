@@ -77,10 +77,30 @@ def test_a_mask_says_where(tiny):
         torch.testing.assert_close(one_pass(tiny), everywhere)
     three = torch.ones(3, 8, 8, dtype=torch.bool)
     with (
-        pytest.raises(ValueError, match="3 masks for a batch of 2"),
+        pytest.raises(ValueError, match="places: 3 for a batch of 2"),
         steer(tiny, block, direction, 0.5, places=three),
     ):
         one_pass(tiny)
+
+
+def test_each_image_has_a_direction_of_its_own(tiny):
+    directions = torch.stack([random_direction(64, seed) for seed in (1, 2)])
+    each = []
+    for direction in directions:
+        with steer(tiny, "mid", direction, 0.5):
+            each.append(one_pass(tiny))
+    with steer(tiny, "mid", directions, 0.5):
+        both = one_pass(tiny)
+    for i in range(2):
+        torch.testing.assert_close(both[i], each[i][i])
+        assert (both[i] - each[1 - i][i]).abs().max() > 1e-3
+    with (
+        pytest.raises(ValueError, match="directions: 3 for a batch of 2"),
+        steer(tiny, "mid", torch.ones(3, 64), 0.5),
+    ):
+        one_pass(tiny)
+    with pytest.raises(ValueError, match="leads nowhere"), steer(tiny, "mid", 0 * directions, 1):
+        pass
 
 
 def test_hooks_go_after_an_error(tiny):
