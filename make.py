@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -146,48 +147,34 @@ def test(python: Path, rest: list[str]) -> int:
 
     All of them run two at a time, each with half of the cores: that is faster than one after the
     other with all. nbval computes with as many threads as papermill did, because it compares what
-    is printed.
+    is printed. At the end it is said how long each part took.
     """
     cores = os.cpu_count() or 1
     together = ("--numprocesses", min(2, cores), "--dist", "loadfile")
     half = {"OMP_NUM_THREADS": str(max(1, cores // 2))}
-    call(python, "-m", "pytest", "tests", "-q", *together, *rest, **half)
+    took: dict[str, float] = {}
+
+    def part(name: str, *command: object) -> None:
+        begun = time.monotonic()
+        call(python, "-m", *command, **half)
+        took[name] = time.monotonic() - begun
+
+    part("package", "pytest", "tests", "-q", *together, *rest)
     output = ROOT / "build" / "test"
-    call(
-        python,
-        "-m",
-        "dsd_tutorial.course.running",
-        "--output",
-        output,
-        "--parameters",
-        "tests/params/fast.yaml",
-        "--cell-timeout",
-        "300",
-        "--jobs",
-        min(2, cores),
-        **half,
-    )
+    fast = ("--output", output, "--parameters", "tests/params/fast.yaml", "--cell-timeout", 300)
+    part("papermill", "dsd_tutorial.course.running", *fast, "--jobs", min(2, cores))
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     executed = [notebook["output"] for notebook in record["notebooks"]]
     if not executed:
         print("No notebook to compare: notebooks/ is empty.")
         return 0
-    call(
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "--nbval",
-        "--nbval-current-env",
-        "--nbval-sanitize-with",
-        "tests/nbval_sanitize.cfg",
-        "--nbval-cell-timeout=300",
-        "--timeout=600",
-        *together,
-        *executed,
-        **half,
-    )
-    return foreign(python, [])
+    compared = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "--timeout=600")
+    masked = ("--nbval-sanitize-with", "tests/nbval_sanitize.cfg")
+    part("nbval", "pytest", "-q", *compared, *masked, *together, *executed)
+    part("foreign models", "lab.upkeep.foreign")
+    said = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in took.items())
+    print(f"minutes: {said}; in all {sum(took.values()) / 60:.1f}")
+    return 0
 
 
 def foreign(python: Path, rest: list[str]) -> int:
