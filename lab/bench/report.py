@@ -232,11 +232,19 @@ def sweeps(path: Path) -> str:
     return sweeping.page({(row["case"], row["way"]): row for _, row in rows.iterrows()})
 
 
+def blocks() -> list[tuple[tuple[str, str], str, str]]:
+    """Return the marks, the text between them and the page of all that quotes the tables."""
+    path = results_folder() / "benchmark.csv"
+    return [
+        (MARKS, lines(path), "README.md"),
+        (WAYS, one_pass(path), PAGE),
+        (PRECISION, precision(results_folder() / "precision.csv"), PAGE),
+        (FULL_SIZE, full_size(path), PAGE),
+        (SWEEPS, sweeps(path), "docs/many-runs.md"),
+    ]
+
+
 def write_pages() -> None:
     """Write the blocks into README.md and the pages in docs/."""
-    path = results_folder() / "benchmark.csv"
-    replace_block(MARKS, lines(path))
-    replace_block(WAYS, one_pass(path), PAGE)
-    replace_block(PRECISION, precision(results_folder() / "precision.csv"), PAGE)
-    replace_block(FULL_SIZE, full_size(path), PAGE)
-    replace_block(SWEEPS, sweeps(path), "docs/many-runs.md")
+    for block in blocks():
+        replace_block(*block)

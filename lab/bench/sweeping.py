@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 import psutil
@@ -29,6 +30,7 @@ from lab.upkeep.blocks import ROOT
 A_RUN = "sweep, a run that does nothing"
 COSTS = "sweep, what a finished run takes"
 ENTRIES, FEW, MANY = 10_000, 10, 200
+WORKERS = 500  # of the simulation
 
 PARAMETERS = (
     'model: str = "shapes-sd"\ndevice: str = "auto"\ndtype: str = "float32"\nseed: int = 0\n'
@@ -270,21 +272,24 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
             for way in ("checked", "resumed", "tables written")}  # fmt: skip
     few, many = f"in a sweep of {FEW}", f"in a sweep of {MANY}"
     client, scheduler = seconds[COSTS, "of the client"], seconds[COSTS, "of dask"]
-    said = [
-        f"* A run of a notebook that does nothing takes {seconds[A_RUN, 'papermill alone']:.2f} s "
-        f"by papermill alone, {seconds[A_RUN, few]:.2f} s each in a sweep of {FEW}, workers' start "
+    points = [
+        f"A run of a notebook that does nothing takes {seconds[A_RUN, 'papermill alone']:.2f} s by "
+        f"papermill alone, {seconds[A_RUN, few]:.2f} s each in a sweep of {FEW}, workers' start "
         f"included, and {seconds[A_RUN, many]:.2f} s each in one of {MANY}. The client took "
         f"{rows[A_RUN, few]['peak_mb']} MB for the one and {rows[A_RUN, many]['peak_mb']} MB for "
         "the other.",
-        f"* Of a plan of {ENTRIES:,} runs an entry takes {each['checked']:.2f} ms to check, "
+        f"Of a plan of {ENTRIES:,} runs an entry takes {each['checked']:.2f} ms to check, "
         f"{each['resumed']:.2f} ms to find done again, and {each['tables written']:.2f} ms in each "
         "writing of the tables.",
-        "* To write down a finished run (an executed notebook of 300 kB, its row, both forced to "
+        "To write down a finished run (an executed notebook of 300 kB, its row, both forced to "
         f"disk) takes the client {1000 * client:.0f} ms, and dask's own work on a task "
         f"{1000 * scheduler:.0f} ms.",
+    ]
+    said = [
+        *(fill(x, 100, initial_indent="* ", subsequent_indent="  ") for x in points),
         "",
-        "What 100,000 runs on 500 workers would be like was simulated from the last two figures, "
-        "not tried:",
+        f"What 100,000 runs on {WORKERS} workers would be like was simulated from the last two "
+        "figures, not tried:",
         "",
         "| a run takes | hours | workers busy | client busy | scheduler busy "
         "| longest wait to be written |",
@@ -293,11 +298,19 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     for mean in (20, 60, 150):
         draw = random.Random(0)  # -0.08 is half of 0.4's square: the mean is 1
         found = simulate(
-            100_000, 500, lambda d=draw, m=mean: d.lognormvariate(-0.08, 0.4) * m, client, scheduler
+            100_000,
+            WORKERS,
+            lambda d=draw, m=mean: d.lognormvariate(-0.08, 0.4) * m,
+            client,
+            scheduler,
         )
         said.append(
             f"| {mean} s | {found.hours:.1f} | {100 * found.workers_busy:.0f} % "
             f"| {100 * found.client_busy:.0f} % | {100 * found.scheduler_busy:.0f} % "
             f"| {found.longest_wait:.1f} s |"
         )
-    return "\n".join(said)
+    shortest = fill(
+        f"With runs shorter than {WORKERS * client:.0f} s the client would be the bottleneck: one "
+        "notebook should then do more.", 100,
+    )  # fmt: skip
+    return "\n".join([*said, "", shortest])

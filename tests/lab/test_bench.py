@@ -11,6 +11,7 @@ from lab.bench.cases import COLUMNS, Bench
 from lab.bench.full_size import fill
 from lab.bench.released import released_scores
 from lab.bench.timing import interleaved
+from lab.upkeep.blocks import ROOT
 
 TEXTS = ["a red circle", "a blue square above a green star", "a pink heart"]
 
@@ -59,6 +60,12 @@ def test_rows_hold_what_was_timed(tiny, tmp_path, monkeypatch):
     assert said.count("\n") == 6 and "the released way, float32" in said
     with pytest.raises(ValueError, match="unknown case 'x'; choose from 1x10x10"):
         report.run_cases(only=["x"], output=path)
+
+
+def test_pages_say_what_the_tables_hold():
+    for (begin, end), block, page in report.blocks():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert text.split(begin)[1].split(end)[0] == f"\n{block}\n", f"make bench: {page}, {begin}"
 
 
 def test_the_share_of_equal_winners():
