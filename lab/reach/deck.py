@@ -8,11 +8,13 @@ NAME.html?print-pdf to a PDF, or let `make slides ARGS=--pdf` do it.
 from __future__ import annotations
 
 import argparse
+import base64
 import html
 import json
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from lab.reach.tools import BUILD, HERE, MissingTool, node_package
 from lab.upkeep.slides import Slide, slides_of
 
 SIZE = (1280, 720)
+PNG = re.compile(r"data:image/png;base64,([^\"']+)")
+TALL, ROWS = 0.6, 1000  # of a figure's width, and pixels
 REVEAL = ("reset.css", "reveal.css", "reveal.js", "plugin/notes.js")
 PAGE = """<!doctype html>
 <html lang="en">
@@ -87,11 +91,24 @@ def output_html(output: dict[str, Any]) -> str:
     return "".join(output["data"]["text/html"])
 
 
+def is_tall(output: Mapping[str, Any]) -> bool:
+    """Whether an output is a figure of many rows, which needs the height of the whole slide."""
+    found = PNG.search("".join(output.get("data", {}).get("text/html", "")))
+    if not found:
+        return False
+    head = base64.b64decode(found.group(1)[:64])
+    width, height = (int.from_bytes(head[i : i + 4], "big") for i in (16, 20))
+    return height > TALL * width and height > ROWS
+
+
 def slide_html(slide: Slide) -> str:
     """Return one slide with its speaker's notes."""
     kind = "first" if slide.first else ("exercise" if slide.exercise else "plain")
+    if not slide.code and any(map(is_tall, slide.outputs)):
+        kind += " tall"  # the figure stands beside the text, not below it
     level = "h1" if slide.first else "h2"
-    title = as_html(slide.title).strip().removeprefix("<p>").removesuffix("</p>")
+    title = as_html(re.sub(r"^(\d+)\.", r"\1\\.", slide.title)).strip()  # no list of one
+    title = title.removeprefix("<p>").removesuffix("</p>")
     body = [f"<{level}>{title}</{level}>"]
     if slide.over:
         body.insert(0, f'<p class="over">{html.escape(slide.over)}</p>')

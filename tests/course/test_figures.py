@@ -13,7 +13,7 @@ import torch
 matplotlib.use("Agg")
 
 from dsd_tutorial.course import figures
-from dsd_tutorial.course.figures import style  # noqa: E402
+from dsd_tutorial.course.figures import charts, style  # noqa: E402
 from dsd_tutorial.matching.metrics import Interval  # noqa: E402
 
 ALT = 'Two lines, "a" & <b>, that cross at three.'
@@ -157,6 +157,14 @@ def test_alt_text_of_charts_ends_with_their_values(shown):
     assert said(shown) == "A straight line: 0.00 at 0, at most 19.00 at 19, 19.00 at 19."
     figures.show_histograms({"a": torch.tensor([1.0, 3.0])}, alt="Two numbers.", xlabel="number")
     assert said(shown) == "Two numbers: a around 2.00, from 1.00 to 3.00."
+
+
+def test_labels_that_would_touch_are_left_out_on_a_log_scale():
+    places = [0.01, 0.5, 1.1, 1.6]
+    labels = [str(place) for place in places]
+    assert charts._apart(labels, places) == ["0.01", "0.5", "1.1", ""]
+    assert charts._apart(["1", "2", "4"], [1, 2, 4]) == ["1", "2", "4"]
+    assert charts._apart(["7"], [7]) == ["7"]
 
 
 def test_alt_text_of_tables_names_best_and_worst(shown):

@@ -1,12 +1,16 @@
 """Slides: what the notebooks' metadata says, within the limits of a slide, and nothing else."""
 
+import base64
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
+from lab.reach.deck import slide_html
 from lab.upkeep import slides, strip, workshop
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
@@ -104,6 +108,22 @@ def test_too_much_code_is_refused_on_an_exercise_and_left_out_elsewhere():
             cell("markdown", "### ✏ Exercise 1: much\n\nDo.", slide_type="slide"),
             cell("code", long, slide_type="fragment"),
         )
+
+
+def test_a_numbered_title_is_no_list_and_a_tall_figure_stands_beside():
+    def figure(width, height):
+        image = BytesIO()
+        Image.new("1", (width, height)).save(image, "PNG")
+        data = base64.b64encode(image.getvalue()).decode()
+        text = f'<figure><img src="data:image/png;base64,{data}"></figure>'
+        return {"output_type": "display_data", "data": {"text/html": text}}
+
+    wide, tall = (
+        slide_html(slides.Slide("3. What is it?", said=["This."], outputs=[figure(1200, height)]))
+        for height in (600, 1100)
+    )
+    assert "<h2>3. What is it?</h2>" in wide and "<ol" not in wide
+    assert '<section class="plain">' in wide and '<section class="plain tall">' in tall
 
 
 def test_lines_of_code_are_counted_without_prose():

@@ -163,12 +163,26 @@ def show_lines(
                 for name, place in own.items():
                     draw(place, color="black", linestyle=next(styles), linewidth=1, label=name)
             axis.set(title=title, xlabel=xlabel, **settings)
-            places = list(next(iter(named.values())))
+            places = sorted(next(iter(named.values())))
             if settings.get("xscale") == "log" and len(places) <= 8:
-                axis.set_xticks(places, [f"{place:.2g}" for place in places])
+                axis.set_xticks(places, _apart([f"{place:.2g}" for place in places], places))
                 axis.minorticks_off()
         axes[0, 0].set_ylabel(ylabel)
         add_legend(fig, axes)
+
+
+def _apart(labels: Sequence[str], places: Sequence[float], least: float = 0.11) -> list[str]:
+    """Return labels on a log scale, without those that would run into the one before.
+
+    `least` is a share of the axis; the tick stays.
+    """
+    kept, last = [], -np.inf
+    whole = np.log(places[-1] / places[0]) or 1.0
+    for label, place in zip(labels, np.log(places) / whole, strict=True):
+        far = place - last >= least
+        kept.append(label if far else "")
+        last = place if far else last
+    return kept
 
 
 def show_histograms(

@@ -99,7 +99,7 @@ def _cell(
 
 def show_intervals(
     methods: Mapping[str, Any], *, alt: str, xlabel: str = "", reference: Any = None,
-    kinds: Mapping[str, str] | None = None, **settings: Any,
+    level: str = "chance", kinds: Mapping[str, str] | None = None, **settings: Any,
 ) -> None:  # fmt: skip
     """Show many methods below one another, the best on top: a mark and its interval.
 
@@ -108,7 +108,8 @@ def show_intervals(
         alt: what is compared, in a sentence; best and worst of each panel are added to it.
         xlabel: what is measured.
         kinds: method -> kind; kinds have markers of their own.
-        reference: a dashed line, such as chance: a number, or title -> number.
+        reference: a dashed line: a number, or title -> number.
+        level: what the dashed line is called.
         settings: for `axis.set`, such as xlim.
     """
     panels = panels_of(methods)[""]
@@ -127,8 +128,8 @@ def show_intervals(
                 kind = (kinds or {}).get(method, "")
                 _dot(axis, order.index(method), point, marker.get(kind, 0), kind)
             if reference is not None:
-                level = reference[title] if isinstance(reference, Mapping) else reference
-                axis.axvline(level, linestyle="--", color="black", linewidth=1, label="chance")
+                x = reference[title] if isinstance(reference, Mapping) else reference
+                axis.axvline(x, linestyle="--", color="black", linewidth=1, label=level)
             axis.set_yticks(range(len(order)), order)
             axis.set(title=title, xlabel=xlabel, **settings)
         add_legend(fig, axes)
