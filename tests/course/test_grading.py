@@ -102,6 +102,7 @@ def test_pages_for_learners_and_for_the_instructor(graded):
     summary = (pages / "summary.html").read_text(encoding="utf-8")
     for said in (MISTAKE, "6 of 6", "eve", "Exercise 1"):
         assert said in summary
+    assert "an error inside the function" in summary and "For example: It stopped at" in summary
     (bob,) = pages.glob("bob-*.html")
     page = bob.read_text(encoding="utf-8")
     _, cure, *_ = checks.soft_maximum.mistakes[MISTAKE]

@@ -22,6 +22,7 @@ from torch import Tensor
 TOLERANCE = 1e-4
 MANY = 12  # numbers; of more, only the first few are shown
 UNKNOWN = "not recognised"
+INSIDE = "an error inside your function"
 
 Function = Callable[..., Any]
 Mistakes = Mapping[str, tuple[str, str, *tuple[Function, ...]]]
@@ -171,7 +172,7 @@ def stopped_at(line: Any, source: Any, kind: Any, says: Any) -> Unanswerable:
     """Return what is said of an error inside the learner's function."""
     where = f"line {line}: `{source}`" if source else f"line {line}"
     words = f"It stopped at {where} with {kind}: {says}."
-    return Unanswerable("an error inside your function", words)
+    return Unanswerable(INSIDE, words)
 
 
 def nothing_returned() -> Unanswerable:

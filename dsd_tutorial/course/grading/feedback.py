@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dsd_tutorial.course import checks
+from dsd_tutorial.course.checks.exercise import INSIDE, UNKNOWN
 from dsd_tutorial.course.grading.handins import Lesson
 from dsd_tutorial.course.quizzes import inline
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SIGNS = {"right": "✓", "wrong": "✗", "open": "○"}
 WORDS = {"right": "correct", "wrong": "not yet", "open": "not attempted"}
+NAMED = {UNKNOWN: "none that we know", INSIDE: "an error inside the function"}  # to instructors
 
 
 def _environment() -> Environment:
@@ -54,6 +56,7 @@ def explained(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, An
         "state": state,
         "sign": SIGNS[state],
         "word": WORDS[state],
+        "named": NAMED.get(row["mistake"], row["mistake"]),
         "hint": exercise.hint if state != "right" else "",
         "why": why,
         "cure": cure,
@@ -65,7 +68,8 @@ def feedback_page(graded: Graded, lesson: Lesson) -> str:
     rows = [explained(row, lesson.titles) for row in graded.rows]
     right = sum(row["right"] for row in rows)
     page = _environment().get_template("feedback.html")
-    return page.render(graded=graded, title=lesson.title, rows=rows, right=right)
+    told = {"title": lesson.title, "rows": rows, "right": right, "unknown": UNKNOWN}
+    return page.render(graded=graded, **told)
 
 
 def summary_page(done: Sequence[Graded], walls: str, lessons: Mapping[str, Lesson]) -> str:
@@ -108,10 +112,15 @@ def _counted(every: Sequence[Mapping[str, Any]], name: str, lesson: Lesson) -> d
 
 
 def _mistakes(every: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The mistakes that were made, the most frequent first."""
-    made = Counter((r["title"], r["mistake"], r["why"]) for r in every if r["state"] == "wrong")
+    """The mistakes that were made, the most frequent first; one without a reason has an example."""
+    wrong = [row for row in every if row["state"] == "wrong"]
+    made = Counter((row["title"], row["named"], row["why"]) for row in wrong)
+    example = {(row["title"], row["named"]): row["evidence"] for row in reversed(wrong)}
     n = max(made.values(), default=1)
     return [
-        {"exercise": title, "name": name, "why": why, "n": count, "share": count / n}
+        {
+            "exercise": title, "name": name, "why": why, "n": count, "share": count / n,
+            "example": "" if why else example[title, name],
+        }
         for (title, name, why), count in made.most_common()
-    ]
+    ]  # fmt: skip
