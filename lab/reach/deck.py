@@ -21,7 +21,7 @@ from typing import Any
 from dsd_tutorial.saving import write_text
 from lab.reach.executed import NotExecuted, all_outputs
 from lab.reach.tools import BUILD, HERE, MissingTool, node_package
-from lab.upkeep.slides import Slide, slides_of
+from lab.upkeep.slides import Slide, is_figure, slides_of
 
 SIZE = (1280, 720)
 PNG = re.compile(r"data:image/png;base64,([^\"']+)")
@@ -104,7 +104,8 @@ def is_tall(output: Mapping[str, Any]) -> bool:
 def slide_html(slide: Slide) -> str:
     """Return one slide with its speaker's notes."""
     kind = "first" if slide.first else ("exercise" if slide.exercise else "plain")
-    if not slide.code and any(map(is_tall, slide.outputs)):
+    figures = [output for output in slide.outputs if is_figure(output)]
+    if not slide.code and len(figures) == 1 and is_tall(figures[0]):
         kind += " tall"  # the figure stands beside the text, not below it
     level = "h1" if slide.first else "h2"
     title = as_html(re.sub(r"^(\d+)\.", r"\1\\.", slide.title)).strip()  # no list of one

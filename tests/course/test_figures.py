@@ -13,7 +13,7 @@ import torch
 matplotlib.use("Agg")
 
 from dsd_tutorial.course import figures
-from dsd_tutorial.course.figures import charts, style  # noqa: E402
+from dsd_tutorial.course.figures import charts, images, style  # noqa: E402
 from dsd_tutorial.matching.metrics import Interval  # noqa: E402
 
 ALT = 'Two lines, "a" & <b>, that cross at three.'
@@ -157,6 +157,17 @@ def test_alt_text_of_charts_ends_with_their_values(shown):
     assert said(shown) == "A straight line: 0.00 at 0, at most 19.00 at 19, 19.00 at 19."
     figures.show_histograms({"a": torch.tensor([1.0, 3.0])}, alt="Two numbers.", xlabel="number")
     assert said(shown) == "Two numbers: a around 2.00, from 1.00 to 3.00."
+
+
+def test_long_titles_are_broken_into_lines(shown, monkeypatch):
+    titles = []
+    monkeypatch.setattr(images, "draw_image", lambda axis, image, title: titles.append(title))
+    said = ["the background is white", "a star"]
+    figures.show_rows(
+        {"a": torch.rand(2, 3, 8, 8), "b": torch.rand(2, 3, 8, 8)}, titles={"b": said},
+        alt="Two rows of two images.",
+    )  # fmt: skip
+    assert titles == ["", "", "the background\nis white", "a star"]
 
 
 def test_labels_that_would_touch_are_left_out_on_a_log_scale():

@@ -124,6 +124,8 @@ def test_a_numbered_title_is_no_list_and_a_tall_figure_stands_beside():
     )
     assert "<h2>3. What is it?</h2>" in wide and "<ol" not in wide
     assert '<section class="plain">' in wide and '<section class="plain tall">' in tall
+    two = slides.Slide("4. Two", said=["These."], outputs=[figure(1200, 1100), figure(1200, 400)])
+    assert '<section class="plain">' in slide_html(two)
 
 
 def test_lines_of_code_are_counted_without_prose():

@@ -95,7 +95,11 @@ def show_rows(
     names = [name.strip() for name in rows]
     grid = _grid(len(rows) * columns, columns, side)
     above = titles if isinstance(titles, Mapping) else {next(iter(rows)): titles}
-    grid["size"] = (grid["size"][0] + 0.3, side * len(rows) + 0.25 * len(above))
+    inches = grid["size"][0] / columns
+    above = {name: [_title(title, inches) for title in said] for name, said in above.items()}
+    lines = sum(max(s.count("\n") for s in said) for said in above.values() if said)
+    high = side * len(rows) + 0.25 * len(above) + 0.15 * lines
+    grid["size"] = (grid["size"][0] + 0.3, high)
     with figure(alt=f"{alt} Rows: {', '.join(names)}.", **grid) as (_, axes):
         for axis in axes.flat:
             bare(axis)
