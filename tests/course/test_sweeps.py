@@ -11,7 +11,7 @@ from course_files import small_clone
 from typer.testing import CliRunner
 
 from dsd_tutorial.cli import app
-from dsd_tutorial.course.sweeps import PlanError, Runs, SweepFolder, SweepInUse, read_plan
+from dsd_tutorial.course.sweeps import PlanError, Runs, SweepFolder, SweepInUse, commands, read_plan
 from dsd_tutorial.course.sweeps.plans import split
 from lab.upkeep import plan_schema
 
@@ -123,10 +123,15 @@ def invoke(*arguments: str):
     return CliRunner().invoke(app, ["sweep", *arguments])
 
 
+def test_spans_are_told_in_hours_or_minutes():
+    said = [commands._span(hours) for hours in (0.0, 0.02, 0.5, 0.96, 12.34)]
+    assert said == ["1 minute", "1 minute", "30 minutes", "1.0 hours", "12.3 hours"]
+
+
 def test_a_plan_is_told_and_nothing_starts(clone):
     result = invoke("00", "-p", "steps", "1..3", "-p", "seed", "0,1", "--name", "a", "--plan")
     assert result.exit_code == 0, result.output
-    assert "6 runs, 0 are done, 6 to go" in result.output and "hours" in result.output
+    assert "6 runs, 0 are done, 6 to go" in result.output and "about 2 minutes" in result.output
     assert not (clone / "sweeps").exists()
 
 

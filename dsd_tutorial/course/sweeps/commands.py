@@ -121,12 +121,20 @@ def _told(runs, total: int, folder, workers: int | None, elsewhere: bool) -> str
         lines.append(f"  {count:6} x {notebook}: {cost.seconds / 60:.1f} min, "
                      f"{cost.peak_mb / 1000:.1f} GB each, by {cost.known_from}")  # fmt: skip
     if to_go and elsewhere:
-        lines.append(f"about {hours:.1f} hours of one worker")
+        lines.append(f"about {_span(hours)} of one worker")
     elif to_go:
         side = workers or workers_that_fit(peak, to_go)
-        lines.append(f"about {hours / side:.1f} hours with {side} workers, "
+        lines.append(f"about {_span(hours / side)} with {side} workers, "
                      f"which take {side * peak / 1000:.1f} GB together")  # fmt: skip
     return "\n".join(lines)
+
+
+def _span(hours: float) -> str:
+    """Hours in words; less than one in minutes."""
+    if hours >= 0.95:
+        return f"{hours:.1f} hours"
+    minutes = max(1, round(60 * hours))
+    return f"{minutes} minute{'' if minutes == 1 else 's'}"
 
 
 def report(
