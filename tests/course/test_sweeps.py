@@ -129,9 +129,10 @@ def test_spans_are_told_in_hours_or_minutes():
 
 
 def test_a_plan_is_told_and_nothing_starts(clone):
-    result = invoke("00", "-p", "steps", "1..3", "-p", "seed", "0,1", "--name", "a", "--plan")
+    command = ["00", "-p", "steps", "1..3", "-p", "seed", "0,1", "--name", "a", "--workers", "2"]
+    result = invoke(*command, "--plan")
     assert result.exit_code == 0, result.output
-    assert "6 runs, 0 are done, 6 to go" in result.output and "about 2 minutes" in result.output
+    assert "6 runs, 0 are done, 6 to go" in result.output and "about 6 minutes" in result.output
     assert not (clone / "sweeps").exists()
 
 
