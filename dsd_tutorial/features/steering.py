@@ -101,7 +101,8 @@ def _cover(
     hidden: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch 1 height width"]:
     """Return how much of each position its image's mask covers."""
-    share = F.adaptive_avg_pool2d(places[:, None].to(hidden), hidden.shape[-2:])
+    height, width = hidden.shape[-2:]
+    share = F.adaptive_avg_pool2d(places[:, None].to(hidden), (height, width))
     return _for_all(share, hidden, "places")
 
 
