@@ -91,11 +91,11 @@ def steering_rows(units: Units, at: dict[int, Units]) -> list[Row]:
     def drawing(requested: list[Request], seed: int) -> Callable[[str, Way], list[bool]]:
         parts = [sample(units, requested[r.start : r.stop], seed + r.start)
                  for r in batched(range(len(requested)))]  # fmt: skip
-        plain = torch.cat(parts)
+        there = places_of(torch.cat(parts), [value[0] for value, *_ in requested])
 
         def drawn(method: str, way: Way) -> list[bool]:
             towards = (told if method.startswith("mean") else found)[way[1]]
-            return draw(units, requested, method, towards, way[0], seed, plain)
+            return draw(units, requested, method, towards, way[0], seed, there)
 
         return drawn
 
@@ -145,12 +145,12 @@ def mean_directions(units: Units) -> dict[Value, Tensor]:
 
 def draw(
     units: Units, wanted: Sequence[Request], method: str, direction: dict[Value, Tensor],
-    strength: float, seed: int, plain: Tensor,
+    strength: float, seed: int, there: Tensor,
 ) -> list[bool]:  # fmt: skip
     """Return whether each image shows the value that was wanted of it.
 
-    Image i starts from the same noise under every condition. `plain` are the images without a push,
-    which say where a push `there` acts.
+    Image i starts from the same noise under every condition. `there` are the masks (images, rows,
+    columns) within which the methods of that name push.
     """
     pushed = [other if method == "other" else value for value, other, _ in wanted]
     ways_in = direction
@@ -165,8 +165,7 @@ def draw(
         towards = torch.stack([ways_in[pushed[i]] for i in rows])
         how: dict[str, Any] = {"guided": True}
         if method.endswith(THERE):
-            there = places_of(plain[list(rows)], [pushed[i][0] for i in rows])
-            how["places"] = there.to(units.model.device)
+            how["places"] = there[list(rows)].to(units.model.device)
         with steer(units.model, units.block, towards, amount, **how):
             verdicts = judge(sample(units, [wanted[i] for i in rows], seed + rows[0]))
         for i, verdict in zip(rows, verdicts, strict=True):
