@@ -23,18 +23,37 @@ SIZES = {
     "sd-1.5": (859.5, 83.7, 123.1, 427.6), "sd-2.1-base": (865.9, 83.7, 340.4, 986.1),
 }  # fmt: skip
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
+
+
+def _pairs(task: str) -> int:
+    """Return how many pairs of an image and a text an item of this task has."""
+    return {"comvg": 2, "winoground": 4}.get(task, 10)
+
+
 # what the number of passes grows with
 UNITS: dict[str, Callable[[Values], float]] = {
     "00_orientation": lambda v: v["n_images"] * v["steps"] * (2 if v["guidance"] != 1 else 1),
     "01_attention_scores": lambda v: (v["n_items"] + v["n_validation"]) * len(v["steps"]),
     "02_few_shot_prompt_learning": lambda v: (
-        (v["n_items"] + v["seeds"] * (v["shots"] + v["steps"])) * len(v["time_steps"])
-    ),
+        # 32 validation items are scored about 14 times, test items 7 times
+        _pairs(v["task"])
+        * len(v["time_steps"])
+        * (32 * 14 + 7 * v["n_items"] + 2.5 * v["seeds"] * v["shots"])
+        + 96 * v["steps"]
+        + 48 * v["drawing_steps"]
+    ),  # fmt: skip
     "03_closed_form_projection": lambda v: v["n_references"] * v["steps"],
     "04_editing_and_customization": lambda v: (
         v["n_references"] * v["steps"] + v["ft_steps"] + v["ct_steps"]
     ),
-    "05_what_came_after": lambda v: v["n_items"] + v["n_info"] + v["n_scenes"] // 20,
+    "05_what_came_after": lambda v: (
+        40 * v["n_items"]
+        + 150 * v["n_info"]
+        + 3 * v["n_scenes"]
+        + 6 * v["n_spoiled"]
+        + 8 * v["drawing_steps"] * (9 + v["n_texts"])
+        + 9 * v["n_texts"] ** 2
+    ),  # fmt: skip
 }
 
 
@@ -55,10 +74,10 @@ def passes_of(notebook: str, values: Values, record: Path | None = None) -> floa
     if not path.is_file() or notebook not in UNITS:
         return None
     known = json.loads(path.read_text(encoding="utf-8"))["notebooks"].get(notebook, {})
-    points = known.get("passes", [])  # [[units, passes] with the quick values, with the defaults]
+    points = known.get("passes", {})  # "quick" and "defaults": [units, passes]
     if len(points) < 2:
         return None
-    (low, few), (high, many) = sorted(points)
+    (low, few), (high, many) = sorted(points.values())
     each = (many - few) / max(high - low, 1)
     return max(0.0, few + each * (UNITS[notebook](values) - low))
 

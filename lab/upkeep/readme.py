@@ -1,7 +1,9 @@
 """The README's table of notebooks, from what the last `make run` measured.
 
 `python -m lab.upkeep.readme` reads `build/run.json`, writes `results/notebooks.json` and the block
-in README.md between the two marks. No figure in it is typed by hand.
+in README.md between the two marks. No figure in it is typed by hand. The U-Net passes that a plan
+extrapolates are read from what `make run` and `make test` executed; a count that is not there to
+read stays as it was, since passes are those of any machine.
 """
 
 import json
@@ -14,12 +16,12 @@ from dsd_tutorial.course.notebooks import RECORD, all_notebooks
 from lab.upkeep import workshop
 from lab.upkeep.blocks import ROOT, replace_block
 
-COUNTED = re.compile(r"([\d,]+) U-Net passes, ")
+COUNTED = re.compile(r"([\d,]+) U-Net passes, [\d,]+ s, ")  # the last line of a notebook
 MARKS = ("<!-- notebooks: written by `make readme` -->", "<!-- end of notebooks -->")
 
 
 def record_from(run: dict) -> dict:
-    """The committed record of a run: machine, and per notebook seconds and peak memory in MB.
+    """The record of a run: machine, and per notebook seconds and peak memory in MB.
 
     Raises `ValueError` when a notebook of the run failed.
     """
@@ -30,25 +32,33 @@ def record_from(run: dict) -> dict:
         entry["notebook"]: {"seconds": entry["seconds"], "peak_mb": entry["peak_mb"]}
         for entry in run["notebooks"]
     }
-    for name, entry in measured.items():
-        if points := passes_of(name):
-            entry["passes"] = points
     return {"machine": run["machine"], "notebooks": measured}
 
 
-def passes_of(notebook: str, build: Path = ROOT / "build") -> list[list[float]]:
-    """[units, U-Net passes] of the last quick run and the last run with the defaults, if there."""
+def passes_of(notebook: str, build: Path = ROOT / "build") -> dict[str, list[float]]:
+    """[units, U-Net passes] of the last "quick" run and of the last with "defaults", if there."""
     from dsd_tutorial.course.parameters import defaults
     from dsd_tutorial.course.planning import UNITS
 
-    points = []
-    for path in (build / "test" / f"{notebook}.ipynb", build / f"{notebook}.ipynb"):
+    points = {}
+    for kind, folder in (("quick", build / "test"), ("defaults", build)):
+        path = folder / f"{notebook}.ipynb"
         said = COUNTED.search(path.read_text(encoding="utf-8")) if path.is_file() else None
         if said and notebook in UNITS:
             given = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
             values = {**defaults(path), **given.get("parameters", {})}
-            points.append([UNITS[notebook](values), int(said[1].replace(",", ""))])
+            points[kind] = [UNITS[notebook](values), int(said[1].replace(",", ""))]
     return points
+
+
+def with_passes(record: dict, before: dict, build: Path = ROOT / "build") -> dict:
+    """The record with the passes that executed notebooks name; others as `before` has them."""
+    old = before.get("notebooks", {})
+    notebooks = {
+        name: entry | {"passes": {**old.get(name, {}).get("passes", {}), **passes_of(name, build)}}
+        for name, entry in record["notebooks"].items()
+    }
+    return record | {"notebooks": notebooks}
 
 
 def table(root: Path = ROOT) -> str:
@@ -74,18 +84,21 @@ def table(root: Path = ROOT) -> str:
 
 def main() -> int:
     """The exit status; 1 with a reason where there is no whole run to report."""
-    run = ROOT / "build" / "run.json"
+    run, target = ROOT / "build" / "run.json", ROOT / RECORD
+    before = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    record = before
     if run.is_file():
         try:
             record = record_from(json.loads(run.read_text(encoding="utf-8")))
         except ValueError as error:
             print(error, file=sys.stderr)
             return 1
-        target = ROOT / RECORD
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
     else:
-        print("No build/run.json: keeping the last record. `make run` measures anew.")
+        print("No build/run.json: keeping the last minutes. `make run` measures anew.")
+    if record:
+        text = json.dumps(with_passes(record, before), indent=2) + "\n"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text, encoding="utf-8", newline="\n")
     replace_block(MARKS, table())
     return workshop.main()  # its timetables are made of the same minutes
 

@@ -15,7 +15,7 @@ from lab.upkeep import readme
 def test_passes_lie_on_the_line_through_two_runs(tmp_path):
     record = tmp_path / "notebooks.json"
     values = {"n_items": 30, "n_validation": 10, "steps": [300, 500]}
-    known = {"01_attention_scores": {"passes": [[20, 700], [60, 1900]]}}
+    known = {"01_attention_scores": {"passes": {"quick": [20, 700], "defaults": [60, 1900]}}}
     record.write_text(json.dumps({"notebooks": known}))
     assert planning.passes_of("01_attention_scores", values, record) == 700 + 60 * 30
     assert planning.passes_of("00_orientation", values, record) is None
@@ -49,8 +49,19 @@ def test_passes_come_from_what_executed_notebooks_say(tmp_path):
     ]
     notebook["cells"][-1] |= {"cell_type": "code", "execution_count": None}
     (tmp_path / source.name).write_text(json.dumps(notebook), encoding="utf-8")
-    ((units, passes),) = readme.passes_of("00_orientation", tmp_path)
-    assert passes == 1234 and units == planning.UNITS["00_orientation"](defaults(source))
+    found = readme.passes_of("00_orientation", tmp_path)
+    assert found == {"defaults": [planning.UNITS["00_orientation"](defaults(source)), 1234]}
+    entry = {"seconds": 9.0, "peak_mb": 700}
+    before = {"notebooks": {"00_orientation": {"passes": {"quick": [8, 90], "defaults": [1, 2]}}}}
+    record = readme.with_passes({"notebooks": {"00_orientation": entry}}, before, tmp_path)
+    # what was not run again stays known
+    assert record["notebooks"]["00_orientation"] == entry | {"passes": {"quick": [8, 90], **found}}
+
+
+def test_the_record_knows_the_passes_of_every_notebook():
+    for notebook in all_notebooks():
+        values = defaults(notebook.path)
+        assert planning.passes_of(notebook.name, values) > 100, "run `make test`, `make readme`"
 
 
 @pytest.mark.parametrize("name", ["shapes-sd", "sd-1.5", "sd-2.1-base"])

@@ -232,6 +232,11 @@ class LaterWorksParameters(Parameters):
         ge=50, le=20_000,
         description="train scenes whose features are read; half as many of each other split",
     )  # fmt: skip
+    drawing_steps: int = Field(ge=1, le=1000, description="denoising steps of every drawing")
+    n_spoiled: int = Field(
+        ge=16, le=2000, description="test images of known quality; half as many again to learn from"
+    )
+    n_texts: int = Field(ge=2, le=200, description="texts that an image is drawn and found for")
 
 
 PARAMETERS: dict[str, type[Parameters]] = {
