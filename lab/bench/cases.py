@@ -27,7 +27,7 @@ from dsd_tutorial.shapes import make_task, random_scenes, render
 from dsd_tutorial.shapes.tasks import VALIDATION_SEED
 from lab.bench.released import released_scores
 from lab.bench.sweeping import sweeps
-from lab.bench.timing import Row, interleaved, resident, versions
+from lab.bench.timing import Row, interleaved, timed_row
 
 COLUMNS = (
     "case", "way", "device", "dtype", "cores", "batch", "seconds_min", "seconds_median",
@@ -65,17 +65,14 @@ class Bench:
         timed = interleaved(ways, self.repeats)
         first = next(iter(timed.values()))
         return [
-            {
-                "case": case, "way": name, "device": str(self.model.device),
-                "dtype": dtypes.get(name, "float32"), "cores": torch.get_num_threads(),
-                "batch": batch, "seconds_min": way.fastest, "seconds_median": way.median,
-                "repeats": len(way.seconds), "passes": passes[name], "peak_mb": round(resident()),
-                "ratio": first.fastest / way.fastest,
-                "agreement": "" if winners is None else agreement(
+            timed_row(
+                case, name, way.seconds, device=str(self.model.device),
+                dtype=dtypes.get(name, "float32"), batch=batch, passes=passes[name],
+                ratio=first.fastest / way.fastest,
+                agreement="" if winners is None else agreement(
                     winners(first.result), winners(way.result)
                 ),
-                "versions": versions(),
-            }
+            )
             for name, way in timed.items()
         ]  # fmt: skip
 

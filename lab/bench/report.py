@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from dsd_tutorial.course.records import results_folder
@@ -20,7 +19,7 @@ from dsd_tutorial.saving import replacing, require_writable_file
 from dsd_tutorial.stable_diffusion.precision import bfloat16_pays
 from lab.bench import sweeping
 from lab.bench.cases import ALL, COLUMNS, QUICK, Bench
-from lab.bench.timing import Row, versions
+from lab.bench.timing import Row, timed_row
 from lab.upkeep.blocks import ROOT, replace_block
 
 MARKS = ("<!-- benchmark: written by `make bench` -->", "<!-- end of benchmark -->")
@@ -102,25 +101,21 @@ def full_size_rows(dtype: str) -> list[Row]:
         check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
-    common = {
-        "device": "cpu", "dtype": dtype, "cores": torch.get_num_threads(), "batch": "auto",
-        "versions": versions(), "peak_mb": round(found["peak_mb"]),
-    }  # fmt: skip
+    case, peak = f"{FULL}, {dtype}", round(found["peak_mb"])
     seconds = found["times"] | {"score, 1 image x 2 texts x 2 steps": [found["score_seconds"]]}
-    rows = []
-    for way, each in seconds.items():
-        passes = 1 if way in found["times"] else 4
-        rows.append(common | {
-            "case": f"{FULL}, {dtype}", "way": way, "seconds_min": min(each),
-            "seconds_median": sorted(each)[len(each) // 2], "repeats": len(each),
-            "passes": passes, "ratio": min(found["times"]["plain"]) / min(each),
-            "agreement": "",
-        })  # fmt: skip
-    weights = common | {
-        "case": f"{FULL}, {dtype}", "way": "weights", "seconds_min": "", "seconds_median": "",
-        "repeats": "", "passes": "", "peak_mb": round(found["weights_mb"]), "agreement": "",
-        "ratio": found["peak_mb"] / found["weights_mb"],
-    }  # fmt: skip
+    plain = min(found["times"]["plain"])
+    rows = [
+        timed_row(
+            case, way, each, dtype=dtype, batch="auto", passes=1 if way in found["times"] else 4,
+            peak_mb=peak, ratio=plain / min(each),
+        )
+        for way, each in seconds.items()
+    ]  # fmt: skip
+    blank = dict.fromkeys(("seconds_min", "seconds_median", "repeats", "passes"), "")
+    weights = timed_row(
+        case, "weights", [0.0], dtype=dtype, batch="auto", peak_mb=round(found["weights_mb"]),
+        ratio=found["peak_mb"] / found["weights_mb"], **blank,
+    )  # fmt: skip
     return [*rows, weights]
 
 

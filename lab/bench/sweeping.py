@@ -15,16 +15,15 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from textwrap import fill
 from typing import Any
 
 import psutil
 
-from lab.bench.timing import Row, resident, versions
+from lab.bench.timing import Row, timed_row
 from lab.upkeep.blocks import ROOT
 
 A_RUN = "sweep, a run that does nothing"
@@ -86,7 +85,7 @@ def entries(count: int) -> list[Row]:
         pairs = {"seed": f"0..{count // 10 - 1}", "steps": "1..10"}
         runs = Runs(*plan_from_pairs([notebook], pairs, [source_of(notebook).accepts]))
         case = f"sweep, plan of {count:,} runs"
-        rows = [_row(case, "checked", [seconds_of(runs.check)], resident())]
+        rows = [timed_row(case, "checked", [seconds_of(runs.check)], cores=1)]
         folder = SweepFolder(Path(name) / "sweep")
         with folder.held():
             folder.begin(runs.plan.text())
@@ -97,9 +96,9 @@ def entries(count: int) -> list[Row]:
                 Costs(row for _, row in folder.lines())
                 assert not counted(runs, folder.statuses())
 
-            rows.append(_row(case, "resumed", [seconds_of(resume)], resident()))
+            rows.append(timed_row(case, "resumed", [seconds_of(resume)], cores=1))
             tables = seconds_of(lambda: folder.write_tables(runs))
-            return [*rows, _row(case, "tables written", [tables], resident())]
+            return [*rows, timed_row(case, "tables written", [tables], cores=1)]
 
 
 def runs(few: int, many: int) -> list[Row]:
@@ -120,7 +119,8 @@ def runs(few: int, many: int) -> list[Row]:
             )
 
         alone()
-        rows = [_row(A_RUN, "papermill alone", [seconds_of(alone) for _ in range(few)], "")]
+        each = [seconds_of(alone) for _ in range(few)]
+        rows = [timed_row(A_RUN, "papermill alone", each, cores=1, peak_mb="")]
         for count in (few, many):
             command = [sys.executable, "-m", "dsd_tutorial.cli", "sweep", "00", "--workers", "1",
                        "-p", "seed", f"0..{count - 1}", "--name", str(count)]  # fmt: skip
@@ -136,21 +136,12 @@ def runs(few: int, many: int) -> list[Row]:
             done = len((here / "sweeps" / str(count) / "rows.jsonl").read_text().splitlines())
             if client.returncode or done != count:
                 raise RuntimeError(f"a sweep of {count} runs ended with {done} of them")
-            rows.append(_row(A_RUN, f"in a sweep of {count}", [spent / count], memory, count))
+            rows.append(timed_row(
+                A_RUN, f"in a sweep of {count}", [spent / count], cores=1, repeats=count,
+                peak_mb=round(memory),
+            ))  # fmt: skip
         first = rows[0]["seconds_min"]
         return [row | {"ratio": first / row["seconds_min"]} for row in rows]
-
-
-def _row(
-    case: str, way: str, seconds: Sequence[float], memory: float | str, repeats: int | None = None
-) -> Row:
-    return {
-        "case": case, "way": way, "device": "cpu", "dtype": "", "cores": 1, "batch": "",
-        "seconds_min": min(seconds), "seconds_median": median(seconds),
-        "repeats": repeats or len(seconds), "passes": 0,
-        "peak_mb": memory if isinstance(memory, str) else round(memory), "ratio": "",
-        "agreement": "", "versions": versions(),
-    }  # fmt: skip
 
 
 # -- a hundred thousand ------------------------------------------------------------------------
@@ -256,8 +247,8 @@ def sweeps(_: object = None) -> list[Row]:
     return [
         *entries(ENTRIES),
         *runs(FEW, MANY),
-        _row(COSTS, "of the client", client, resident()),
-        _row(COSTS, "of dask", scheduler, resident()),
+        timed_row(COSTS, "of the client", client, cores=1),
+        timed_row(COSTS, "of dask", scheduler, cores=1),
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -47,6 +47,16 @@ def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict
             results[name] = way()
             seconds[name].append(perf_counter() - began)
     return {name: Timed(tuple(seconds[name]), results[name]) for name in ways}
+
+
+def timed_row(case: str, way: str, seconds: Sequence[float], **known: Any) -> Row:
+    """Return a row of results/benchmark.csv; of its other columns those that are `known`."""
+    return {
+        "case": case, "way": way, "device": "cpu", "dtype": "", "cores": torch.get_num_threads(),
+        "batch": "", "seconds_min": min(seconds), "seconds_median": median(seconds),
+        "repeats": len(seconds), "passes": 0, "peak_mb": round(resident()), "ratio": "",
+        "agreement": "", "versions": versions(), **known,
+    }  # fmt: skip
 
 
 def resident() -> float:

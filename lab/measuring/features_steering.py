@@ -91,9 +91,12 @@ def steering_rows(units: Units, at: dict[int, Units]) -> list[Row]:
     def drawing(requested: list[Request], seed: int) -> Callable[[str, Way], list[bool]]:
         parts = [sample(units, requested[r.start : r.stop], seed + r.start)
                  for r in batched(range(len(requested)))]  # fmt: skip
-        there = places_of(torch.cat(parts), [value[0] for value, *_ in requested])
+        plain = torch.cat(parts)
+        there = places_of(plain, [value[0] for value, *_ in requested])
 
         def drawn(method: str, way: Way) -> list[bool]:
+            if method == "none":
+                return shown(plain, requested)
             towards = (told if method.startswith("mean") else found)[way[1]]
             return draw(units, requested, method, towards, way[0], seed, there)
 
@@ -160,17 +163,21 @@ def draw(
             value: random_direction(width, seed + number)
             for number, value in enumerate(dict.fromkeys(pushed))
         }
-    amount, shown = 0.0 if method == "none" else strength, []
+    images = []
     for rows in batched(range(len(wanted))):
         towards = torch.stack([ways_in[pushed[i]] for i in rows])
         how: dict[str, Any] = {"guided": True}
         if method.endswith(THERE):
             how["places"] = there[list(rows)].to(units.model.device)
-        with steer(units.model, units.block, towards, amount, **how):
-            verdicts = judge(sample(units, [wanted[i] for i in rows], seed + rows[0]))
-        for i, verdict in zip(rows, verdicts, strict=True):
-            shown += shows([verdict], *wanted[i][0])
-    return shown
+        with steer(units.model, units.block, towards, strength, **how):
+            images.append(sample(units, [wanted[i] for i in rows], seed + rows[0]))
+    return shown(torch.cat(images), wanted)
+
+
+def shown(images: Tensor, wanted: Sequence[Request]) -> list[bool]:
+    """Return whether each image shows the value that was wanted of it."""
+    verdicts = zip(judge(images), wanted, strict=True)
+    return [yes for verdict, (value, *_) in verdicts for yes in shows([verdict], *value)]
 
 
 def batched(rows: range) -> list[range]:

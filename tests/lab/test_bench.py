@@ -30,7 +30,7 @@ def test_the_released_way_gives_our_scores_at_twice_the_passes(tiny, image):
     torch.testing.assert_close(found, want, atol=5e-5, rtol=0)
     assert meter.unet_passes == 3 * 2 * 2 and dict(tiny.unet.attn_processors) == before
     wrong = released_scores(tiny, image, TEXTS, as_released=True, **how)
-    assert (wrong - want).abs().min() > 1e-3  # samples latents, averages the empty prompt in
+    assert (wrong - want).abs().max() > 1e-2  # samples latents, averages the empty prompt in
 
 
 def test_ways_take_turns():
