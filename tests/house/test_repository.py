@@ -1,12 +1,16 @@
 """The files around the package: what is generated is current, what is named exists."""
 
 import ast
+import base64
+import configparser
 import importlib.util
 import json
 import os
+import random
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from itertools import chain, product
 from pathlib import Path
@@ -252,6 +256,22 @@ def test_scripts_can_be_executed(name):
 def test_readme_table_is_what_was_measured():
     text = read("README.md")
     assert text == blocks.with_block(text, readme.MARKS, readme.table()), "run `make readme`"
+
+
+def test_what_nbval_leaves_out_is_found_in_no_time():
+    """Each pattern searches every output, images among them: megabytes of base64 in a line."""
+    patterns = configparser.RawConfigParser()
+    patterns.read(ROOT / "tests" / "nbval_sanitize.cfg", encoding="utf-8")
+    image = base64.b64encode(random.Random(0).randbytes(300_000)).decode()
+    for name in patterns.sections():
+        begun = time.process_time()
+        re.sub(patterns[name]["regex"], patterns[name]["replace"], image, flags=re.DOTALL)
+        assert time.process_time() - begun < 0.5, name
+    cell = patterns["temporary files of the kernel"]
+    assert (
+        re.sub(cell["regex"], "CELL", "/tmp/ipykernel_12/345.py:6: Warning")
+        == "/tmp/CELL:6: Warning"
+    )
 
 
 def test_readme_table_refuses_a_failed_run():
