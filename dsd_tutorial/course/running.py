@@ -136,14 +136,16 @@ def _in_turn(tasks: list[tuple[Any, ...]]) -> Iterator[Outcome]:
 def _side_by_side(tasks: list[tuple[Any, ...]], jobs: int) -> Iterator[Outcome]:
     """`jobs` notebooks at a time, each from a process of its own, which watches its own kernel.
 
-    No progress bars: they would write over each other.
+    The largest start first, so that none is left alone at the end. No progress bars: they would
+    write over each other.
     """
     threads = str(max(1, (psutil.cpu_count() or 1) // jobs))
     os.environ.setdefault("OMP_NUM_THREADS", threads)  # the processes and their kernels inherit it
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(run_notebook, *task, progress=False) for task in tasks]
-        for done in running:
-            yield done.result()
+        by_size = sorted(range(len(tasks)), key=lambda i: -tasks[i][0].stat().st_size)
+        running = {i: pool.submit(run_notebook, *tasks[i], progress=False) for i in by_size}
+        for i in range(len(tasks)):
+            yield running[i].result()
 
 
 def describe(outcome: Outcome) -> str:
