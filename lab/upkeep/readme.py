@@ -86,15 +86,16 @@ def main() -> int:
     """The exit status; 1 with a reason where there is no whole run to report."""
     run, target = ROOT / "build" / "run.json", ROOT / RECORD
     before = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
-    record = before
-    if run.is_file():
-        try:
-            record = record_from(json.loads(run.read_text(encoding="utf-8")))
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 1
-    else:
-        print("No build/run.json: keeping the last minutes. `make run` measures anew.")
+    last = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {"notebooks": []}
+    missing = {one.name for one in all_notebooks()} - {one["notebook"] for one in last["notebooks"]}
+    if missing:
+        absent = ", ".join(sorted(missing))
+        print(f"The last run lacks {absent}: keeping the minutes. `make run` measures all anew.")
+    try:
+        record = before if missing else record_from(last)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     if record:
         text = json.dumps(with_passes(record, before), indent=2) + "\n"
         target.parent.mkdir(exist_ok=True)

@@ -274,6 +274,19 @@ def test_what_nbval_leaves_out_is_found_in_no_time():
     )
 
 
+def test_a_run_of_some_notebooks_leaves_the_minutes_of_all(tmp_path, monkeypatch, capsys):
+    record = (ROOT / readme.RECORD).read_text(encoding="utf-8")
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme, "replace_block", lambda *a: None)
+    monkeypatch.setattr(readme, "with_passes", lambda record, before: record)
+    monkeypatch.setattr(readme.workshop, "main", lambda: 0)
+    for path, text in ((readme.RECORD, record), ("build/run.json", '{"notebooks": []}')):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    assert readme.main() == 0 and "lacks 00_orientation" in capsys.readouterr().out
+    assert (tmp_path / readme.RECORD).read_text(encoding="utf-8") == record
+
+
 def test_readme_table_refuses_a_failed_run():
     entry = {"notebook": "a", "status": "failed", "seconds": 1.0, "peak_mb": 1.0}
     with pytest.raises(ValueError, match="a failed"):
