@@ -25,6 +25,7 @@ _ZERO_SHOT = {
     "released": "both",
     "log_sum_exp_32": "attention",
     "log_sum_exp": "attention",
+    "log_sum_exp_short": "attention",
     "log_sum_exp_error": "both",
     "attention_plain": "attention",
     "attention_32": "attention",
@@ -132,15 +133,17 @@ def verdicts(
     The rivals of the chosen adapter (`chosen`, one for all tasks): on every task zero-shot DSD
     (with or without the error term, whichever validation prefers) and the plain error; on relation
     and binding items CLIP zero-shot and CoOp. The other adapters follow, against zero-shot DSD;
-    weights over readings also against what they start from, CLIP and the error alone. A comparison
-    is passed when the whole interval lies above 0. `p_value` is the sign test over items, each by
-    its mean over seeds. What was not measured yet is left out.
+    weights over readings also against what they start from, CLIP and the error alone; prompts and
+    LoRA on attention alone against the score that they start at. A comparison is passed when the
+    whole interval lies above 0. `p_value` is the sign test over items, each by its mean over
+    seeds. What was not measured yet is left out.
     """
     chosen = chosen_adapter(choice, shots, seeds)
     for task in (name for name in TASKS if (items.task == name).any()):
         zero_shot = _best(items, task, ("attention", "attention_error"), 0, [0])
         kinds = RELATION_AND_BINDING.get(task)
         to_zero_shot = ("zero-shot DSD", zero_shot, 0, None)
+        to_start = [("the log-sum-exp it starts at", "log_sum_exp_short", 0, None)]
         to_clip = [("CLIP zero-shot, relation and binding", "clip", 0, kinds)] if kinds else []
         rivals = [to_zero_shot, ("the plain error", "error", 0, None), *to_clip]
         if kinds:
@@ -152,6 +155,7 @@ def verdicts(
                 ("the plain error", "error", 0, None),
                 (f"{shots}-shot weights of the error", "step_weights", shots, None),
             ],
+            **dict.fromkeys(("soft_prompt", "attention_prompt", "lora"), to_start),
         }
         for adapter in sorted(ADAPTERS, key=lambda name: name != chosen):
             own = rivals if adapter == chosen else [to_zero_shot]

@@ -9,6 +9,7 @@ new row is an entry in one of the groups at the end, and one in `course.few_shot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -32,6 +33,7 @@ from dsd_tutorial.prompt_learning.adapters import Adapter
 from dsd_tutorial.prompt_learning.methods import make_method
 from dsd_tutorial.prompt_learning.reading_sums import ERROR, HEADS, STRUCTURE
 from dsd_tutorial.prompt_learning.reading_weights import simplest
+from dsd_tutorial.prompt_learning.scoring import evaluate_items
 from dsd_tutorial.shapes.tasks import Task, few_shot
 from lab.measuring.few_shot_task import Outcome, TaskSetup
 from lab.measuring.pairs import PairData
@@ -47,6 +49,8 @@ Sets = tuple[Task, Task]  # labelled items, validation items
 Parts = tuple[Components, Components]  # of them
 PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0)  # the simplest first
 ATTENTION_UPDATES = 60
+# learning rates of what changes the pass, on attention alone; validation decides
+RATES = {"soft prompt": (1e-2, 3e-2), "attention prompt": (2e-2, 1e-1), "lora": (5e-3,)}
 PASS_CHECKS = 3  # how often validation is asked where every look costs U-Net passes
 
 
@@ -228,22 +232,28 @@ def _prompt(
 ) -> Outcome:
     """What changes the pass itself: fitted and scored by passes of its own, on few time steps.
 
-    Attention alone starts at the log-sum-exp that all validation items chose, and is read with the
-    prior of the fitted model taken off; with `error` it starts at the best short reading.
+    It starts at the best short reading. On attention alone validation decides between learning
+    rates, and where one image chooses among texts, the prior of the fitted model is taken off.
     """
-    choice = setup.short_choice if error else setup.choices[False]
+    choice = setup.short_choice if error else setup.short_attention
     known, scoring = setup.few_validation, _scoring(choice)
     updates = setup.updates if error else ATTENTION_UPDATES
     prior = "validation" if not error and setup.test_items.shape[0] == 1 else None
     started = perf_counter()
+    adapter = make(setup.model, seed)
+    rates = (adapter.lr,) if error else RATES[adapter.kind]
+    fits = {}
     with measure(setup.model) as meter:
-        fitted = fit(
-            setup.model, make(setup.model, seed), few_shot(setup.task, shots, seed),
-            scoring=scoring, validation=known.items, steps=updates, seed=seed,
-            check_every=max(1, updates // PASS_CHECKS), progress=False,
-        )  # fmt: skip
-        if fitted.stopped == "interrupted":
-            raise KeyboardInterrupt  # half a fit is no measurement: it is not scored
+        for rate in rates:
+            fitted = fit(
+                setup.model, make(setup.model, seed), few_shot(setup.task, shots, seed),
+                scoring=scoring, validation=known.items, steps=updates, lr=rate, seed=seed,
+                check_every=max(1, updates // PASS_CHECKS), progress=False,
+            )  # fmt: skip
+            if fitted.stopped == "interrupted":
+                raise KeyboardInterrupt  # half a fit is no measurement: it is not scored
+            fits.setdefault((fitted.accuracy or 0.0, -(fitted.loss or 0.0)), (rate, fitted))
+        rate, fitted = fits[max(fits)]
         how = {"progress": setup.pairs.progress}
         scores = fitted.scores(setup.model, setup.test_items, prior=prior, **how)
     # the choice of the reading read all components of its validation items
@@ -251,9 +261,27 @@ def _prompt(
     labels = shots + len(chosen_on.items.items)
     spent = Cost(meter.unet_passes, fitted.cost.parameters, labels)
     spent = spent + Cost(seconds=perf_counter() - started) + chosen_on.cost(error=error)
+    if prior is not None:
+        spent = spent + chosen_on.prior_cost(len(chosen_on.prior_steps))
     # only to compare adapters
     checked = fitted.scores(setup.model, known.items, prior=prior, **how)
-    return setup.outcome(scores, checked, spent, known.items, choice)
+    outcome = setup.outcome(scores, checked, spent, known.items, choice)
+    return outcome if len(rates) == 1 else replace(outcome, chosen=f"{outcome.chosen} lr {rate:g}")
+
+
+def _start(setup: TaskSetup, shots: int, seed: int) -> Outcome:
+    """Where `_prompt` begins on attention alone: the same passes, with nothing learned."""
+    choice, known = setup.short_attention, setup.validation
+    prior = "validation" if setup.test_items.shape[0] == 1 else None
+    with measure(setup.model) as meter:
+        scores = evaluate_items(
+            setup.model, setup.test_items, None, _scoring(choice), prior=prior,
+            progress=setup.pairs.progress,
+        )  # fmt: skip
+    spent = meter.cost(labels=len(known.items.items)) + known.cost()
+    spent = spent + known.prior_cost(len(known.prior_steps))
+    parts = known.components if prior is None else known.structure
+    return setup.outcome(scores, choice.score(parts), spent, chosen=choice)
 
 
 def _read(data: PairData, choice: Choice) -> Components:
@@ -274,6 +302,7 @@ ZERO_SHOT: dict[str, Method] = {
     "released": _released,
     "log_sum_exp_32": partial(_log_sum_exp, few=True),
     "log_sum_exp": _log_sum_exp,
+    "log_sum_exp_short": _start,
     "log_sum_exp_error": partial(_log_sum_exp, error=True),
     "attention_plain": partial(_attention, prior=False),
     "attention_32": partial(_attention, few=True),

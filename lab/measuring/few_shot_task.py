@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS
+from dsd_tutorial.matching import Components
 from dsd_tutorial.matching.baselines.attention_score import (
     ERROR_WEIGHTS,
     AttentionPlusError,
@@ -25,7 +26,7 @@ from dsd_tutorial.matching.items import item_hits, merit
 from dsd_tutorial.prompt_learning import ReadingWeights, choose_readings
 from dsd_tutorial.prompt_learning.reading_sums import ERROR, STRUCTURE
 from dsd_tutorial.shapes.tasks import Task, few_shot, make_task, validation_set
-from lab.measuring.pairs import PairCache, PairData
+from lab.measuring.pairs import ALL, PairCache, PairData
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,19 @@ class TaskSetup:
         kinds = ZeroShotAttention, AttentionPlusError
         return tuple(kind(self.pairs.steps).options(self.model) for kind in kinds)
 
-    def best(self, options: list[Choice], known: PairData | None = None) -> Choice:
-        """Return the choice with the most merit on validation items; the first among equals."""
+    def best(
+        self,
+        options: list[Choice],
+        known: PairData | None = None,
+        parts: Components | None = None,
+    ) -> Choice:
+        """Return the choice with the most merit on validation items; the first among equals.
+
+        `parts` are what is read of them; None: their `components`.
+        """
         known = known or self.validation
-        return max(options, key=lambda c: merit(c.score(known.components), known.items))
+        parts = parts or known.components
+        return max(options, key=lambda c: merit(c.score(parts), known.items))
 
     def sum_of(self, error: bool, known: PairData) -> ReadingWeights:
         """Return the sum of readings that these validation items choose, the prior taken off."""
@@ -156,12 +166,30 @@ class TaskSetup:
 
         There begins what is fitted by U-Net passes of its own, with or without the error term.
         """
+        return self.best(self._short([c for some in self.options for c in some]),
+                         self.few_validation)  # fmt: skip
+
+    @cached_property
+    def short_attention(self) -> Choice:
+        """Return the same of attention alone, chosen on all validation items as it is scored.
+
+        Where one image chooses among texts, that is with the prior taken off, which is known of
+        all tokens together and at the time steps `PairCache.inner`.
+        """
+        options, known = self._short(self.options[0]), self.validation
+        if known.prior is None:
+            return self.best(options)
+        options = [
+            c for c in options if c.token_mask == ALL and set(c.steps) <= {*known.prior_steps}
+        ]
+        return self.best(options, known, known.structure)
+
+    def _short(self, options: list[Choice]) -> list[Choice]:
+        """Return these choices with every window of at most `fit_steps` time steps in turn."""
         grid, width = self.pairs.grid, min(self.fit_steps, len(self.pairs.grid))
         windows = [grid[i : i + width] for i in range(len(grid) - width + 1)]
-        every = [c for options in self.options for c in options]
-        subsets = dict.fromkeys((c.token_mask, c.layers, c.error_weight) for c in every)
-        options = [Choice(m, names, w, e) for m, names, e in subsets for w in windows]
-        return self.best(options, self.few_validation)
+        subsets = dict.fromkeys((c.token_mask, c.layers, c.error_weight) for c in options)
+        return [Choice(m, names, w, e) for m, names, e in subsets for w in windows]
 
     def outcome(
         self,

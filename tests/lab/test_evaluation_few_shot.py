@@ -228,6 +228,27 @@ def test_prompts_count_their_own_passes_and_the_choice(tiny, setup):
     assert outcome.cost.labels == 2 + 6 and outcome.cost.parameters > 0
 
 
+@pytest.mark.parametrize("task", ["comvg", "refcoco"])
+def test_prompts_on_attention_alone_begin_at_the_short_log_sum_exp(pair_cache, task, monkeypatch):
+    """Before the first update they are what the row of their start says, the prior taken off."""
+    monkeypatch.setattr("lab.measuring.few_shot_methods.ATTENTION_UPDATES", 0)
+    setup = TaskSetup(task, pair_cache, n=3, most=2, fit_steps=1)
+    setup.validation_items = known(task)
+    choice = setup.short_attention
+    assert len(choice.steps) == 1 and choice.error_weight == 0
+    if task == "refcoco":
+        assert (choice.token_mask, choice.steps) == ("all", pair_cache.inner)
+    start = measure_one(setup, "log_sum_exp_short")
+    for method in ("soft_prompt", "lora"):
+        begun = measure_one(setup, method, 2, 1)
+        assert begun.hits.tolist() == start.hits.tolist() and begun.chosen.startswith(start.chosen)
+        assert begun.cost.unet_passes > start.cost.unet_passes
+        assert (begun.cost.labels, start.cost.labels) == (2 + 6, 6)
+    prior = setup.test.prior_cost(1) + setup.validation.prior_cost(1)
+    alone = setup.test.cost(1).unet_passes + setup.validation.cost().unet_passes
+    assert start.cost.unet_passes == alone + prior.unet_passes
+
+
 def test_choices_are_made_on_the_fixed_validation_set(pair_cache):
     assert TaskSetup("vqa", pair_cache).validation_items.items == validation_set("vqa").items
 
@@ -359,6 +380,8 @@ def test_bars_say_what_is_passed():
         measured("comvg", "guided", 16, 1.0, validation=0.6)  # better on test: must not matter
         + measured("comvg", "step_weights", 16, 0.8, validation=0.9)
         + measured("comvg", "soft_prompt_error", 16, 1.0, validation=1.0, seeds=(0,))  # lacks one
+        + measured("comvg", "lora", 16, 0.7, validation=0.7)
+        + measured("comvg", "log_sum_exp_short", 0, 0.3, validation=0.5, seeds=(0,))
         + measured("comvg", "attention", 0, 0.3, validation=0.5, seeds=(0,))
         + measured("comvg", "attention_error", 0, 0.8, validation=0.7, seeds=(0,))
         + measured("comvg", "clip", 0, 0.2, validation=0.5, seeds=(0,))
@@ -366,7 +389,9 @@ def test_bars_say_what_is_passed():
     choice = chosen_by({"guided": 0.5, "step_weights": 0.9})
     rows = list(verdicts(frame, choice, 16, (0, 1)))
     others = [row for row in rows if not row["chosen"]]
-    assert [(row["adapter"], row["rival"]) for row in others] == [("guided", "attention_error")]
+    assert [(row["adapter"], row["rival"]) for row in others] == [
+        ("guided", "attention_error"), ("lora", "attention_error"), ("lora", "log_sum_exp_short"),
+    ]  # fmt: skip
     rows = {row["rival"]: row for row in rows if row["chosen"]}
     assert set(rows) == {"attention_error", "clip"}  # the better zero-shot; the rest is missing
     assert {row["adapter"] for row in rows.values()} == {"step_weights"}

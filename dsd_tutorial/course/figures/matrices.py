@@ -103,6 +103,8 @@ def show_intervals(
 ) -> None:  # fmt: skip
     """Show many methods below one another, the best on top: a mark and its interval.
 
+    Panels that share a `reference` share their scale.
+
     Args:
         methods: method -> point, or title -> such a mapping, a panel each.
         alt: what is compared, in a sentence; best and worst of each panel are added to it.
@@ -121,8 +123,9 @@ def show_intervals(
     said = "; ".join(f"{t} {_best_and_worst(points)}".strip() for t, points in panels.items())
     size = (min(2.6 + 2.0 * len(panels), 9.5), 0.24 * len(order) + 1.1)
     marker = {kind: i for i, kind in enumerate(dict.fromkeys((kinds or {}).values()))}
-    with figure(alt=f"{alt.rstrip('.: ')}: {said}.", columns=len(panels), size=size, sharey=True,
-                squeeze=False) as (fig, axes):  # fmt: skip
+    alike = reference is not None and not isinstance(reference, Mapping)
+    with figure(alt=f"{alt.rstrip('.: ')}: {said}.", columns=len(panels), size=size, sharex=alike,
+                sharey=True, squeeze=False) as (fig, axes):  # fmt: skip
         for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
             for method, point in points.items():
                 kind = (kinds or {}).get(method, "")
@@ -131,7 +134,7 @@ def show_intervals(
                 x = reference[title] if isinstance(reference, Mapping) else reference
                 axis.axvline(x, linestyle="--", color="black", linewidth=1, label=level)
             axis.set_yticks(range(len(order)), order)
-            axis.set(title=title, xlabel=xlabel, **settings)
+            axis.set(title=title, xlabel=xlabel, ylim=(-0.6, len(order) - 0.4), **settings)
         add_legend(fig, axes)
 
 
