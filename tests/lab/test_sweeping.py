@@ -5,6 +5,7 @@ import pytest
 from lab.bench import sweeping
 from lab.bench.cases import COLUMNS
 from lab.bench.sweeping import simulate
+from lab.bench.timing import timed_row
 
 
 def test_without_overhead_the_workers_decide():
@@ -24,11 +25,11 @@ def test_the_page_says_what_the_rows_hold_and_simulates_from_them():
         (row["case"], row["way"]): row
         for row in [
             *sweeping.entries(20),
-            sweeping._row(sweeping.A_RUN, "papermill alone", [1.5, 1.25], ""),
-            sweeping._row(sweeping.A_RUN, "in a sweep of 10", [2.0], 140.4, 10),
-            sweeping._row(sweeping.A_RUN, "in a sweep of 200", [1.4], 141.2, 200),
-            sweeping._row(sweeping.COSTS, "of the client", [0.1, 0.2], 1.0),
-            sweeping._row(sweeping.COSTS, "of dask", [0.001], 1.0),
+            timed_row(sweeping.A_RUN, "papermill alone", [1.5, 1.25], peak_mb=""),
+            timed_row(sweeping.A_RUN, "in a sweep of 10", [2.0], peak_mb=140),
+            timed_row(sweeping.A_RUN, "in a sweep of 200", [1.4], peak_mb=141),
+            timed_row(sweeping.COSTS, "of the client", [0.1, 0.2]),
+            timed_row(sweeping.COSTS, "of dask", [0.001]),
         ]
     }
     assert set(next(iter(rows.values()))) == set(COLUMNS)
