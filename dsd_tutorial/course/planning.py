@@ -30,7 +30,7 @@ def _pairs(task: str) -> int:
     return {"comvg": 2, "winoground": 4}.get(task, 10)
 
 
-# what the number of passes grows with
+# what the number of passes grows with; of 02 and 05 about the passes themselves, part by part
 UNITS: dict[str, Callable[[Values], float]] = {
     "00_orientation": lambda v: v["n_images"] * v["steps"] * (2 if v["guidance"] != 1 else 1),
     "01_attention_scores": lambda v: (v["n_items"] + v["n_validation"]) * len(v["steps"]),

@@ -8,7 +8,7 @@ new row is an entry in one of the groups at the end, and one in `course.few_shot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -49,8 +49,6 @@ Sets = tuple[Task, Task]  # labelled items, validation items
 Parts = tuple[Components, Components]  # of them
 PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0)  # the simplest first
 ATTENTION_UPDATES = 60
-# learning rates of what changes the pass, on attention alone; validation decides
-RATES = {"soft prompt": (1e-2, 3e-2), "attention prompt": (2e-2, 1e-1), "lora": (5e-3,)}
 PASS_CHECKS = 3  # how often validation is asked where every look costs U-Net passes
 
 
@@ -228,32 +226,32 @@ def _step_weights(setup: TaskSetup, shots: int, seed: int) -> Outcome:
 
 
 def _prompt(
-    setup: TaskSetup, shots: int, seed: int, *, make: Callable[[Any, int], Adapter], error: bool
-) -> Outcome:
+    setup: TaskSetup, shots: int, seed: int, *, make: Callable[[Any, int], Adapter], error: bool,
+    rates: Sequence[float | None],
+) -> Outcome:  # fmt: skip
     """What changes the pass itself: fitted and scored by passes of its own, on few time steps.
 
-    It starts at the best short reading. On attention alone validation decides between learning
-    rates, and where one image chooses among texts, the prior of the fitted model is taken off.
+    It starts at the best short reading, and validation decides between learning rates (None: the
+    adapter's own). On attention alone, where one image chooses among texts, the prior of the fitted
+    model is taken off.
     """
     choice = setup.short_choice if error else setup.short_attention
     known, scoring = setup.few_validation, _scoring(choice)
     updates = setup.updates if error else ATTENTION_UPDATES
     prior = "validation" if not error and setup.test_items.shape[0] == 1 else None
     started = perf_counter()
-    adapter = make(setup.model, seed)
-    rates = (adapter.lr,) if error else RATES[adapter.kind]
     fits = {}
     with measure(setup.model) as meter:
         for rate in rates:
-            fitted = fit(
+            fits[rate] = fitted = fit(
                 setup.model, make(setup.model, seed), few_shot(setup.task, shots, seed),
                 scoring=scoring, validation=known.items, steps=updates, lr=rate, seed=seed,
                 check_every=max(1, updates // PASS_CHECKS), progress=False,
             )  # fmt: skip
             if fitted.stopped == "interrupted":
                 raise KeyboardInterrupt  # half a fit is no measurement: it is not scored
-            fits.setdefault((fitted.accuracy or 0.0, -(fitted.loss or 0.0)), (rate, fitted))
-        rate, fitted = fits[max(fits)]
+        rate = max(fits, key=lambda rate: (fits[rate].accuracy, -fits[rate].loss))
+        fitted = fits[rate]
         how = {"progress": setup.pairs.progress}
         scores = fitted.scores(setup.model, setup.test_items, prior=prior, **how)
     # the choice of the reading read all components of its validation items
@@ -261,7 +259,7 @@ def _prompt(
     labels = shots + len(chosen_on.items.items)
     spent = Cost(meter.unet_passes, fitted.cost.parameters, labels)
     spent = spent + Cost(seconds=perf_counter() - started) + chosen_on.cost(error=error)
-    if prior is not None:
+    if not error:
         spent = spent + chosen_on.prior_cost(len(chosen_on.prior_steps))
     # only to compare adapters
     checked = fitted.scores(setup.model, known.items, prior=prior, **how)
@@ -326,14 +324,16 @@ CACHED: dict[str, Method] = {
     **ON_READINGS,
     "step_weights": _step_weights,
 }
-PROMPTS: dict[str, Callable[[Any, int], Adapter]] = {
-    "soft_prompt": lambda model, seed: SoftPrompt(model),
-    "attention_prompt": lambda model, seed: AttentionPrompt(model, seed=seed),
-    "lora": lambda model, seed: LoRA(model, seed=seed),
+# what changes the pass, and the learning rates that are tried on attention alone
+PROMPTS: dict[str, tuple[Callable[[Any, int], Adapter], Sequence[float]]] = {
+    "soft_prompt": (lambda model, seed: SoftPrompt(model), (1e-2, 3e-2)),
+    "attention_prompt": (lambda model, seed: AttentionPrompt(model, seed=seed), (2e-2, 1e-1)),
+    "lora": (lambda model, seed: LoRA(model, seed=seed), (5e-3,)),
 }
 BY_PASSES: dict[str, Method] = {
-    name + ending: partial(_prompt, make=make, error=bool(ending))
-    for ending in ("", "_error")
-    for name, make in PROMPTS.items()
-}
+    **{name: partial(_prompt, make=make, error=False, rates=rates)
+       for name, (make, rates) in PROMPTS.items()},
+    **{f"{name}_error": partial(_prompt, make=make, error=True, rates=(None,))
+       for name, (make, _) in PROMPTS.items()},
+}  # fmt: skip
 METHODS = {**ZERO_SHOT, **ON_CLIP, **CACHED, **BY_PASSES}

@@ -166,8 +166,8 @@ class TaskSetup:
 
         There begins what is fitted by U-Net passes of its own, with or without the error term.
         """
-        return self.best(self._short([c for some in self.options for c in some]),
-                         self.few_validation)  # fmt: skip
+        options = self._short([choice for some in self.options for choice in some])
+        return self.best(options, self.few_validation)
 
     @cached_property
     def short_attention(self) -> Choice:
@@ -182,7 +182,7 @@ class TaskSetup:
         options = [
             c for c in options if c.token_mask == ALL and set(c.steps) <= {*known.prior_steps}
         ]
-        return self.best(options, known, known.structure)
+        return self.best(options, parts=known.structure)
 
     def _short(self, options: list[Choice]) -> list[Choice]:
         """Return these choices with every window of at most `fit_steps` time steps in turn."""

@@ -44,12 +44,12 @@ def test_a_card_without_bfloat16_takes_float16_and_refuses_the_other(monkeypatch
 
 
 def test_rankings_survive_bfloat16(shapes_sd):
-    """Five items of ten texts, as some processors emulate it; `measure precision` has 300."""
+    """Ten items of ten texts; 300 of each task: `python -m lab measure precision`."""
     from dsd_tutorial.stable_diffusion import load_model
 
     half = load_model("shapes-sd", device="cpu", dtype="bfloat16")
     assert half.dtype == half.unet.dtype == torch.bfloat16
-    items, how = make_task("refcoco", 5), {"steps": [300, 600], "progress": False}
+    items, how = make_task("refcoco", 10), {"steps": [300, 600], "progress": False}
     images = items.images(64)
     same = 0
     for i, item in enumerate(items.items):
@@ -59,4 +59,4 @@ def test_rankings_survive_bfloat16(shapes_sd):
             for model in (shapes_sd, half)
         ]  # fmt: skip
         same += winners[0] == winners[1]
-    assert same >= 4
+    assert same >= 9
