@@ -7,6 +7,7 @@ Sphinx's Python domain: the book's own environment needs neither torch nor diffu
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -53,8 +54,13 @@ def signature(thing: Any) -> str:
     def plain(annotation: Any) -> Any:
         return _Plain(annotation) if isinstance(annotation, str) else annotation
 
+    made = {
+        field.name: _Plain(f"{field.default_factory.__name__}()")  # `dict()`, not a marker object
+        for field in (dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ())
+        if field.default_factory is not dataclasses.MISSING
+    }
     kept = [
-        x.replace(annotation=plain(x.annotation), default=_short(x.default))
+        x.replace(annotation=plain(x.annotation), default=made.get(x.name, _short(x.default)))
         for x in found.parameters.values()
         if x.name not in ("self", "cls")
     ]

@@ -82,7 +82,10 @@ def toc(parts: dict[str, tuple[str, ...] | list[str]]) -> str:
     lines = ["format: jb-book", "root: index", "parts:"]
     for caption, paths in parts.items():
         lines += [f"  - caption: {caption}", "    chapters:"]
-        lines += [f"      - file: {path.rsplit('.', 1)[0]}" for path in paths]
+        for page in (path.rsplit(".", 1)[0] for path in paths):
+            lines.append(f"      - file: {page}")
+            if "." in page:  # a room: its name alone, or narrow screens break it within a word
+                lines.append(f"        title: {page.rsplit('.', 1)[1]}")
     return "\n".join(lines) + "\n"
 
 

@@ -168,6 +168,7 @@ def test_pages_lose_what_asks_the_network():
 def test_the_contents_name_files_without_endings():
     text = book.toc({"A": ["notebooks/00_x.ipynb"], "B": ("api/a.b.md",)})
     assert "root: index" in text and "- file: notebooks/00_x\n" in text and "api/a.b\n" in text
+    assert "api/a.b\n        title: b\n" in text and text.count("title:") == 1
 
 
 # -- the glossary ----------------------------------------------------------------------------------
@@ -210,13 +211,14 @@ def test_every_notebook_leads_to_the_glossary(path):
 # -- names of the package --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("room", ["dsd_tutorial", "dsd_tutorial.matching", "dsd_tutorial.shapes"])
+@pytest.mark.parametrize("room", api.ROOMS)
 def test_a_room_s_page_has_its_public_names_and_no_other(room):
     text = api.page(room)
     named = set(re.findall(r"^:{5,6}\{py:(?:function|class|data|exception)\} (\w+)", text, re.M))
     named |= set(re.findall(r"^\* \{py:obj\}`(\w+) <dsd_tutorial\.\w+\.\1>`", text, re.M))
     assert named == set(importlib.import_module(room).__all__)
     assert "ForwardRef" not in text and "<function" not in text and " object at 0x" not in text
+    assert "DEFAULT_FACTORY" not in text and "<lambda>" not in text
 
 
 def test_every_room_of_the_methods_has_a_page():
