@@ -159,7 +159,10 @@ def test(python: Path, rest: list[str]) -> int:
         call(python, "-m", *command, **half)
         took[name] = time.monotonic() - begun
 
-    part("package", "pytest", "tests", "-q", *together, *rest)
+    # the longest files first, as tests/conftest.py has them, and without nbval: importing it takes
+    # each process seconds
+    ordered = (*together, "--no-loadscope-reorder", "-p", "no:nbval")
+    part("package", "pytest", "tests", "-q", *ordered, *rest)
     output = ROOT / "build" / "test"
     fast = ("--output", output, "--parameters", "tests/params/fast.yaml", "--cell-timeout", 300)
     part("papermill", "dsd_tutorial.course.running", *fast, "--jobs", min(2, cores))

@@ -35,10 +35,33 @@ install_import_hook([f"dsd_tutorial.{room}" for room in METHODS], "typechecker.c
 import tiny_model as tiny_models  # noqa: E402
 from tiny_model import tiny_model  # noqa: E402
 
+from dsd_tutorial.course.notebooks import hasten_nbformat  # noqa: E402
 from dsd_tutorial.stable_diffusion.checksums import state_sha256  # noqa: E402
 
+hasten_nbformat()
+
+# Files that take a minute and more, the longest first: begun last, one of them would keep a process
+# busy for minutes while the other has nothing left to do.
+LONG = (
+    "test_sweeps_running",
+    "test_evaluation_few_shot",
+    "test_training",
+    "test_bad_inputs",
+    "test_evaluation_in_short",
+    "test_precision",
+    "test_evaluation_features",
+    "test_evaluation_grounding",
+    "test_evaluation_customization",
+    "test_bench",
+)
 SECONDS: Counter[str] = Counter()  # of the tests, by room
 SHARED = []  # the shared model, once it is made, and its weights' digest
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long files; all others keep their order."""
+    rank = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
 
 def pytest_runtest_logreport(report):

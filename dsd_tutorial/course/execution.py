@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dsd_tutorial.course.notebooks import hasten_nbformat
 from dsd_tutorial.course.watching import OUT_OF_MEMORY, Limits, Watch, processes_killed_for_memory
 from dsd_tutorial.saving import OutputError, write_text
 
@@ -61,6 +62,7 @@ def sparing_engine() -> str:
     With a hundred figures in a notebook, saving costs more than many of its cells. At the end, and
     after an error or Ctrl-C, everything is written as ever.
     """
+    hasten_nbformat()
     from papermill.engines import NBClientEngine, papermill_engines
 
     class Sparing(NBClientEngine):
@@ -116,6 +118,7 @@ def run_notebook(
     `parameters` are values already checked. `cell_timeout` in seconds. The kernel works in the
     folder of `output`, so that nothing it writes lands among the sources.
     """
+    hasten_nbformat()
     import papermill
 
     for name, value in KEEP_FREED_MEMORY.items():  # the kernel inherits them

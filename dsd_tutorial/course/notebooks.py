@@ -7,6 +7,7 @@ import copy
 import difflib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,22 @@ class UnreadableNotebook(ValueError):
 
 class NotebookNotFound(FileNotFoundError):
     """A notebook, or the folder that holds them, is not there; the message says what to do."""
+
+
+def hasten_nbformat() -> None:
+    """Import jsonschema without its slowest part; called before nbformat or papermill is imported.
+
+    On its first import it builds a grammar of internationalised addresses. That takes seconds, more
+    than all the rest, and no notebook's schema asks for it.
+    """
+    grammar = "rfc3987_syntax"
+    if {"jsonschema", grammar} & set(sys.modules):
+        return
+    sys.modules[grammar] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        import jsonschema  # noqa: F401
+    finally:
+        del sys.modules[grammar]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,12 @@ from typing import Any
 import psutil
 
 from dsd_tutorial.course.execution import Outcome, run_notebook
-from dsd_tutorial.course.notebooks import NotebookNotFound, all_notebooks, find_notebook
+from dsd_tutorial.course.notebooks import (
+    NotebookNotFound,
+    all_notebooks,
+    find_notebook,
+    hasten_nbformat,
+)
 from dsd_tutorial.course.parameters import (
     PARAMETERS,
     check_overrides,
@@ -40,6 +45,7 @@ ROOM = 20_000_000  # bytes that one executed notebook and its page may take
 
 def write_html(executed: Path) -> Path:
     """The HTML page beside an executed notebook, with its figures inside, solutions folded."""
+    hasten_nbformat()
     import nbformat
     from nbconvert import HTMLExporter
 

@@ -1,5 +1,7 @@
 """The committed notebooks as files: stripped, parameterised, each with fast values."""
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,3 +127,17 @@ def test_the_cell_for_colab_does_nothing_elsewhere(path, monkeypatch):
     exec(cell.source, names)
     ((magic, line),) = asked
     assert magic == "pip" and "dsd-tutorial" in line
+
+
+def test_whoever_runs_notebooks_does_not_wait_for_a_grammar():
+    code = (
+        "import sys; from dsd_tutorial.course.notebooks import hasten_nbformat; hasten_nbformat()\n"
+        "import nbformat, papermill; nbformat.validate(nbformat.v4.new_notebook())\n"
+        "assert 'rfc3987_syntax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    slow = re.compile(r"^ +(?:import|from) (?:nbformat|papermill)\b", re.M)
+    for path in (ROOT / "dsd_tutorial").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        found = slow.search(text)
+        assert not found or "hasten_nbformat()\n" in text[: found.start() + 1], path

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dsd_tutorial.course.notebooks import QUICK, repository
+from dsd_tutorial.course.notebooks import QUICK, hasten_nbformat, repository
 from dsd_tutorial.course.parameters.classes import DOMAINS, PARAMETERS, Parameters
 from dsd_tutorial.course.parameters.reading import read_parameter_file, typed
 from dsd_tutorial.saving import expanded
@@ -116,6 +116,7 @@ def _injected(history: list[str]) -> list[str]:
 
 def defaults(path: Path) -> dict[str, Any]:
     """A notebook's own defaults, read from its `parameters` cell without running it."""
+    hasten_nbformat()
     import papermill
 
     found = papermill.inspect_notebook(str(path))

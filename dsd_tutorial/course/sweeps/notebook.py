@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsd_tutorial.course.execution import run_notebook
+from dsd_tutorial.course.notebooks import hasten_nbformat
 from dsd_tutorial.course.sweeps.report import COSTS
 from dsd_tutorial.course.sweeps.results import Results, SweepError, read_sweep
 from dsd_tutorial.saving import Written, write_text
@@ -16,6 +17,7 @@ def write_notebook(folder: str | Path) -> Path:
     Raises:
         SweepError: there is no sweep, or its figures cannot be drawn.
     """
+    hasten_nbformat()
     import nbformat
 
     found = read_sweep(folder)
