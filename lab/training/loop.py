@@ -1,4 +1,4 @@
-"""The training loop that all three trainers share: schedule, bf16, EMA, checkpoints, progress.
+"""The training loop that all three trainers share: schedule, precision, EMA, checkpoints, progress.
 
 A trainer says what one step's loss is; the loop does the rest, on CPU or CUDA, on one device or
 several (through accelerate), and resumes where it stopped. Ctrl-C writes a checkpoint first.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dsd_tutorial.saving import replacing
+from dsd_tutorial.stable_diffusion.precision import pick_dtype
 from lab.checked import Checked
 from lab.training.optimizer import OPTIMIZERS, make_optimizer
 
@@ -88,14 +89,20 @@ def not_finite(tensors: dict[str, Tensor]) -> str | None:
 
 
 def make_accelerator(device: str):
-    """An `Accelerator` in bf16 for 'auto', 'cpu' or 'cuda'; ValueError where CUDA is missing."""
+    """An `Accelerator` for 'auto', 'cpu' or 'cuda'; ValueError where CUDA is missing.
+
+    It trains in bfloat16 where that pays: a CPU that has to emulate it takes tens of times as long
+    for a convolution as in float32.
+    """
     from accelerate import Accelerator
 
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}; choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("no CUDA device is visible; use --device cpu, or check the driver")
-    return Accelerator(mixed_precision="bf16", cpu=device == "cpu")
+    kind = torch.accelerator.current_accelerator() if device != "cpu" else None
+    pays = pick_dtype("auto", kind or "cpu") == torch.bfloat16
+    return Accelerator(mixed_precision="bf16" if pays else "no", cpu=device == "cpu")
 
 
 class Loop:

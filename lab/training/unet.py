@@ -27,6 +27,7 @@ from dsd_tutorial.saving import file_sha256, replacing
 from dsd_tutorial.shapes.captions import caption
 from dsd_tutorial.shapes.scene import random_scenes
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
+from dsd_tutorial.stable_diffusion.precision import pick_dtype
 from dsd_tutorial.stable_diffusion.registry import END_SHARE
 from lab.training.artifacts import ENCODER, load_part, load_tokenizer, make_scheduler, write_unet
 from lab.training.clip import TEXT_WIDTH
@@ -42,6 +43,7 @@ WEIGHT_LIMIT = 5.0  # of an error in z0, which plain v-prediction weights by SNR
 HIGH_NOISE = (950, 1000)  # where layout and identity are decided: that share is drawn from here
 HIGH_SHARE = 0.6
 ONE_OBJECT_SHARE = 0.2  # two objects are the harder half
+STATES = 4096  # captions whose text states say how the states are spread
 
 
 def build_unet(widths: tuple[int, ...] = WIDTHS):
@@ -82,7 +84,7 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
     encoder = load_part(options.output, "text_encoder").to(device)
     # each process draws from a pool of its own
     share, seed = options.pool // accelerator.num_processes, accelerator.process_index
-    whiten, back = whitening(some_states(encoder, tokenizer))
+    whiten, back = whitening(some_states(encoder, tokenizer, min(STATES, 16 * options.pool)))
     change_coordinates(unet, back)
     pool = make_pool(
         share, options.seed + 13 + seed, tokenizer=tokenizer, device=device,
@@ -198,9 +200,10 @@ def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
 def encode_pool(vae, pool: Pool) -> Tensor:
     """Scaled mean latents (n, 4, h, w) of every image of the pool, in half precision."""
     scale, parts = vae.config.scaling_factor, []
+    dtype = pick_dtype("auto", pool.images.device)
     every = torch.arange(len(pool), device=pool.images.device)
     for index in tqdm(every.split(256), desc="encoding", unit_scale=256):
-        with torch.autocast(index.device.type, torch.bfloat16):
+        with torch.autocast(index.device.type, dtype, enabled=dtype != torch.float32):
             mean = vae.encode(pool.batch_images(index) * 2 - 1).latent_dist.mean
         parts.append((mean.float() * scale).half())
     pool.images = pool.images[:0]  # the images are not needed again
@@ -208,7 +211,7 @@ def encode_pool(vae, pool: Pool) -> Tensor:
 
 
 @torch.no_grad()
-def some_states(encoder, tokenizer, n: int = 4096) -> Tensor:
+def some_states(encoder, tokenizer, n: int) -> Tensor:
     """Text states (n, L, d) of random training captions, the same in every process."""
     rng = random.Random(0)
     scenes = random_scenes(n, 0, split="train", one_object_share=ONE_OBJECT_SHARE)

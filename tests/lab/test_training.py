@@ -27,6 +27,7 @@ from lab.training.unet import (
 )
 
 pytest.importorskip("accelerate", reason="the extra `train` is not installed")
+from accelerate.state import AcceleratorState  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,16 @@ def test_distinct_captions_are_distinct_and_too_many_are_refused(trained):
     assert len({tuple(row.tolist()) for row in tokens}) == 100
     with pytest.raises(RuntimeError, match="larger pool"):
         pool.draw_distinct(5000, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("pays", "precision"), [(True, "bf16"), (False, "no")])
+def test_half_precision_only_where_it_is_faster(monkeypatch, pays, precision):
+    monkeypatch.setattr("dsd_tutorial.stable_diffusion.precision.bfloat16_pays", lambda: pays)
+    AcceleratorState._reset_state(reset_partial_state=True)  # it is shared, and set once
+    try:
+        assert make_accelerator("cpu").mixed_precision == precision
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
