@@ -29,6 +29,7 @@ DOCUMENTS = {  # part of the book -> documents
     "The code": ("docs/architecture.md", "CONTRIBUTING.md"),
 }
 LEFT_OUT = ("_sources", ".buildinfo", "objects.inv", "*macros.html", "sphinx-thebe.*")
+BOX = 'class="task-list-item-checkbox"'
 MISNAMED = re.compile(
     r'(<(?:button class="btn search-button-field|summary)[^>]*?)'
     r' aria-label="(?:Search|Toggle hidden content)"'
@@ -104,9 +105,10 @@ def build(output: Path) -> None:
 
 
 def tidy(page: str) -> str:
-    """Return a page without what would ask the network (thebe), and with buttons that say a name.
+    """Return a page without what would ask the network (thebe), and with controls that have a name.
 
-    A button whose visible text is not in its `aria-label` cannot be called by voice.
+    A button whose visible text is not in its `aria-label` cannot be called by voice; the boxes of a
+    checklist have no name at all.
     """
     # what has a text of its own goes first: without its opening tag the text would be shown
     page = re.sub(r'<script type="text/x-thebe-config">[^<]*</script>\n?', "", page)
@@ -114,6 +116,7 @@ def tidy(page: str) -> str:
     page = re.sub(r"<(script|link)\b[^>]*thebe[^>]*>(</script>)?\n?", "", page)
     page = re.sub(r"<script>kernelName = [^<]*</script>\n?", "", page)
     page = re.sub(r'(<i class="theme-switch[^>]*?)\s+title="[^"]*"', r"\1", page)
+    page = page.replace(f"<input {BOX}", f'<input aria-label="done" {BOX}')
     return re.sub(MISNAMED, r"\1", page)
 
 

@@ -159,10 +159,12 @@ def test_pages_lose_what_asks_the_network():
         '<link rel="stylesheet" href="_static/sphinx-thebe.css" /><script src="own.js"></script>'
         '<script type="text/x-thebe-config">{name: "./thebe"}</script>'
         '<button class="btn search-button-field x" aria-label="Search">Search</button>'
+        '<input class="task-list-item-checkbox" type="checkbox">'
     )
     assert book.tidy(page) == (
         '<head><script src="own.js"></script>'
         '<button class="btn search-button-field x">Search</button>'
+        '<input aria-label="done" class="task-list-item-checkbox" type="checkbox">'
     )
 
 
