@@ -31,17 +31,17 @@ class NotebookNotFound(FileNotFoundError):
 
 
 def hasten_nbformat() -> None:
-    """Import jsonschema without its slowest part; called before nbformat or papermill is imported.
+    """Import nbformat without the slowest part of what it needs; called before it or papermill is.
 
-    On its first import it builds a grammar of internationalised addresses. That takes seconds, more
-    than all the rest, and no notebook's schema asks for it.
+    Its jsonschema builds a grammar of internationalised addresses when it is first imported. That
+    takes seconds, more than all the rest, and no notebook's schema asks for it.
     """
     grammar = "rfc3987_syntax"
     if {"jsonschema", grammar} & set(sys.modules):
         return
     sys.modules[grammar] = None  # type: ignore[assignment]  # as if it were not installed
     try:
-        import jsonschema  # noqa: F401
+        import nbformat  # noqa: F401
     finally:
         del sys.modules[grammar]
 
