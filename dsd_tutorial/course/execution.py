@@ -19,7 +19,7 @@ from dsd_tutorial.saving import OutputError, write_text
 
 SKIP = "skip-execution"
 SAVE_EVERY = 5.0  # seconds; papermill by itself writes the whole file twice for every cell
-# no word about transport encryption on one's own machine, nor of the interrupt that ends it
+# no word about transport encryption on one's own machine, nor that a kernel was ended
 QUIET = "--IPKernelApp.log_level=50"
 NEVER_STARTED = "Kernel died before replying to kernel_info"  # jupyter_client's words
 # What glibc reads when a process starts: freed memory is kept for the next tensor. Otherwise up to

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dsd_tutorial.saving import replacing
+from dsd_tutorial.stable_diffusion.loading import pick_device
 from dsd_tutorial.stable_diffusion.precision import pick_dtype
 from lab.checked import Checked
 from lab.training.optimizer import OPTIMIZERS, make_optimizer
@@ -88,21 +89,21 @@ def not_finite(tensors: dict[str, Tensor]) -> str | None:
     return None
 
 
-def make_accelerator(device: str):
-    """An `Accelerator` for 'auto', 'cpu' or 'cuda'; ValueError where CUDA is missing.
+def in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 pays: a CPU that emulates it takes tens of times as long as in float32."""
+    return pick_dtype("auto", device) == torch.bfloat16
 
-    It trains in bfloat16 where that pays: a CPU that has to emulate it takes tens of times as long
-    for a convolution as in float32.
-    """
+
+def make_accelerator(device: str):
+    """An `Accelerator` for 'auto', 'cpu' or 'cuda'; ValueError where CUDA is missing."""
     from accelerate import Accelerator
 
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}; choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("no CUDA device is visible; use --device cpu, or check the driver")
-    kind = torch.accelerator.current_accelerator() if device != "cpu" else None
-    pays = pick_dtype("auto", kind or "cpu") == torch.bfloat16
-    return Accelerator(mixed_precision="bf16" if pays else "no", cpu=device == "cpu")
+    precision = "bf16" if in_bfloat16(pick_device(device)) else "no"
+    return Accelerator(mixed_precision=precision, cpu=device == "cpu")
 
 
 class Loop:

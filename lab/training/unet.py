@@ -27,12 +27,11 @@ from dsd_tutorial.saving import file_sha256, replacing
 from dsd_tutorial.shapes.captions import caption
 from dsd_tutorial.shapes.scene import random_scenes
 from dsd_tutorial.stable_diffusion.checksums import state_sha256
-from dsd_tutorial.stable_diffusion.precision import pick_dtype
 from dsd_tutorial.stable_diffusion.registry import END_SHARE
 from lab.training.artifacts import ENCODER, load_part, load_tokenizer, make_scheduler, write_unet
 from lab.training.clip import TEXT_WIDTH
 from lab.training.data import Pool, make_pool, tokenize
-from lab.training.loop import Loop, Options, make_accelerator
+from lab.training.loop import Loop, Options, in_bfloat16, make_accelerator
 from lab.training.whitening import change_coordinates, whitening
 
 WIDTHS = (32, 96, 192)
@@ -200,10 +199,9 @@ def cached_latents(options: Options, pool: Pool, seed: int, device) -> Tensor:
 def encode_pool(vae, pool: Pool) -> Tensor:
     """Scaled mean latents (n, 4, h, w) of every image of the pool, in half precision."""
     scale, parts = vae.config.scaling_factor, []
-    dtype = pick_dtype("auto", pool.images.device)
     every = torch.arange(len(pool), device=pool.images.device)
     for index in tqdm(every.split(256), desc="encoding", unit_scale=256):
-        with torch.autocast(index.device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(index.device.type, torch.bfloat16, enabled=in_bfloat16(index.device)):
             mean = vae.encode(pool.batch_images(index) * 2 - 1).latent_dist.mean
         parts.append((mean.float() * scale).half())
     pool.images = pool.images[:0]  # the images are not needed again
