@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from course_files import small_clone
 
+from dsd_tutorial.course.sweeps.cluster import NoScheduler
+from dsd_tutorial.course.sweeps.flight import Flight
 from lab.upkeep import faults
 
 pytest.importorskip("distributed")
@@ -145,6 +147,20 @@ def elsewhere(clone: Path, head: str, *workers: str):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def test_a_scheduler_that_takes_a_result_with_it_is_said_to_be_gone(clone):
+    from distributed import Client
+
+    with elsewhere(clone, "head", "one") as (address, head):
+        with Client(address, timeout=60, set_as_default=False) as client:
+            flight = Flight(client, *[None] * 3, {}, None, False)
+            ended = client.submit(dict, key="ended")
+            flight.in_flight[ended] = "a run"
+            faults.wait_until(lambda: ended.status == "finished", "the result", 60)
+            os.killpg(head.pid, signal.SIGKILL)
+            with pytest.raises(NoScheduler, match="is gone: what has finished is kept"):
+                flight._land(ended)
 
 
 def test_workers_elsewhere_need_no_folder_in_common_and_a_lost_scheduler_loses_nothing(clone):

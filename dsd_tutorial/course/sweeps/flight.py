@@ -23,9 +23,25 @@ from dsd_tutorial.course.sweeps.folder import AGAIN_ALONE, FAILED, SweepFolder
 from dsd_tutorial.course.sweeps.jobs import STARTED, carry_out, out_of_memory
 from dsd_tutorial.course.sweeps.showing import Showing
 
+GONE = "the dask scheduler is gone: what has finished is kept."
 LOOK = 0.5  # seconds between two looks at workers, Ctrl-C and the clock
 TABLES_EVERY = 10.0  # seconds between two writings of runs.csv, or twenty times what one takes
 LOCAL_SHARE = 0.9  # of the machine's memory that all kernels together may take
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Inside the block the scheduler is asked for something; it may be gone before it answers.
+
+    Raises:
+        NoScheduler: it is.
+    """
+    from distributed.client import CancelledError, ClosedClientError
+
+    try:
+        yield
+    except (OSError, CancelledError, ClosedClientError) as error:
+        raise NoScheduler(GONE) from error
 
 
 @dataclass
@@ -91,13 +107,14 @@ class Flight:
             "minutes": limits.minutes,
             "threads": 1,
         }
-        future = self.client.submit(
-            carry_out,
-            job,
-            key=f"run-{run.key}-{time.monotonic_ns()}",
-            pure=False,
-            resources=self.runs.plan.resources or None,
-        )
+        with answering():
+            future = self.client.submit(
+                carry_out,
+                job,
+                key=f"run-{run.key}-{time.monotonic_ns()}",
+                pure=False,
+                resources=self.runs.plan.resources or None,
+            )
         self.in_flight[future] = run
         future.add_done_callback(self._done.put)
 
@@ -113,12 +130,13 @@ class Flight:
         if run is None:  # taken back
             return
         if future.status in ("cancelled", "lost"):
-            raise NoScheduler("the dask scheduler is gone: what has finished is kept.")
+            raise NoScheduler(GONE)
         notebook = None
         if future.status == "error":
             row = self._lost(run, future.exception())
         else:
-            row, packed = future.result()
+            with answering():  # what a worker has is asked for through the scheduler
+                row, packed = future.result()
             notebook = packed and zlib.decompress(packed)
         row["tries"] = self.statuses.get(run.key, ("", 0))[1] + 1
         row["output"] = f"{self.folder.notebooks.name}/{run.file}" if notebook else None
@@ -153,9 +171,12 @@ class Flight:
         if now - self._looked > (LOOK if not self.showing.workers else 5.0):
             self._looked = now
             if self.client.status not in ("running", "connecting"):
-                raise NoScheduler("the dask scheduler is gone: what has finished is kept.")
+                raise NoScheduler(GONE)
             with suppress(OSError, TimeoutError):  # it may come back
-                self.showing.workers = sum(self.client.nthreads().values())
+                try:
+                    self.showing.workers = sum(self.client.nthreads().values())
+                except AttributeError:  # it was closed since the look at its status
+                    raise NoScheduler(GONE) from None
             if not self.showing.workers:
                 self.showing.say("no worker is there yet: waiting for the first")
         if now - self._written > max(TABLES_EVERY, 20 * self._taken):
@@ -176,7 +197,8 @@ class Flight:
         for future in waiting:
             del self.in_flight[future]
         if waiting:
-            self.client.cancel(waiting)
+            with answering():
+                self.client.cancel(waiting)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
