@@ -216,6 +216,7 @@ def tables(python: Path, rest: list[str]) -> int:
     for name in (
         "model",
         "few-shot",
+        "lora-settings",
         "readings",
         "ranking",
         "precision",

@@ -7,8 +7,9 @@ The paper's score is the first, the log-sum-exp over tokens (He et al., arXiv 23
 whether the image's pixels find anything in the caption. The others ask for structure (*ours*, but
 for `word_log_sum_exp`, which pools as TransAgent does): where a word's logits are high, and whether
 that is where the caption says. They read the mean of the heads' logits, since one head's map is
-noisy. A reading is 0 for a caption to which it does not apply. Which word is what comes from
-`sentences.py`.
+noisy. All that ask about words have a twin that reads the words' maps in place of their logits, as
+"map_direction" does. A reading is 0 for a caption to which it does not apply. Which word is what
+comes from `sentences.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -253,7 +255,9 @@ def ground_apart(logits: Logits, roles: Roles) -> PerText:
 
 
 Reading = Callable[[Tensor, Roles], Tensor]
-READINGS: dict[str, Reading] = {
+
+
+OF_LOGITS: dict[str, Reading] = {
     "log_sum_exp": log_sum_exp_over_tokens,
     "mean_logit": mean_logit,
     "word_log_sum_exp": word_log_sum_exp,
@@ -271,6 +275,23 @@ READINGS: dict[str, Reading] = {
     "ground": ground,
     "ground_apart": ground_apart,
 }
+# Their twins read log-probabilities, the logarithm of the attention maps. A pixel's logits are
+# high or low for all tokens alike, so a noun's highest logits need not lie on the thing; its share
+# of the attention is free of that. `apart` reads maps as it is; of all tokens together, maps say
+# nothing.
+NOT_OF_MAPS = ("log_sum_exp", "mean_logit", "apart")
+OF_MAPS: dict[str, Reading] = {
+    f"map_{name.removesuffix('_logit')}": reading
+    for name, reading in OF_LOGITS.items()
+    if name not in NOT_OF_MAPS
+}
+
+
+def _of_map(logits: Logits, roles: Roles, reading: Reading) -> PerText:
+    return reading(logits.log_softmax(-1), roles)
+
+
+READINGS = OF_LOGITS | {n: partial(_of_map, reading=reading) for n, reading in OF_MAPS.items()}
 
 
 def readings_of(
@@ -282,7 +303,12 @@ def readings_of(
         ValueError: an unknown reading.
     """
     check_readings(names)
-    return torch.stack([READINGS[name](logits, roles) for name in names])
+    maps = logits.log_softmax(-1) if {*names} & {*OF_MAPS} else logits  # once for all
+    found = [
+        OF_MAPS[name](maps, roles) if name in OF_MAPS else OF_LOGITS[name](logits, roles)
+        for name in names
+    ]
+    return torch.stack(found)
 
 
 def check_readings(names: Sequence[str]) -> None:

@@ -77,6 +77,23 @@ def evaluate_few_shot(
     typer.echo(f"wrote {path}")
 
 
+@measure.command("lora-settings")
+def evaluate_lora_settings(
+    model: Model = "shapes-sd",
+    task: Several = None,
+    setting: Several = None,
+    seeds: Seeds = 2,
+    device: Device = "auto",
+    output: Results = None,
+) -> None:
+    """Measure what loss, rank, projections, layers and rate do to LoRA, on validation items."""
+    from lab.measuring.lora_settings import evaluate_lora_settings as measured
+
+    chosen = _given(tasks=task, of=setting)
+    path = _measured(measured, output, model, seeds=tuple(range(seeds)), device=device, **chosen)
+    typer.echo(f"wrote {path}")
+
+
 @measure.command("readings")
 def evaluate_readings(
     model: Model = "shapes-sd",

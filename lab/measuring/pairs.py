@@ -37,7 +37,7 @@ BLOCK = 20  # items computed and saved at a time: the most that kill -9 can lose
 ALL = "all"  # the token mask whose log-sum-exp is read by head
 AXES = {"readings": 1, "heads": 0}  # of the texts, or pairs, in a prior
 TEXTS = 100  # texts whose prior is computed and saved at a time
-VERSION = 2  # one more when the tensors of a block change
+VERSION = 3  # one more when the tensors of a block change
 
 
 @dataclass(frozen=True)

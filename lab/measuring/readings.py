@@ -42,7 +42,7 @@ def evaluate_readings(model: Any = "shapes-sd", **values: Any) -> Path:
     `values` are those of `ReadingsPlan` and `Options`.
     """
     plan, options = Options.split(ReadingsPlan, values)
-    runner = Runner("readings", model, plan, options, version=2, unit="tasks")
+    runner = Runner("readings", model, plan, options, version=3, unit="tasks")
     pairs = PairCache(runner.model, Path(options.cache), plan.steps, progress=options.progress)
     table = runner.table((*KEYS, "accuracy", "low", "high", "n"), KEYS)
     layer = next(iter(cross_attention_layers(runner.model)))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dsd_tutorial.attention import READINGS, read_sentence, readings_of, roles_of
+from dsd_tutorial.attention.readings import OF_MAPS
 from dsd_tutorial.shapes import TASKS, make_task, parse
 
 TEXTS = [
@@ -96,7 +97,8 @@ def test_only_some_readings_ask_where(name, logits, roles):
     same = torch.allclose(
         READINGS[name](logits, roles), READINGS[name](logits[:, :, order], roles), atol=1e-4
     )
-    assert same == (name in SHUFFLED_PIXELS)
+    assert same == (name in SHUFFLED_PIXELS or name.removeprefix("map_") in SHUFFLED_PIXELS
+                    or f"{name.removeprefix('map_')}_logit" in SHUFFLED_PIXELS)  # fmt: skip
 
 
 def test_a_constant_moves_the_papers_score_and_no_structure(logits, roles):
@@ -105,6 +107,15 @@ def test_a_constant_moves_the_papers_score_and_no_structure(logits, roles):
         assert torch.allclose(READINGS[name](logits, roles), moved, atol=1e-4), name
     raised = READINGS["log_sum_exp"](logits + 5, roles) - READINGS["log_sum_exp"](logits, roles)
     assert torch.allclose(raised, torch.full_like(raised, 5.0), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OF_MAPS)
+def test_what_a_pixel_gives_to_all_tokens_alike_is_not_in_its_map(name, logits, roles):
+    alike = torch.randn(1, 1, logits.shape[2], 1, generator=torch.Generator().manual_seed(1))
+    want = READINGS[name](logits, roles)
+    assert torch.allclose(READINGS[name](logits + 5 * alike, roles), want, atol=1e-3)
+    assert torch.allclose(readings_of(logits, roles, ["peak", name])[1], want, atol=1e-6)
+    assert torch.allclose(OF_MAPS[name](logits.softmax(-1).log(), roles), want, atol=1e-4)
 
 
 def test_a_mirror_turns_left_into_right(tiny, logits):
