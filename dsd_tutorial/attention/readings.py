@@ -107,7 +107,8 @@ def _share(places: list[Tensor], words: Sequence[int], length: int) -> Float[Ten
 
 
 def _of(logits: Logits, weights: Float[Tensor, "batch things tokens"]) -> Field:
-    return torch.einsum("bpt,bkt->bkp", logits.mean(1), weights)
+    mean = logits.mean(1) if logits.shape[1] > 1 else logits[:, 0]
+    return torch.einsum("bpt,bkt->bkp", mean, weights)
 
 
 def _present(weights: Float[Tensor, "batch things tokens"]) -> Float[Tensor, "batch things"]:
@@ -279,7 +280,8 @@ OF_LOGITS: dict[str, Reading] = {
 # high or low for all tokens alike, so a noun's highest logits need not lie on the thing; its share
 # of the attention is free of that. `apart` reads maps as it is; of all tokens together, maps say
 # nothing.
-NOT_OF_MAPS = ("log_sum_exp", "mean_logit", "apart")
+BY_HEAD = ("log_sum_exp", "mean_logit")
+NOT_OF_MAPS = (*BY_HEAD, "apart")
 OF_MAPS: dict[str, Reading] = {
     f"map_{name.removesuffix('_logit')}": reading
     for name, reading in OF_LOGITS.items()
@@ -303,11 +305,14 @@ def readings_of(
         ValueError: an unknown reading.
     """
     check_readings(names)
-    maps = logits.log_softmax(-1) if {*names} & {*OF_MAPS} else logits  # once for all
-    found = [
-        OF_MAPS[name](maps, roles) if name in OF_MAPS else OF_LOGITS[name](logits, roles)
-        for name in names
-    ]
+    mean = logits.mean(1, keepdim=True)  # once for all that read it
+    maps = logits.log_softmax(-1).mean(1, keepdim=True) if {*names} & {*OF_MAPS} else mean
+    found = []
+    for name in names:
+        if name in OF_MAPS:
+            found.append(OF_MAPS[name](maps, roles))
+        else:
+            found.append(OF_LOGITS[name](logits if name in BY_HEAD else mean, roles))
     return torch.stack(found)
 
 
