@@ -82,7 +82,7 @@ def evaluate_lora_settings(
     model: Model = "shapes-sd",
     task: Several = None,
     setting: Several = None,
-    seeds: Seeds = 2,
+    seeds: Seeds = 1,
     device: Device = "auto",
     output: Results = None,
 ) -> None:

@@ -51,9 +51,9 @@ class LoRASettingsPlan(Plan):
     updates: PositiveInt = ATTENTION_UPDATES  # early stopping keeps as many of them as are good
     looks: PositiveInt = 10  # how often early stopping looks
     held: PositiveInt = 96  # validation items that nothing else looks at
-    tasks: tuple[Literal[TASKS], ...] = Field(("winoground", "refcoco"), exclude=True)
+    tasks: tuple[Literal[TASKS], ...] = Field(("winoground",), exclude=True)
     of: tuple[Literal[tuple(SETTINGS)], ...] = Field(tuple(SETTINGS), exclude=True)
-    seeds: tuple[NonNegativeInt, ...] = Field((0, 1), exclude=True)
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), exclude=True)
 
 
 def evaluate_lora_settings(model: Any = "shapes-sd", **values: Any) -> Path:
@@ -86,8 +86,13 @@ class _Tries:
 
     @cached_property
     def held(self) -> Task:
-        known = self.setup.validation_items
-        return replace(known, items=known.items[-self.plan.held :])
+        known, most = self.setup.validation_items, self.plan.held
+        if FEW + most > len(known.items):
+            raise ValueError(
+                f"held={most}: of {len(known.items)} validation items the first {FEW} stop a fit, "
+                f"so at most {len(known.items) - FEW} are left to count on"
+            )
+        return replace(known, items=known.items[-most:])
 
     @cached_property
     def scoring(self) -> Scoring:

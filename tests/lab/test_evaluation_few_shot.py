@@ -30,7 +30,7 @@ from dsd_tutorial.prompt_learning.methods import (
 from dsd_tutorial.prompt_learning.reading_sums import STRUCTURE
 from dsd_tutorial.shapes.tasks import few_shot as labelled
 from dsd_tutorial.shapes.tasks import make_task, validation_set
-from lab.measuring import few_shot, pairs
+from lab.measuring import few_shot, few_shot_task, lora_settings, pairs
 from lab.measuring.few_shot import FewShotPlan, evaluate_few_shot, measure_one, summary
 from lab.measuring.few_shot_methods import (
     BY_PASSES,
@@ -41,6 +41,7 @@ from lab.measuring.few_shot_methods import (
     ZERO_SHOT,
 )
 from lab.measuring.few_shot_task import TaskSetup
+from lab.measuring.lora_settings import evaluate_lora_settings
 from lab.measuring.pairs import PairCache, measure_pairs
 
 
@@ -453,3 +454,24 @@ def test_the_course_knows_the_methods_that_are_measured():
     assert ADAPTERS == (*CACHED, *BY_PASSES)
     both = {name for name, reads in course_few_shot.READS.items() if reads == "both"}
     assert both == {"released", *(name for name in METHODS if name.endswith("_error"))}
+
+
+def test_settings_of_lora_are_counted_on_items_that_nothing_else_looks_at(
+    tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        few_shot_task, "validation_set", lambda task: make_task(task, 8, "validation")
+    )
+    monkeypatch.setattr(lora_settings, "FEW", 4)
+    how = dict(
+        tasks=("comvg",), shots=2, updates=2, looks=1, held=4, of=("own", "one layer"),
+        output=tmp_path / "lora_settings.csv", cache=tmp_path / "cache", progress=False,
+    )  # fmt: skip
+    rows = pd.read_csv(evaluate_lora_settings(tiny, **how), index_col="setting")
+    assert list(rows.index) == ["own", "one layer"] and set(rows.hits.str.len()) == {4}
+    assert rows.parameters["one layer"] < rows.parameters["own"] and rows.kept.max() <= 2
+    monkeypatch.setattr(lora_settings, "fit", None)  # a second run measures nothing
+    again = pd.read_csv(evaluate_lora_settings(tiny, **how), index_col="setting")
+    assert again.equals(rows)
+    with pytest.raises(ValueError, match="held=5: of 8 validation items .* at most 4 are left"):
+        evaluate_lora_settings(tiny, **how | {"held": 5, "output": tmp_path / "more.csv"})
