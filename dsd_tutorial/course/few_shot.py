@@ -30,6 +30,7 @@ _ZERO_SHOT = {
     "attention_plain": "attention",
     "attention_32": "attention",
     "attention": "attention",
+    "attention_maps": "attention",
     "error": "error",
     "attention_error": "both",
     "diffusion_classifier": "error",
@@ -46,6 +47,7 @@ _ADAPTERS = {
     "head_weights": "attention",
     "head_weights_error": "both",
     "readings": "attention",
+    "readings_maps": "attention",
     "readings_error": "both",
     "step_weights": "error",
     "soft_prompt": "attention",
@@ -133,10 +135,10 @@ def verdicts(
     The rivals of the chosen adapter (`chosen`, one for all tasks): on every task zero-shot DSD
     (with or without the error term, whichever validation prefers) and the plain error; on relation
     and binding items CLIP zero-shot and CoOp. The other adapters follow, against zero-shot DSD;
-    weights over readings also against what they start from, CLIP and the error alone; prompts and
-    LoRA on attention alone against the score that they start at. A comparison is passed when the
-    whole interval lies above 0. `p_value` is the sign test over items, each by its mean over
-    seeds. What was not measured yet is left out.
+    weights over readings also against what they start from, CLIP and the error alone, and with maps
+    among them against those without; prompts and LoRA on attention alone against the score that
+    they start at. A comparison is passed when the whole interval lies above 0. `p_value` is the
+    sign test over items, each by its mean over seeds. What was not measured yet is left out.
     """
     chosen = chosen_adapter(choice, shots, seeds)
     for task in (name for name in TASKS if (items.task == name).any()):
@@ -150,6 +152,7 @@ def verdicts(
             rivals += [(f"{shots}-shot CoOp, relation and binding", "coop", shots, kinds)]
         more = {
             "readings": [("attention, zero-shot", "attention", 0, None), *to_clip],
+            "readings_maps": [("the same without maps", "readings", shots, None)],
             "readings_error": [
                 ("attention and error, zero-shot", "attention_error", 0, None),
                 ("the plain error", "error", 0, None),

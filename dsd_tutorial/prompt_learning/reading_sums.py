@@ -31,9 +31,7 @@ from dsd_tutorial.matching.scoring import components
 STRUCTURE = (
     "log_sum_exp", "word_log_sum_exp", "noun_logit", "adjective_logit", "peak", "spread", "apart",
     "agreement", "adjective_at_noun", "binding", "direction", "place", "size", "ground",
-    "ground_apart", "map_word_log_sum_exp", "map_noun", "map_adjective", "map_peak", "map_spread",
-    "map_agreement", "map_adjective_at_noun", "map_binding", "map_direction", "map_place",
-    "map_size", "map_ground", "map_ground_apart",
+    "ground_apart",
 )  # fmt: skip
 LATE = 3  # layers, the last ones of the way up: where the embedded model is read best
 STEPS = (200, 400, 600)

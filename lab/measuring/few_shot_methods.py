@@ -31,11 +31,11 @@ from dsd_tutorial.prompt_learning import (
 )
 from dsd_tutorial.prompt_learning.adapters import Adapter
 from dsd_tutorial.prompt_learning.methods import make_method
-from dsd_tutorial.prompt_learning.reading_sums import ERROR, HEADS, STRUCTURE
+from dsd_tutorial.prompt_learning.reading_sums import ERROR, HEADS
 from dsd_tutorial.prompt_learning.reading_weights import simplest
 from dsd_tutorial.prompt_learning.scoring import evaluate_items
 from dsd_tutorial.shapes.tasks import Task, few_shot
-from lab.measuring.few_shot_task import Outcome, TaskSetup
+from lab.measuring.few_shot_task import Outcome, TaskSetup, names_of
 from lab.measuring.pairs import PairData
 
 # forms of the weights over components; which one, the validation items decide
@@ -90,10 +90,13 @@ def _attention(
     error: bool = False,
     few: bool = False,
     prior: bool = True,
+    maps: bool = False,
 ) -> Outcome:
     """The sum of structured readings that validation chose, with or without the prior off."""
     known, test = setup.few_validation if few else setup.validation, setup.test
     chosen = setup.sum_of(error, known) if few else setup.sums[error]
+    if maps:
+        chosen = setup.map_sum
     cost = _reading_cost(known, chosen, error, prior=True) + _reading_cost(
         test, chosen, ERROR in chosen.readings, prior
     )
@@ -109,7 +112,9 @@ def _reading_cost(data: PairData, chosen: ReadingWeights, error: bool, prior: bo
     return cost + data.prior_cost(len(chosen.reads.steps)) if prior else cost
 
 
-def _readings(setup: TaskSetup, shots: int, seed: int, *, error: bool) -> Outcome:
+def _readings(
+    setup: TaskSetup, shots: int, seed: int, *, error: bool, maps: bool = False
+) -> Outcome:
     """Weights over all readings and layers, from the labelled items.
 
     They start from the sum that validation chose, or from nothing. Validation decides which, how
@@ -117,12 +122,12 @@ def _readings(setup: TaskSetup, shots: int, seed: int, *, error: bool) -> Outcom
     weight of its own.
     """
     few, known, started = setup.few(shots, seed), setup.validation, perf_counter()
-    names = (*STRUCTURE, ERROR) if error else STRUCTURE
+    names = names_of(error, maps)
     how = {
         "steps": setup.pairs.inner, "error_steps": known.steps, "penalty": PENALTIES,
         "parts": few.structure, "validation": (known.items, known.structure),
     }  # fmt: skip
-    starts = setup.sums[error], None
+    starts = setup.map_sum if maps else setup.sums[error], None
     fits = [
         fit_readings(setup.model, few.items, readings=names, start=starts, **how),
         fit_readings(setup.model, few.items, readings=(*names, HEADS), by_step=True, **how),
@@ -305,6 +310,7 @@ ZERO_SHOT: dict[str, Method] = {
     "attention_plain": partial(_attention, prior=False),
     "attention_32": partial(_attention, few=True),
     "attention": _attention,
+    "attention_maps": partial(_attention, maps=True),
     "error": _error,
     "attention_error": partial(_attention, error=True),
     "diffusion_classifier": _diffusion_classifier,
@@ -314,6 +320,7 @@ ON_CLIP: dict[str, Method] = {
 }
 ON_READINGS: dict[str, Method] = {
     "readings": partial(_readings, error=False),
+    "readings_maps": partial(_readings, error=False, maps=True),
     "readings_error": partial(_readings, error=True),
 }
 CACHED: dict[str, Method] = {

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from dsd_tutorial.attention.readings import OF_MAPS
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS
 from dsd_tutorial.matching import Components
 from dsd_tutorial.matching.baselines.attention_score import (
@@ -43,6 +44,11 @@ class Outcome:
     validation: tuple[float, float]
     cost: Cost
     chosen: str = ""
+
+
+def names_of(error: bool, maps: bool = False) -> tuple[str, ...]:
+    """Return the readings of a sum: of logits, of maps, and the error term."""
+    return (*STRUCTURE, *(OF_MAPS if maps else ()), *((ERROR,) if error else ()))
 
 
 FEW = 32  # validation items for who stops early by passes of its own, and to show what luck is
@@ -133,9 +139,9 @@ class TaskSetup:
         parts = parts or known.components
         return max(options, key=lambda c: merit(c.score(parts), known.items))
 
-    def sum_of(self, error: bool, known: PairData) -> ReadingWeights:
+    def sum_of(self, error: bool, known: PairData, maps: bool = False) -> ReadingWeights:
         """Return the sum of readings that these validation items choose, the prior taken off."""
-        names = (*STRUCTURE, ERROR) if error else STRUCTURE
+        names = names_of(error, maps)
         return choose_readings(
             self.model, known.items, readings=names, steps=self.pairs.inner,
             error_steps=known.steps, parts=known.structure,
@@ -145,6 +151,11 @@ class TaskSetup:
     def sums(self) -> tuple[ReadingWeights, ReadingWeights]:
         """Return the sum of readings that is chosen: of attention alone, with the error term."""
         return self.sum_of(False, self.validation), self.sum_of(True, self.validation)
+
+    @cached_property
+    def map_sum(self) -> ReadingWeights:
+        """Return that of attention alone, with readings of maps to choose from, too."""
+        return self.sum_of(False, self.validation, maps=True)
 
     @cached_property
     def choices(self) -> tuple[Choice, Choice]:
