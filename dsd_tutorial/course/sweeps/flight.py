@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,7 @@ def answering() -> Iterator[None]:
     Raises:
         NoScheduler: it is.
     """
-    from distributed.client import CancelledError, ClosedClientError
+    from distributed.client import ClosedClientError
 
     try:
         yield
