@@ -64,6 +64,11 @@ RELATION_AND_BINDING = {"comvg": ("relation", "bindings"), "winoground": ("objec
 HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
 
 
+def letters_of(hits: Sequence[int]) -> str:
+    """Return hits as the tables write them."""
+    return "".join(HIT if hit else MISS for hit in hits)
+
+
 def hits_of(
     items: pd.DataFrame, task: str, method: str, shots: int, seeds: Sequence[int] | None = None
 ) -> np.ndarray:

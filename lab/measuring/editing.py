@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, PositiveInt
 
+from dsd_tutorial.course.few_shot import HIT, letters_of
 from dsd_tutorial.matching.metrics import Interval, accuracy, paired_difference
 from dsd_tutorial.projection.references import References, reference_sets
 from dsd_tutorial.variation.edit_items import KINDS
@@ -32,7 +33,6 @@ ITEMS = (*KEYS, "settings", "changed", "kept", "seconds")
 PREFIXES = {"test": "", "validation": "validation_", "fine": "fine_"}
 RIVALS = ("sdedit", "sdedit_caption", "words", "caption", "prompt_to_prompt")
 FINE = 40  # validation references on which the best edit's setting is chosen once more
-HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
 NONE = math.nan  # the setting of a method that has none
 
 
@@ -107,7 +107,7 @@ class Editing:
     def _measure(self, key: Row, seeds: int) -> list[Row]:
         start = time.perf_counter()
         answers = self.sets[key["split"]].measure(key["method"], key["alpha"], seeds)
-        changed, kept = ("".join(HIT if hit else MISS for hit in row) for row in answers)
+        changed, kept = map(letters_of, answers)
         seconds = (time.perf_counter() - start) / len(changed)
         return [key | {"changed": changed, "kept": kept, "seconds": seconds}]
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
-from dsd_tutorial.course.few_shot import HIT, MISS, READS, hits_of, interval_of, verdicts
+from dsd_tutorial.course.few_shot import READS, hits_of, interval_of, letters_of, verdicts
 from dsd_tutorial.course.records import ResultsError
 from dsd_tutorial.shapes.tasks import TASKS
 from lab.measuring.few_shot_methods import (
@@ -152,7 +152,7 @@ def _test(setups: dict[str, TaskSetup], key: Row) -> list[Row]:
     """Return a row of few_shot_items.csv."""
     outcome = measure_one(setups[key["task"]], key["method"], key["shots"], key["seed"])
     accuracy, margin = outcome.validation
-    hits = "".join(HIT if hit else MISS for hit in outcome.hits)
+    hits = letters_of(outcome.hits)
     reached = {"hits": hits, "validation": float(accuracy), "margin": float(margin)}
     reached["chosen"] = outcome.chosen
     return [key | reached | outcome.cost.as_dict()]

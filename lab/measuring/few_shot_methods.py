@@ -94,9 +94,10 @@ def _attention(
 ) -> Outcome:
     """The sum of structured readings that validation chose, with or without the prior off."""
     known, test = setup.few_validation if few else setup.validation, setup.test
-    chosen = setup.sum_of(error, known) if few else setup.sums[error]
     if maps:
         chosen = setup.map_sum
+    else:
+        chosen = setup.sum_of(error, known) if few else setup.sums[error]
     cost = _reading_cost(known, chosen, error, prior=True) + _reading_cost(
         test, chosen, ERROR in chosen.readings, prior
     )
@@ -168,7 +169,7 @@ def _weights(
     """
     few, started, tried = setup.few(shots, seed), perf_counter(), []
     for choice in dict.fromkeys((setup.plain_choices[error], setup.choices[error])):
-        scoring = _scoring(choice)
+        scoring = scoring_of(choice)
         parts = _read(few, choice), _read(setup.validation, choice)
         items = few.items, setup.validation_items
         for adapter in learn(setup.model, items, parts, scoring, error, seed):
@@ -181,7 +182,7 @@ def _weights(
     reads_error = adapter.reads_error or choice.error_weight != 0
     cost = cost + setup.test.cost(len(choice.steps), reads_error)
     cost = cost + Cost(labels=len(few.items.items) + len(setup.validation_items.items))
-    scores = adapter.pool(_read(setup.test, choice), _scoring(choice)).detach()
+    scores = adapter.pool(_read(setup.test, choice), scoring_of(choice)).detach()
     return setup.outcome(scores, known, cost, chosen=choice)
 
 
@@ -241,7 +242,7 @@ def _prompt(
     model is taken off.
     """
     choice = setup.short_choice if error else setup.short_attention
-    known, scoring = setup.few_validation, _scoring(choice)
+    known, scoring = setup.few_validation, scoring_of(choice)
     updates = setup.updates if error else ATTENTION_UPDATES
     prior = "validation" if not error and setup.test_items.shape[0] == 1 else None
     started = perf_counter()
@@ -278,7 +279,7 @@ def _start(setup: TaskSetup, shots: int, seed: int) -> Outcome:
     prior = "validation" if setup.test_items.shape[0] == 1 else None
     with measure(setup.model) as meter:
         scores = evaluate_items(
-            setup.model, setup.test_items, None, _scoring(choice), prior=prior,
+            setup.model, setup.test_items, None, scoring_of(choice), prior=prior,
             progress=setup.pairs.progress,
         )  # fmt: skip
     spent = meter.cost(labels=len(known.items.items)) + known.cost()
@@ -291,7 +292,8 @@ def _read(data: PairData, choice: Choice) -> Components:
     return data.components.select(layers=choice.layers, steps=choice.steps)
 
 
-def _scoring(choice: Choice) -> Scoring:
+def scoring_of(choice: Choice) -> Scoring:
+    """Return how passes of one's own are scored where a reading was chosen."""
     return Scoring(
         time_steps=choice.steps, layers=choice.layers, token_mask=choice.token_mask,
         error_weight=choice.error_weight,

@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from dsd_tutorial.course.few_shot import HIT, MISS
+from dsd_tutorial.course.few_shot import letters_of
 from dsd_tutorial.matching.items import item_hits
 from dsd_tutorial.prompt_learning import LoRA, Scoring, fit
 from dsd_tutorial.prompt_learning.scoring import evaluate_items
 from dsd_tutorial.shapes.tasks import TASKS, Task, few_shot
-from lab.measuring.few_shot_methods import ATTENTION_UPDATES
+from lab.measuring.few_shot_methods import ATTENTION_UPDATES, scoring_of
 from lab.measuring.few_shot_task import FEW, TaskSetup
 from lab.measuring.pairs import PairCache
 from lab.measuring.runner import Item, Options, Plan, Runner
@@ -96,10 +96,7 @@ class _Tries:
 
     @cached_property
     def scoring(self) -> Scoring:
-        choice = self.setup.short_attention
-        return Scoring(
-            time_steps=choice.steps, layers=choice.layers, token_mask=choice.token_mask
-        )  # fmt: skip
+        return scoring_of(self.setup.short_attention)
 
     @cached_property
     def start(self) -> float:
@@ -129,7 +126,7 @@ class _Tries:
         hits = item_hits(self.held, fitted.scores(setup.model, self.held, **self.how))
         return [{
             "task": setup.task, "setting": name, "seed": seed,
-            "hits": "".join(HIT if hit else MISS for hit in hits), "start": self.start,
+            "hits": letters_of(hits), "start": self.start,
             "accuracy": float(hits.mean()), "n": len(hits), "kept": fitted.best_step,
             "parameters": adapter.size, "seconds": seconds,
         }]  # fmt: skip
