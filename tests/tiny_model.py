@@ -124,7 +124,7 @@ def tiny_scheduler(prediction_type: str = "epsilon"):
     )
 
 
-def tiny_model(seed: int = 0, prediction_type: str = "epsilon"):
+def tiny_model(seed: int = 0, prediction_type: str = "epsilon", dtype=torch.float32):
     """Return a `StableDiffusion` with seeded random weights; the global generator is untouched."""
     from dsd_tutorial.stable_diffusion import ImageSettings, StableDiffusion
 
@@ -141,6 +141,7 @@ def tiny_model(seed: int = 0, prediction_type: str = "epsilon"):
             clip=clip,
             image_processor=ImageSettings(size=64, crop=64),
             name="tiny",
+            dtype=dtype,
         )
 
 

@@ -19,7 +19,8 @@ from dsd_tutorial.attention.layers import (
 from dsd_tutorial.attention.observing import NothingCaptured, alter, observe
 from dsd_tutorial.attention.pooling import log_sum_exp
 from dsd_tutorial.attention.processors import Prefix
-from dsd_tutorial.attention.readings import READINGS, Roles, readings_of, roles_of
+from dsd_tutorial.attention.readings import READINGS, readings_of
+from dsd_tutorial.attention.roles import Roles, roles_of
 from dsd_tutorial.attention.sentences import Sentence, read_sentence
 from dsd_tutorial.attention.sharing import shared_rows
 from dsd_tutorial.attention.token_masks import token_mask, word_positions

@@ -9,98 +9,26 @@ for `word_log_sum_exp`, which pools as TransAgent does): where a word's logits a
 that is where the caption says. They read the mean of the heads' logits, since one head's map is
 noisy. All that ask about words have a twin that reads the words' maps in place of their logits, as
 "map_direction" does. A reading is 0 for a caption to which it does not apply. Which word is what
-comes from `sentences.py`.
+comes from `roles.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from dsd_tutorial.attention.sentences import Sentence, read_sentence
+from dsd_tutorial.attention.roles import Roles
 
-THINGS = 2  # nouns that are read; further ones are left out
-EDGE = 0.5  # where "left" is: halfway from the centre to the edge
 SHARPNESS = 2.0  # of a word's map when its centre is taken, in its own standard deviations
 
 Logits = Float[Tensor, "batch heads pixels tokens"]
 PerText = Float[Tensor, " batch"]
 Field = Float[Tensor, "batch things pixels"]
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which tokens of each caption play which part; rows of weights sum to 1, or to 0 for none.
-
-    Attributes:
-        nouns: Of the first `THINGS` things.
-        adjectives: Of the same things.
-        ground: The adjectives of the background.
-        direction: Where the first thing is said to lie as seen from the second; x right, y down.
-        place: Where a thing is said to lie in the image, each -1 to 1; NaN where nothing is said.
-        size: 1 for a thing said to be large, -1 for small, 0 for neither.
-    """
-
-    nouns: Float[Tensor, "batch things tokens"]
-    adjectives: Float[Tensor, "batch things tokens"]
-    ground: Float[Tensor, "batch tokens"]
-    direction: Float[Tensor, "batch 2"]
-    place: Float[Tensor, "batch things 2"]
-    size: Float[Tensor, "batch things"]
-
-    def __getitem__(self, rows: Int[Tensor, " rows"] | slice) -> Roles:
-        """Return the captions of these rows."""
-        return Roles(*(getattr(self, f.name)[rows] for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> Roles:
-        """Return the same on another device."""
-        return Roles(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-
-def roles_of(
-    model: Any, texts: Sequence[str], reader: Callable[[Sequence[str]], Sentence] = read_sentence
-) -> Roles:
-    """Return which tokens of each text are nouns, adjectives and so on.
-
-    Args:
-        model: A `StableDiffusion`: its tokenizer.
-        texts: Captions.
-        reader: From the words of a caption to a `Sentence`.
-    """
-    n, length = len(texts), model.context_length
-    found = Roles(
-        torch.zeros(n, THINGS, length), torch.zeros(n, THINGS, length), torch.zeros(n, length),
-        torch.zeros(n, 2), torch.full((n, THINGS, 2), float("nan")), torch.zeros(n, THINGS),
-    )  # fmt: skip
-    for row, text in enumerate(texts):
-        words = model.token_words(text)
-        sentence = reader([spelled for spelled, _ in words])
-        places = [torch.tensor(positions) for _, positions in words]
-        for k, thing in enumerate(sentence.things[:THINGS]):
-            found.nouns[row, k] = _share(places, [thing.noun], length)
-            found.adjectives[row, k] = _share(places, thing.adjectives, length)
-            found.size[row, k] = thing.size
-            if thing.place is not None:
-                found.place[row, k] = torch.tensor(thing.place) * EDGE
-        found.ground[row] = _share(places, sentence.ground, length)
-        if sentence.direction is not None:
-            found.direction[row] = torch.tensor(sentence.direction)
-    return found
-
-
-def _share(places: list[Tensor], words: Sequence[int], length: int) -> Float[Tensor, " tokens"]:
-    """Equal weights for words, and within a word for its tokens."""
-    weights = torch.zeros(length)
-    for word in words:
-        weights[places[word]] += 1 / (len(words) * len(places[word]))
-    return weights
 
 
 # -- fields: the logits of words over the pixels ------------------------------------------------
@@ -255,45 +183,56 @@ def ground_apart(logits: Logits, roles: Roles) -> PerText:
     return -_correlation(field, noun) * there
 
 
-Reading = Callable[[Tensor, Roles], Tensor]
+# -- all of them by name -------------------------------------------------------------------------
 
-
-OF_LOGITS: dict[str, Reading] = {
-    "log_sum_exp": log_sum_exp_over_tokens,
-    "mean_logit": mean_logit,
-    "word_log_sum_exp": word_log_sum_exp,
-    "noun_logit": noun_logit,
-    "adjective_logit": adjective_logit,
-    "peak": peak,
-    "spread": spread,
-    "apart": apart,
-    "agreement": agreement,
-    "adjective_at_noun": adjective_at_noun,
-    "binding": binding,
-    "direction": direction,
-    "place": place,
-    "size": size,
-    "ground": ground,
-    "ground_apart": ground_apart,
+# What a reading reads: the logits of every head, their mean over the heads, or that of the
+# log-probabilities, the logarithm of the attention maps.
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "heads": lambda logits: logits,
+    "mean": lambda logits: logits.mean(1, keepdim=True),
+    "maps": lambda logits: logits.log_softmax(-1).mean(1, keepdim=True),
 }
-# Their twins read log-probabilities, the logarithm of the attention maps. A pixel's logits are
-# high or low for all tokens alike, so a noun's highest logits need not lie on the thing; its share
-# of the attention is free of that. `apart` reads maps as it is; of all tokens together, maps say
-# nothing.
-BY_HEAD = ("log_sum_exp", "mean_logit")
-NOT_OF_MAPS = (*BY_HEAD, "apart")
-OF_MAPS: dict[str, Reading] = {
-    f"map_{name.removesuffix('_logit')}": reading
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reading of the logits: what is computed, and from which view of them."""
+
+    of: Callable[[Tensor, Roles], Tensor]
+    view: str = "mean"
+
+    def __call__(self, logits: Logits, roles: Roles) -> PerText:
+        """Return one number for each text of the batch."""
+        return self.of(VIEWS[self.view](logits), roles)
+
+
+OF_LOGITS = {
+    "log_sum_exp": Reading(log_sum_exp_over_tokens, "heads"),
+    "mean_logit": Reading(mean_logit, "heads"),
+    "word_log_sum_exp": Reading(word_log_sum_exp),
+    "noun_logit": Reading(noun_logit),
+    "adjective_logit": Reading(adjective_logit),
+    "peak": Reading(peak),
+    "spread": Reading(spread),
+    "apart": Reading(apart),
+    "agreement": Reading(agreement),
+    "adjective_at_noun": Reading(adjective_at_noun),
+    "binding": Reading(binding),
+    "direction": Reading(direction),
+    "place": Reading(place),
+    "size": Reading(size),
+    "ground": Reading(ground),
+    "ground_apart": Reading(ground_apart),
+}
+# A pixel's logits are high or low for all tokens alike, so a noun's highest logits need not lie on
+# the thing; its share of the attention is free of that. `apart` reads maps as it is; of all tokens
+# together, maps say nothing.
+OF_MAPS = {
+    f"map_{name.removesuffix('_logit')}": Reading(reading.of, "maps")
     for name, reading in OF_LOGITS.items()
-    if name not in NOT_OF_MAPS
+    if reading.view == "mean" and name != "apart"
 }
-
-
-def _of_map(logits: Logits, roles: Roles, reading: Reading) -> PerText:
-    return reading(logits.log_softmax(-1), roles)
-
-
-READINGS = OF_LOGITS | {n: partial(_of_map, reading=reading) for n, reading in OF_MAPS.items()}
+READINGS = OF_LOGITS | OF_MAPS
 
 
 def readings_of(
@@ -305,15 +244,9 @@ def readings_of(
         ValueError: an unknown reading.
     """
     check_readings(names)
-    mean = logits.mean(1, keepdim=True)  # once for all that read it
-    maps = logits.log_softmax(-1).mean(1, keepdim=True) if {*names} & {*OF_MAPS} else mean
-    found = []
-    for name in names:
-        if name in OF_MAPS:
-            found.append(OF_MAPS[name](maps, roles))
-        else:
-            found.append(OF_LOGITS[name](logits if name in BY_HEAD else mean, roles))
-    return torch.stack(found)
+    chosen = [READINGS[name] for name in names]
+    views = {view: VIEWS[view](logits) for view in {r.view for r in chosen}}  # once for all
+    return torch.stack([r.of(views[r.view], roles) for r in chosen])
 
 
 def check_readings(names: Sequence[str]) -> None:

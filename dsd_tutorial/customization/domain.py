@@ -71,7 +71,9 @@ class KeyValues(nn.Module):
 
     def _adding(self, added: Tensor) -> Any:
         def hook(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-            return out if self._resting else out + F.linear(args[0], added.to(args[0].dtype))
+            if self._resting:
+                return out
+            return out + F.linear(args[0], added.to(args[0].dtype)).to(out.dtype)
 
         return hook
 

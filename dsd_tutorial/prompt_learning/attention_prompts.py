@@ -60,7 +60,7 @@ class AttentionPrompt(Adapter):
         with torch.no_grad():
             empty = model.encode_text([""])  # (1, L, d)
             for name, attn in chosen.items():
-                self._add_layer(_plain(name), attn, empty.to(model.dtype), numbers)
+                self._add_layer(_plain(name), attn, empty, numbers)
 
     def _add_layer(self, name: str, attn: Any, empty: Tensor, numbers: torch.Generator) -> None:
         heads, length = attn.heads, empty.shape[1]

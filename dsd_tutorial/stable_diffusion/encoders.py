@@ -62,7 +62,7 @@ class Encoders:
         self.folder: Path | None = None
         self._encoded: deque[tuple[list[str], Tensor]] = deque(maxlen=64)  # newest first
 
-    def _frozen(self, part: nn.Module, dtype: torch.dtype) -> Any:
+    def _frozen(self, part: nn.Module, dtype: torch.dtype | None = None) -> Any:
         # nn.Module's own `to`: the one of diffusers warns at any mention of a precision
         return nn.Module.to(part, self.device, dtype).eval().requires_grad_(False)
 

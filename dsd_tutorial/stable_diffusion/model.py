@@ -29,6 +29,7 @@ from dsd_tutorial.stable_diffusion.checksums import (
     state_sha256,
 )
 from dsd_tutorial.stable_diffusion.encoders import Encoders
+from dsd_tutorial.stable_diffusion.precision import cast_unet
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "clip", "image_processor")
 Steps = int | Num[Tensor, ""] | Num[Tensor, " batch"]
@@ -52,7 +53,8 @@ class StableDiffusion(Encoders):
 
     def __init__(self, *, unet: Any, scheduler: Any, folder: Path | None = None, **parts: Any):
         super().__init__(**parts)
-        self.unet = self._frozen(unet, self.dtype)
+        cast_unet(unet, self.dtype)
+        self.unet = self._frozen(unet)
         self.scheduler, self.folder = scheduler, folder
         self.batches_sampled = 0
 
@@ -158,7 +160,7 @@ class StableDiffusion(Encoders):
                 "encode_image returns"
             )
         steps = torch.as_tensor(timesteps, device=self.device).expand(batch)
-        context = context.to(self.device, self.dtype).expand(batch, -1, -1)
+        context = context.to(self.device).expand(batch, -1, -1)
         return self.unet(latents.to(self.device, self.dtype), steps, context).sample.float()
 
     @torch.no_grad()

@@ -1,17 +1,20 @@
 """In which precision the U-Net runs: what a device can, and what pays there.
 
-Half precision is inside alone. Text encoder and CLIP stay in float32; so does the autoencoder
-beside bfloat16, since it makes latents once, and eight bits would make them other latents. What
-comes out of the U-Net is float32, and so are the log-sum-exp of logits and the norms of errors,
-whose small differences are what candidates are ranked by.
+Half precision is inside alone. Text encoder and CLIP stay in float32, and so do the first matrices
+that read a text in the U-Net (`cast_unet`); so does the autoencoder beside bfloat16, since it makes
+latents once, and eight bits would make them other latents. What comes out of the U-Net is float32,
+and so are the log-sum-exp of logits and the norms of errors, whose small differences are what
+candidates are ranked by.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from time import perf_counter
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from dsd_tutorial.stable_diffusion.registry import DeviceError
 
@@ -57,6 +60,32 @@ def _has(dtype: torch.dtype, device: torch.device) -> bool:
         return bool((ones @ ones == 2).all())
     except (RuntimeError, TypeError):
         return False
+
+
+def cast_unet(unet: Any, dtype: torch.dtype) -> None:
+    """Cast a U-Net's weights, but for the keys and values that cross-attention makes of a text.
+
+    Those are made in float32, of prompt embeddings that nobody rounded, and rounded then. Texts
+    that are ranked differ little: rounded before, they differ by other amounts. It costs nothing
+    that can be measured, since each distinct text is read once.
+    """
+    texts = [
+        projection
+        for module in unet.modules()
+        if getattr(module, "is_cross_attention", False) and dtype != torch.float32
+        for projection in (module.to_k, module.to_v)
+    ]
+    exact = [{k: v.float() for k, v in x.state_dict().items()} for x in texts]
+    # nn.Module's own `to`: the one of diffusers warns at any mention of a precision
+    nn.Module.to(unet, dtype)
+    for projection, weights in zip(texts, exact, strict=True):
+        projection.float().load_state_dict(weights)
+        projection.register_forward_pre_hook(_exact)
+        projection.register_forward_hook(lambda module, args, out: out.to(dtype))
+
+
+def _exact(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    return (args[0].float(),)
 
 
 @cache

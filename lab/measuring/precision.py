@@ -44,7 +44,7 @@ def evaluate_precision(model: Any = "shapes-sd", **values: Any) -> Path:
     `values` are those of `PrecisionPlan` and `Options`.
     """
     plan, options = Options.split(PrecisionPlan, values)
-    runner = Runner("precision", model, plan, options, unit="tasks", version=2)
+    runner = Runner("precision", model, plan, options, unit="tasks", version=3)
     half = load_model(model, options.device, plan.dtype)
     table = runner.table(COLUMNS, KEYS)
     runner.run(

@@ -184,10 +184,7 @@ def test_heat_says_what_is_lacking_and_nothing_is_left(tiny):
 
 
 def test_heat_in_half_precision_and_through_the_pipeline_of_diffusers():
-    model = tiny_model()
-    model.dtype = torch.bfloat16
-    for part in (model.unet, model.vae):
-        torch.nn.Module.to(part, torch.bfloat16)
+    model = tiny_model(dtype=torch.bfloat16)
     with observe(model, heat=True) as seen:
         model.sample(["a ring", "a star"], steps=2, progress=False)
     assert seen.heat_map("a").shape == (2, 64, 64) and seen.heat_map("star").shape == (1, 64, 64)

@@ -134,6 +134,10 @@ def test_additions_are_zero_at_first_and_equal_changed_weights_later(tiny):
     assert float((changed - stock).detach().abs().max()) > 1e-3
     assert torch.equal(tiny.predict_noise(z, 500, context), stock)
     assert all(path.endswith(("attn2.to_k", "attn2.to_v")) for path in keys.paths.values())
+    half = tiny_model(dtype=torch.bfloat16)
+    with keys.active(half):
+        rounded = half.predict_noise(z, 500, context)
+    assert (rounded - changed).abs().max() < 0.1 * (changed - stock).abs().max()
 
 
 # -- prompts ---------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from tiny_model import tiny_model
 
+from dsd_tutorial.attention import choose_layers
 from dsd_tutorial.matching import score
 from dsd_tutorial.shapes import make_task
 from dsd_tutorial.stable_diffusion import precision
@@ -41,6 +43,21 @@ def test_a_card_without_bfloat16_takes_float16_and_refuses_the_other(monkeypatch
         assert pick_dtype("auto", "cuda") == (torch.bfloat16 if has else torch.float16)
     with pytest.raises(DeviceError, match="cuda does not compute in it; use float16 or float32"):
         pick_dtype("bfloat16", "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_texts_are_read_before_they_are_rounded(tiny, dtype):
+    """Keys and values are those of float32, rounded; rounding the text first gives others."""
+    half = tiny_model(dtype=dtype)
+    texts = tiny.encode_text(["a ring", "a star"])
+    for ours, exact in zip(*(choose_layers(m).values() for m in (half, tiny)), strict=True):
+        assert ours.to_q.weight.dtype == ours.to_out[0].weight.dtype == dtype
+        for a, b in ((ours.to_k, exact.to_k), (ours.to_v, exact.to_v)):
+            assert torch.equal(a.weight, b.weight)
+            assert torch.equal(a(texts), b(texts).to(dtype))
+            assert not torch.equal(a(texts), a(texts.to(dtype)))
+    first = half.unet.down_blocks[0].attentions[0].transformer_blocks[0]
+    assert first.attn1.to_k.weight.dtype == dtype
 
 
 def test_rankings_survive_bfloat16(shapes_sd):
