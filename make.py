@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",  # threads that wait leave the core to others
     # glibc keeps freed memory for the next tensor: otherwise up to a third of the time of two
     # processes side by side goes into handing pages back and having them zeroed again
-    "MALLOC_MMAP_THRESHOLD_": str(2**28),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "PYTHONUTF8": "1",  # Windows consoles and notebooks agree on the encoding
 }

@@ -24,7 +24,7 @@ QUIET = "--IPKernelApp.log_level=50"
 NEVER_STARTED = "Kernel died before replying to kernel_info"  # jupyter_client's words
 # What glibc reads when a process starts: freed memory is kept for the next tensor. Otherwise up to
 # a third of the time goes into handing pages back and having them zeroed again.
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 STARTS = 3  # a kernel's ports are chosen before it takes them: another one may be quicker
 
 

@@ -66,8 +66,7 @@ def cast_unet(unet: Any, dtype: torch.dtype) -> None:
     """Cast a U-Net's weights, but for the keys and values that cross-attention makes of a text.
 
     Those are made in float32, of prompt embeddings that nobody rounded, and rounded then. Texts
-    that are ranked differ little: rounded before, they differ by other amounts. It costs nothing
-    that can be measured, since each distinct text is read once.
+    that are ranked differ little: rounded before, they differ by other amounts.
     """
     texts = [
         projection

@@ -51,14 +51,15 @@ def run_cases(
     chosen = {name: ALL[name] for name in only if name in ALL} if only else cases
     path = output or results_folder() / "benchmark.csv"
     require_writable_file(path)
+    if full_size or FULL in (only or ()):
+        for dtype in ("float32", "bfloat16"):
+            if found := full_size_rows(dtype):  # first: threads that have worked here would spin
+                _keep(path, found)
     bench = Bench(_models(), repeats=REPEATS)
     with tqdm(chosen.items(), desc="benchmark", unit="case") as bar:
         for name, case in bar:
             bar.set_postfix_str(name)
             _keep(path, case(bench))
-    if full_size or FULL in (only or ()):
-        for dtype in _precisions():
-            _keep(path, full_size_rows(dtype))
     if not only:
         draw_growth(path)
     return path
@@ -95,11 +96,13 @@ def _short(value: Any) -> Any:
 
 
 def full_size_rows(dtype: str) -> list[Row]:
-    """Return the rows of `full_size.py`, run in a process of its own."""
+    """Return the rows of `full_size.py`, run in a process of its own; none where it does not pay."""
     done = subprocess.run(
         [sys.executable, "-m", "lab.bench.full_size", dtype],
         check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+    if not done.stdout.strip():
+        return []
     found = json.loads(done.stdout.splitlines()[-1])
     case, peak = f"{FULL}, {dtype}", round(found["peak_mb"])
     seconds = found["times"] | {"score, 1 image x 2 texts x 2 steps": [found["score_seconds"]]}
