@@ -96,7 +96,7 @@ def _short(value: Any) -> Any:
 
 
 def full_size_rows(dtype: str) -> list[Row]:
-    """Return the rows of `full_size.py`, run in a process of its own; none where it does not pay."""
+    """Return the rows of `full_size.py`, a process of its own; none for emulated precision."""
     done = subprocess.run(
         [sys.executable, "-m", "lab.bench.full_size", dtype],
         check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
