@@ -182,5 +182,6 @@ def show_costs(rows: Any, against: Sequence[str] = COSTS, *, alt: str) -> None:
         axes[0].set_xlabel("accuracy")
         for axis, name in zip(axes[1:], against, strict=True):
             axis.set_xscale("symlog", linthresh=1)
+            axis.xaxis.get_major_locator().set_params(numticks=4)  # more would touch
             axis.set_xlim(0, 2 * max(table[name].max(), 1))
             axis.set_xlabel(_named(name))
