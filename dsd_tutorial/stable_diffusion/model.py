@@ -29,7 +29,7 @@ from dsd_tutorial.stable_diffusion.checksums import (
     state_sha256,
 )
 from dsd_tutorial.stable_diffusion.encoders import Encoders
-from dsd_tutorial.stable_diffusion.precision import cast_unet
+from dsd_tutorial.stable_diffusion.precision import cast_unet, text_projections
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler", "clip", "image_processor")
 Steps = int | Num[Tensor, ""] | Num[Tensor, " batch"]
@@ -160,7 +160,10 @@ class StableDiffusion(Encoders):
                 "encode_image returns"
             )
         steps = torch.as_tensor(timesteps, device=self.device).expand(batch)
-        context = context.to(self.device).expand(batch, -1, -1)
+        reads = next(
+            text_projections(self.unet)
+        ).weight.dtype  # float32, unless the U-Net was swapped
+        context = context.to(self.device, reads).expand(batch, -1, -1)
         return self.unet(latents.to(self.device, self.dtype), steps, context).sample.float()
 
     @torch.no_grad()

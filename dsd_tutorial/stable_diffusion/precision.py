@@ -9,6 +9,7 @@ candidates are ranked by.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from time import perf_counter
 from typing import Any
@@ -68,12 +69,7 @@ def cast_unet(unet: Any, dtype: torch.dtype) -> None:
     Those are made in float32, of prompt embeddings that nobody rounded, and rounded then. Texts
     that are ranked differ little: rounded before, they differ by other amounts.
     """
-    texts = [
-        projection
-        for module in unet.modules()
-        if getattr(module, "is_cross_attention", False) and dtype != torch.float32
-        for projection in (module.to_k, module.to_v)
-    ]
+    texts = [] if dtype == torch.float32 else list(text_projections(unet))
     exact = [{k: v.float() for k, v in x.state_dict().items()} for x in texts]
     # nn.Module's own `to`: the one of diffusers warns at any mention of a precision
     nn.Module.to(unet, dtype)
@@ -81,6 +77,13 @@ def cast_unet(unet: Any, dtype: torch.dtype) -> None:
         projection.float().load_state_dict(weights)
         projection.register_forward_pre_hook(_exact)
         projection.register_forward_hook(lambda module, args, out: out.to(dtype))
+
+
+def text_projections(unet: Any) -> Iterator[Any]:
+    """Yield what makes keys and values of a text, layer by layer."""
+    for module in unet.modules():
+        if getattr(module, "is_cross_attention", False):
+            yield from (module.to_k, module.to_v)
 
 
 def _exact(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
