@@ -62,6 +62,7 @@ def alone() -> Iterator[None]:
     """Yield where no other run is at work; SystemExit otherwise, since both share the copy."""
     import fcntl
 
+    STATE.mkdir(parents=True, exist_ok=True)
     with open(STATE / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.upkeep import mutant_report, mutant_runs, mutant_sites
+from lab.upkeep import mutant_report, mutant_runs, mutant_sites, mutants
 
 SOURCE = """
 def f(a: int | None = 1, *, b=2) -> int | None:
@@ -150,3 +150,11 @@ def test_every_written_reason_can_be_read():
     assert len(mutant_report.reasons()) == sum(line.startswith("- `") for line in text.splitlines())
     for (file, *_), reason in mutant_report.reasons().items():
         assert (mutant_report.ROOT / file).exists() and len(reason) > 20, file
+
+
+def test_one_run_at_a_time_in_a_fresh_clone_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "STATE", tmp_path / "build" / "mutants")
+    with mutants.alone(), pytest.raises(SystemExit, match="another run"), mutants.alone():
+        pass
+    with mutants.alone():
+        pass
