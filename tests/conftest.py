@@ -118,9 +118,10 @@ def shapes_sd():
 @pytest.fixture
 def unchecked():
     """Annotations are not checked, as for users: what is of another type meets our own errors."""
+    was = config.jaxtyping_disable
     config.update("jaxtyping_disable", True)
     yield
-    config.update("jaxtyping_disable", False)
+    config.update("jaxtyping_disable", was)
 
 
 @pytest.fixture
