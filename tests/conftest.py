@@ -30,7 +30,8 @@ METHODS = [
     "stable_diffusion",
     "variation",
 ]
-install_import_hook([f"dsd_tutorial.{room}" for room in METHODS], "typechecker.check")
+if not config.jaxtyping_disable:  # its finder would import files past any other finder
+    install_import_hook([f"dsd_tutorial.{room}" for room in METHODS], "typechecker.check")
 
 import tiny_model as tiny_models  # noqa: E402
 from tiny_model import tiny_model  # noqa: E402

@@ -54,12 +54,17 @@ class Reach:
     def tests(self, file: str, first: int, last: int) -> list[str]:
         """Return the tests that reach one of the lines, quick ones first and slow ones not."""
         if set(range(first, last + 1)) & set(self.loaded.get(file, ())):
-            found: Iterable[str] = self.seconds
-        else:
-            lines = self.lines.get(file, {})
-            found = {t for line in range(first, last + 1) for t in lines.get(line, ())}
-        found = [test for test in found if self.seconds[test] < SLOW]
-        return sorted(found, key=lambda test: self.seconds[test])
+            return self.every()
+        lines = self.lines.get(file, {})
+        return self._quick({t for line in range(first, last + 1) for t in lines.get(line, ())})
+
+    def every(self) -> list[str]:
+        """Return all tests but the slow ones, the quickest first."""
+        return self._quick(self.seconds)
+
+    def _quick(self, found: Iterable[str]) -> list[str]:
+        chosen = [test for test in found if self.seconds[test] < SLOW]
+        return sorted(chosen, key=lambda test: self.seconds[test])
 
 
 class Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinder):

@@ -85,6 +85,7 @@ def work(room: str, mutants: list[Mutant], texts: list[str], part: int, answers:
     try:
         warm = Warm(tests_of(TREE, room))
         reach = warm.reach(files_of(TREE, room), STATE / f"{room}-{part}.log")
+        require_effect(warm, reach, mutants[0].file)
         for mutant, text in zip(mutants, texts, strict=True):
             tests = reach.tests(mutant.file, *mutant.lines)
             usual = sum(reach.seconds[test] for test in tests)
@@ -93,6 +94,15 @@ def work(room: str, mutants: list[Mutant], texts: list[str], part: int, answers:
     except Exception as error:  # said by the process that reads the queue
         answers.put((None, f"{room}: {error}", 0.0, 0))
     answers.put(None)
+
+
+def require_effect(warm: Any, reach: Any, file: str) -> None:
+    """RuntimeError where a module that cannot be imported is not noticed: then no mutant is."""
+    from lab.upkeep.mutant_runs import SURVIVED
+
+    word, _ = warm.outcome(file, "raise RuntimeError", reach.every(), 60.0)
+    if word == SURVIVED:
+        raise RuntimeError(f"{file} is imported past the mutants: none of them takes effect")
 
 
 def run_room(room: str, mutants: list[Mutant], processes: int, known: Known) -> None:

@@ -3,6 +3,7 @@
 import ast
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,19 @@ def test_one_run_at_a_time_in_a_fresh_clone_too(tmp_path, monkeypatch):
         pass
     with mutants.alone():
         pass
+
+
+@pytest.mark.parametrize("word", [mutant_runs.KILLED, mutant_runs.SURVIVED])
+def test_a_run_in_which_no_mutant_takes_effect_is_refused(word):
+    reach = mutant_runs.Reach(seconds={"t.py::quick": 0.1, "t.py::slow": 99.0})
+
+    class Warm:
+        def outcome(self, file, text, tests, usual):
+            with pytest.raises(RuntimeError):
+                exec(text)
+            assert tests == ["t.py::quick"]
+            return word, 0.0
+
+    refused = pytest.raises(RuntimeError, match="heat.py is imported past the mutants")
+    with refused if word == mutant_runs.SURVIVED else nullcontext():
+        mutants.require_effect(Warm(), reach, "attention/heat.py")
