@@ -206,6 +206,16 @@ def test_layers_of_odd_sizes_are_brought_to_one_grid():
         token_heat({"odd": torch.ones(1, 11, 3)}, (5, 7))
 
 
+def test_what_is_enlarged_stays_where_it_was():
+    maps = torch.zeros(1, 16, 1)
+    maps[0, 1 * 4 + 2] = 1.0
+    (large,) = token_heat({"up.0": maps}, (4, 4), 32)[0]
+    centres = torch.arange(32) + 0.5
+    share = large / large.sum()
+    assert float((share.sum(1) * centres).sum()) == pytest.approx(8 * 1.5, abs=0.1)
+    assert float((share.sum(0) * centres).sum()) == pytest.approx(8 * 2.5, abs=0.1)
+
+
 def test_pointing_game_and_its_chance():
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[2:4, 2:6] = True
