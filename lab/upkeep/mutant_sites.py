@@ -17,15 +17,15 @@ OTHER_IDEAS = (
     "metrics.py", "heatmaps.py", "coop.py", "pair_adapters.py", "methods.py", "fidelity.py",
     "edit_items.py", "projection/references.py",
 )  # fmt: skip
-# the tests of each room, quick ones, beside those of the defaults; the first is the room's own
+# which tests notice a room's faults, beside its own and those of the defaults
 ROOMS = {
-    "attention": ("attention", "pooling", "matching", "heatmaps", "prompt_learning"),
-    "matching": ("matching", "prompt_learning", "time_steps"),
+    "attention": ("matching", "prompt_learning"),
+    "matching": ("prompt_learning",),
     "metrics": ("metrics",),
-    "projection": ("projection", "projection_matrices", "customization_parts"),
-    "prompt_learning": ("prompt_learning", "prompt_learning_fit"),
-    "variation": ("variation", "variation_editing"),
-    "customization": ("customization", "customization_parts", "customization_tuning"),
+    "projection": ("customization_parts",),
+    "prompt_learning": (),
+    "variation": (),
+    "customization": (),
 }
 
 # One exchange for each operator: others of cosmic-ray's would be noticed by the same tests.
@@ -130,12 +130,11 @@ def files_of(tree: Path, room: str) -> list[str]:
 
 def tests_of(tree: Path, room: str) -> list[str]:
     """Return the test files of a room, below the root."""
-    names = ("defaults", *ROOMS[room])
-    return [
-        path.relative_to(tree).as_posix()
-        for name in names
-        for path in sorted((tree / "tests").rglob(f"test_{name}.py"))
-    ]
+    methods = tree / "tests" / "methods"
+    found = [methods / "test_defaults.py", *sorted((methods / room).glob("test_*.py"))]
+    for name in ROOMS[room]:
+        found += sorted(methods.rglob(f"test_{name}.py"))
+    return [path.relative_to(tree).as_posix() for path in found if path.is_file()]
 
 
 def mutants_of(tree: Path, room: str) -> Iterator[Mutant]:

@@ -10,6 +10,8 @@ import pytest
 
 from lab.upkeep import mutant_report, mutant_runs, mutant_sites, mutants
 
+ROOT = Path(__file__).parents[2]
+METHODS = ROOT / "tests" / "methods"
 SOURCE = """
 def f(a: int | None = 1, *, b=2) -> int | None:
     if a > b:
@@ -80,8 +82,8 @@ def tree(tmp_path, monkeypatch):
     """A checkout of one room with one file and one test, and three mutants of it."""
     for name, text in (
         ("dsd_tutorial/matching/metrics.py", "def f(a):\n    return a + 1\n"),
-        ("tests/test_metrics.py", ""),
-        ("tests/test_defaults.py", ""),
+        ("tests/methods/matching/test_metrics.py", ""),
+        ("tests/methods/test_defaults.py", ""),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -137,7 +139,7 @@ def test_what_is_known_holds_while_source_and_tests_do(tree, capsys):
 
     assert outcomes() == ["survived", "killed", None]
     assert all(json.loads(line)["tests"] == 3 for line in file.read_text().splitlines())
-    (path / "tests/test_metrics.py").write_text("# another")
+    (path / "tests/methods/matching/test_metrics.py").write_text("# another")
     assert outcomes() == [None, "killed", None]  # a new test may notice what none did
     mutant_report.report(["metrics"], mutant_report.Known(file, path))
     assert "19 of 20 not run" in capsys.readouterr().out
@@ -159,6 +161,14 @@ def test_one_run_at_a_time_in_a_fresh_clone_too(tmp_path, monkeypatch):
         pass
     with mutants.alone():
         pass
+
+
+@pytest.mark.parametrize("room", mutant_sites.ROOMS)
+def test_a_room_is_asked_by_all_tests_of_its_own(room):
+    found = mutant_sites.tests_of(ROOT, room)
+    own = {f"tests/methods/{room}/{p.name}" for p in (METHODS / room).glob("test_*.py")}
+    assert own <= {*found} and len(found) == len({*found}) > 1
+    assert found[0] == "tests/methods/test_defaults.py"
 
 
 @pytest.mark.parametrize("word", [mutant_runs.KILLED, mutant_runs.SURVIVED])
