@@ -1,7 +1,13 @@
 """Readings of logits, and which word of a caption is what."""
 
+import math
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp, softmax
+from scipy.stats import entropy
 
 from dsd_tutorial.attention import READINGS, read_sentence, readings_of, roles_of
 from dsd_tutorial.attention.readings import OF_MAPS
@@ -166,3 +172,108 @@ def test_apart_is_minus_the_correlation_of_the_two_maps(logits, roles):
     maps = torch.einsum("bpt,bkt->bkp", logits.mean(1).softmax(-1), roles.nouns)[:2]
     want = torch.stack([-torch.corrcoef(pair)[0, 1] for pair in maps])
     assert torch.allclose(READINGS["apart"](logits, roles)[:2], want, atol=1e-3)
+
+
+def by_loops(name: str, logits: np.ndarray, roles) -> float:
+    """One reading of one caption, logits (heads, pixels, tokens), as its docstring says it."""
+    mean = logits.mean(0)
+    if name.startswith("map_"):
+        name = {"map_noun": "noun_logit", "map_adjective": "adjective_logit"}.get(name, name[4:])
+        mean = (logits - logsumexp(logits, -1, keepdims=True)).mean(0)
+    side = math.isqrt(len(mean))
+    line = np.linspace(-1, 1, side)
+    things = [
+        SimpleNamespace(
+            noun=mean @ noun if noun.any() else None, share=softmax(mean, -1) @ noun,
+            adjective=mean @ adjective if adjective.any() else None, place=place, size=size,
+        )
+        for noun, adjective, place, size in zip(
+            *(getattr(roles, x)[0].double().numpy() for x in ("nouns", "adjectives", "place")),
+            roles.size[0].tolist(), strict=True,
+        )
+    ]  # fmt: skip
+    nouns = [t for t in things if t.noun is not None]
+    adjectives = [t for t in things if t.adjective is not None]
+    pairs = [t for t in nouns if t.adjective is not None]
+    ground = mean @ roles.ground[0].double().numpy() if roles.ground.any() else None
+
+    def average(numbers):
+        return float(np.mean(numbers)) if len(numbers) else 0.0
+
+    def where(field):
+        return softmax(2 * (field - field.mean()) / field.std(ddof=1))
+
+    def centre(field):
+        over = where(field).reshape(side, side)
+        return np.array([over.sum(0) @ line, over.sum(1) @ line])
+
+    def log_mean_exp(field):
+        return logsumexp(field) - math.log(len(field))
+
+    if name == "log_sum_exp":
+        return logsumexp(logits, -1).mean()
+    if name == "mean_logit":
+        return (softmax(logits, -1) * logits).sum(-1).mean()
+    if name == "word_log_sum_exp":
+        words = [t.noun for t in nouns] + [t.adjective for t in adjectives]
+        return average([log_mean_exp(field) for field in words])
+    if name == "noun_logit":
+        return average([t.noun.mean() for t in nouns])
+    if name == "adjective_logit":
+        return average([t.adjective.mean() for t in adjectives])
+    if name == "peak":
+        return average([t.noun.max() - t.noun.mean() for t in nouns])
+    if name == "spread":
+        return average([t.noun.std(ddof=1) for t in nouns])
+    if name == "apart":
+        return -np.corrcoef(*(t.share for t in nouns))[0, 1] if len(nouns) == 2 else 0.0
+    if name == "agreement":
+        return average([
+            log_mean_exp(t.noun + t.adjective) - log_mean_exp(t.noun) - log_mean_exp(t.adjective)
+            for t in pairs
+        ])  # fmt: skip
+    if name == "adjective_at_noun":
+        return average([where(t.noun) @ t.adjective - t.adjective.mean() for t in pairs])
+    if name == "binding":
+        if len(nouns) < 2:
+            return 0.0
+        other = {id(things[0]): things[1], id(things[1]): things[0]}
+        return average([
+            (where(t.noun) - where(other[id(t)].noun)) @ t.adjective for t in adjectives
+        ])  # fmt: skip
+    if name == "direction":
+        if len(nouns) < 2:
+            return 0.0
+        return (centre(nouns[0].noun) - centre(nouns[1].noun)) @ roles.direction[0].numpy()
+    if name == "place":
+        placed = [t for t in nouns if np.isfinite(t.place).all()]
+        off = [centre(t.noun + (0 if t.adjective is None else t.adjective)) for t in placed]
+        return average([-np.sum((o - t.place) ** 2) for o, t in zip(off, placed, strict=True)])
+    if name == "size":
+        return average([
+            (entropy(where(t.noun)) / math.log(len(mean)) - 0.5) * t.size for t in nouns
+        ])  # fmt: skip
+    if name == "ground":
+        return 0.0 if ground is None else ground.mean()
+    assert name == "ground_apart"
+    if ground is None or not nouns:
+        return 0.0
+    return -np.corrcoef(ground, things[0].noun)[0, 1]
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_a_reading_is_what_loops_over_captions_give(tiny, name):
+    texts = [
+        *TEXTS,
+        "a large red ring and a small square",
+        "a pink background",
+        "a gray circle in the bottom right on a white background",
+        "a ring on a black background",
+    ]
+    roles = roles_of(tiny, texts)
+    numbers = torch.Generator().manual_seed(5)
+    logits = 2 * torch.randn(len(texts), 3, 49, tiny.context_length, generator=numbers)
+    found = READINGS[name](logits, roles)
+    want = [by_loops(name, logits[i].double().numpy(), roles[i : i + 1]) for i in range(len(texts))]
+    assert len({*want}) > 1
+    torch.testing.assert_close(found, torch.tensor(want, dtype=torch.float32), atol=1e-4, rtol=1e-4)
