@@ -51,7 +51,7 @@ class LoRASettingsPlan(Plan):
     updates: PositiveInt = ATTENTION_UPDATES  # early stopping keeps as many of them as are good
     looks: PositiveInt = 10  # how often early stopping looks
     held: PositiveInt = 96  # validation items that nothing else looks at
-    tasks: tuple[Literal[TASKS], ...] = Field(("winoground",), exclude=True)
+    tasks: tuple[Literal[TASKS], ...] = Field(("winoground", "refcoco"), exclude=True)
     of: tuple[Literal[tuple(SETTINGS)], ...] = Field(tuple(SETTINGS), exclude=True)
     seeds: tuple[NonNegativeInt, ...] = Field((0,), exclude=True)
 
