@@ -25,6 +25,10 @@ LEAST_FONT = 11  # CSS pixels of any visible text on a narrow screen
 LEAST_SCALE = 0.7  # of a figure's own size, at which its labels can still be read
 GRAVE = ("serious", "critical")
 
+# colours that are still on their way to those of the scheme are nobody's
+SETTLED = """() => Promise.allSettled(document.getAnimations()
+  .filter(x => x.effect.getComputedTiming().endTime < Infinity).map(x => x.finished))
+  .then(() => null)"""
 IMAGES = """() => [...document.images].map(x => ({
   alt: x.getAttribute('alt'), broken: x.complete && !x.naturalWidth, src: x.src.slice(0, 80),
   inHeader: !!x.closest('.navbar-brand, header')}))"""
@@ -105,6 +109,7 @@ def opened(browser: Browser, file: Path, report: Report, size: dict, **how: Any)
 
 def axe(page: Page, where: str, report: Report) -> None:
     """Add the serious and critical violations that axe-core finds."""
+    page.evaluate(SETTLED)
     page.add_script_tag(path=str(node_package("axe-core") / "axe.min.js"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     grave = [x for x in found if x["impact"] in GRAVE]
