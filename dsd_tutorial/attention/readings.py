@@ -35,8 +35,7 @@ Field = Float[Tensor, "batch things pixels"]
 
 
 def _of(logits: Logits, weights: Float[Tensor, "batch things tokens"]) -> Field:
-    mean = logits.mean(1) if logits.shape[1] > 1 else logits[:, 0]
-    return torch.einsum("bpt,bkt->bkp", mean, weights)
+    return torch.einsum("bpt,bkt->bkp", logits[:, 0], weights)  # of one view, see `VIEWS`
 
 
 def _present(weights: Float[Tensor, "batch things tokens"]) -> Float[Tensor, "batch things"]:
@@ -121,7 +120,7 @@ def spread(logits: Logits, roles: Roles) -> PerText:
 
 def apart(logits: Logits, roles: Roles) -> PerText:
     """Return minus the correlation of two nouns' maps: do they fall on different pixels?"""
-    maps = _of(logits.mean(1, keepdim=True).softmax(-1), roles.nouns)
+    maps = _of(logits.softmax(-1), roles.nouns)
     return -_correlation(maps[:, 0], maps[:, 1]) * _present(roles.nouns).prod(-1)
 
 

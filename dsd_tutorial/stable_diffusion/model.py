@@ -160,10 +160,8 @@ class StableDiffusion(Encoders):
                 "encode_image returns"
             )
         steps = torch.as_tensor(timesteps, device=self.device).expand(batch)
-        reads = next(
-            text_projections(self.unet)
-        ).weight.dtype  # float32, unless the U-Net was swapped
-        context = context.to(self.device, reads).expand(batch, -1, -1)
+        reader = next(text_projections(self.unet))  # in float32, unless the U-Net was swapped
+        context = context.to(self.device, reader.weight.dtype).expand(batch, -1, -1)
         return self.unet(latents.to(self.device, self.dtype), steps, context).sample.float()
 
     @torch.no_grad()
