@@ -42,9 +42,11 @@ def log_sum_exp(
         gate: Their weights, broadcastable to `extra`.
 
     Raises:
-        ValueError: For a negative `lam` or an unknown `normalise`.
+        ValueError: A negative `lam`, an unknown `normalise`, `extra` without `gate` or reversed.
     """
     form = check_form(normalise, lam, mask)
+    if (extra is None) != (gate is None):
+        raise ValueError("further logits (extra) and their weights (gate) are given together")
     logits = logits.float()
     count = torch.as_tensor(float(logits.shape[-1]), device=logits.device)
     if mask is not None:

@@ -423,16 +423,17 @@ def test_observers_nest_and_each_gets_what_it_asked_for(tiny, inputs):
 
 @pytest.mark.parametrize("stock", ["AttnProcessor", "AttnProcessor2_0"])
 @pytest.mark.parametrize("options", [{}, {"bias": True}, {"upcast_attention": True}])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [0, 1, 12])
 def test_our_processor_returns_the_stock_tensor(stock, options, masked):
+    """Without a mask, with one for all pixels, and with one of its own for each."""
     from diffusers.models import attention_processor as stocks
 
     torch.manual_seed(0)
     attn = stocks.Attention(16, 24, heads=2, dim_head=8, **options).eval()
     x, text, mask = torch.randn(2, 12, 16), torch.randn(2, 7, 24), None
     if masked:
-        mask = torch.zeros(2, 1, 7)
-        mask[0, :, 4:], mask[1, :, 1:2] = -10000.0, -10000.0
+        mask = torch.zeros(2, masked, 7)
+        mask[0, :, 4:], mask[1, ::2, 1:2] = -10000.0, -10000.0
     attn.set_processor(getattr(stocks, stock)())
     told = []
     listeners = [Listener(told.append, fusable) for fusable in (True, False)]
@@ -512,6 +513,25 @@ def test_an_open_prefix_is_like_further_tokens(tiny, inputs):
     joined = torch.cat([seen.logits[layer], extra], dim=-1)
     torch.testing.assert_close(seen.maps[layer], joined.softmax(-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(seen.scores[layer], joined.logsumexp(-1), atol=1e-5, rtol=0)
+
+
+def test_prefixes_of_two_blocks_are_one_of_both(tiny, inputs):
+    gates = torch.tensor([0.5, 2.0, 0.1])
+    first, second = (prefixes(tiny, gate, len(gate), len(gate)) for gate in gates.split([2, 1]))
+    both = {
+        name: Prefix(*(torch.cat([getattr(x, part) for x in (one, second[name])], -2)
+                       for part in ("key", "value")), gates)
+        for name, one in first.items()
+    }  # fmt: skip
+    with torch.no_grad():
+        with alter(tiny, prefix=both), observe(tiny) as joined:
+            want = tiny.predict_noise(*inputs)
+        with alter(tiny, prefix=first), alter(tiny, prefix=second), observe(tiny) as nested:
+            got = tiny.predict_noise(*inputs)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+    assert (want - tiny.predict_noise(*inputs)).abs().max() > 1e-3
+    for name, scores in joined.scores.items():
+        torch.testing.assert_close(nested.scores[name], scores, atol=1e-5, rtol=0)
 
 
 def test_wrong_edits_and_strangers_are_refused(tiny, inputs):

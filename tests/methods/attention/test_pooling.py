@@ -121,3 +121,10 @@ def test_the_hardest_maximum_sees_open_gates_alone():
     gate = torch.tensor([1.0, 0.0])
     want = extra[..., 0].clamp(min=0).expand(2, 3, 5)
     torch.testing.assert_close(log_sum_exp(x, math.inf, extra=extra, gate=gate), want)
+
+
+@pytest.mark.parametrize("lam", [0.0, 1.0, math.inf])
+@pytest.mark.parametrize("alone", ["extra", "gate"])
+def test_further_logits_and_their_weights_are_given_together(alone, lam):
+    with pytest.raises(ValueError, match="given together"):
+        log_sum_exp(torch.zeros(2, 3), lam, **{alone: torch.zeros(2, 1)})

@@ -87,6 +87,28 @@ def test_roles_point_at_the_words_tokens(tiny, roles):
     assert roles.place[2, 0].tolist() == [-0.5, -0.5] and roles.place[0].isnan().all()
 
 
+def test_words_of_several_tokens_weigh_like_any_other(tiny):
+    text = "a pink striped heart on a cyan background"
+    spelled, roles = dict(tiny.token_words(text)), roles_of(tiny, [text])
+    weights = {"pink": roles.adjectives, "striped": roles.adjectives, "heart": roles.nouns}
+    assert len(spelled["striped"]) > 1 and len(spelled["heart"]) > 1
+    for word, of in weights.items():
+        share = of[0, 0, list(spelled[word])]
+        assert torch.allclose(share.sum(), torch.tensor(1.0 if word == "heart" else 0.5))
+        assert torch.allclose(share, share[:1])
+    assert roles.adjectives[0, 0].count_nonzero() == len(spelled["pink"] + spelled["striped"])
+    assert torch.allclose(roles.ground.sum(), torch.tensor(1.0))
+
+
+def test_every_reading_of_a_mean_but_one_has_its_twin_of_maps():
+    assert set(OF_MAPS) == {
+        "map_word_log_sum_exp", "map_noun", "map_adjective", "map_peak", "map_spread",
+        "map_agreement", "map_adjective_at_noun", "map_binding", "map_direction", "map_place",
+        "map_size", "map_ground", "map_ground_apart",
+    }  # fmt: skip
+    assert set(READINGS) == set(OF_MAPS) | SHUFFLED_PIXELS | {"direction", "place"}
+
+
 @pytest.mark.parametrize("name", READINGS)
 def test_a_reading_does_not_depend_on_its_batch_or_the_order_of_heads(name, logits, roles):
     read = READINGS[name]
