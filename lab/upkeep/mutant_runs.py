@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,10 +89,13 @@ class Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinder
 
 
 class Chosen:
-    """A pytest plugin: runs the chosen tests alone, in the given order, and ends at a failure."""
+    """A pytest plugin: runs the chosen tests alone, in the given order, and ends at a failure.
 
-    def __init__(self, tests: list[str]):
-        self.place = {test: i for i, test in enumerate(tests)}
+    Which test that was is written to the file descriptor `told`.
+    """
+
+    def __init__(self, tests: list[str], told: int):
+        self.place, self.told = {test: i for i, test in enumerate(tests)}, told
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         files: dict[str, int] = {}  # a module's fixtures are made once: its tests stay together
@@ -103,6 +106,7 @@ class Chosen:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed:
+            os.write(self.told, report.nodeid.encode())
             os._exit(1)  # at once: nobody reads what would still be reported
 
 
@@ -135,6 +139,7 @@ class Warm:
 
     def __init__(self, tests: list[str]):
         self.tests, self.child = tests, 0
+        self.killed_by: Counter[tuple[str, str]] = Counter()  # (file, test): how many mutants
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started this says when to stop
         sys.path[:0] = [".", "tests"]
@@ -199,20 +204,35 @@ class Warm:
         return status
 
     def outcome(self, file: str, text: str, tests: list[str], usual: float) -> tuple[str, float]:
-        """Return what became of a mutant, and the seconds; `usual` is what the tests take."""
+        """Return what became of a mutant, and the seconds; `usual` is what the tests take.
+
+        Tests that noticed other mutants of the file are asked first.
+        """
         try:
             compile(text, file, "exec")
         except SyntaxError:
             return BROKEN, 0.0
         started = time.perf_counter()
-        status = self._fork(lambda: self._test(file, text, tests), SLACK + 5 * usual, None)
+        tests = sorted(tests, key=lambda test: -self.killed_by[file, test])
+        heard, told = os.pipe()
+        os.set_blocking(heard, False)  # what a stopped child left behind may hold the other end
+        status = self._fork(lambda: self._test(file, text, tests, told), SLACK + 5 * usual, None)
+        try:
+            killer = os.read(heard, 4096).decode()
+        except BlockingIOError:
+            killer = ""
+        finally:
+            os.close(heard)
+            os.close(told)
+        if killer:
+            self.killed_by[file, killer] += 1
         word = {0: SURVIVED, None: TIMEOUT, -signal.SIGXCPU: TIMEOUT}.get(status, KILLED)
         return word, time.perf_counter() - started
 
-    def _test(self, file: str, text: str, tests: list[str]) -> int:
+    def _test(self, file: str, text: str, tests: list[str], told: int) -> int:
         sys.meta_path.insert(0, Mutated(Path(file), text))
         files = list(dict.fromkeys(test.split("::")[0] for test in tests))
-        return int(pytest.main([*OPTIONS, *files], plugins=[Chosen(tests)]))
+        return int(pytest.main([*OPTIONS, *files], plugins=[Chosen(tests, told)]))
 
     def _fork(self, run: Any, limit: float, log: Path | None) -> int | None:
         """Return the exit status of `run` in a child of its own; None if it took too long.

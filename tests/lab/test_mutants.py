@@ -5,6 +5,7 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -185,3 +186,23 @@ def test_a_run_in_which_no_mutant_takes_effect_is_refused(word):
     refused = pytest.raises(RuntimeError, match="heat.py is imported past the mutants")
     with refused if word == mutant_runs.SURVIVED else nullcontext():
         mutants.require_effect(Warm(), reach, "attention/heat.py")
+
+
+def test_a_test_that_noticed_a_mutant_of_a_file_is_asked_first_about_the_next(monkeypatch):
+    warm, asked = object.__new__(mutant_runs.Warm), []
+    warm.killed_by = mutant_runs.Counter()
+    monkeypatch.setattr(warm, "_fork", lambda run, limit, log: run())
+
+    def run(file, text, tests, told):
+        asked.append(tests)
+        monkeypatch.setattr(mutant_runs.os, "_exit", lambda status: None)
+        for test in tests:
+            mutant_runs.Chosen(tests, told).pytest_runtest_logreport(
+                SimpleNamespace(failed=test == "c" and file == "f.py", nodeid=test)
+            )
+        return int(file == "f.py")
+
+    monkeypatch.setattr(warm, "_test", run)
+    for file, word in (("f.py", "killed"), ("f.py", "killed"), ("g.py", "survived")):
+        assert warm.outcome(file, "a = 1", ["a", "b", "c"], 1.0)[0] == word
+    assert asked == [["a", "b", "c"], ["c", "a", "b"], ["a", "b", "c"]]
