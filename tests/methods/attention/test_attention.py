@@ -318,15 +318,29 @@ def test_several_passes_last_mean_all_and_reduction(tiny, inputs):
             tiny.predict_noise(noisy[:2], 10, context[:2])
 
 
-def test_large_passes_go_through_in_parts(tiny, inputs, monkeypatch):
-    mask = torch.rand(3, 32, generator=torch.Generator().manual_seed(0)) < 0.5
-    with torch.no_grad(), observe(tiny, "up", mask) as whole:
+def test_large_passes_are_pooled_some_rows_at_a_time(tiny, inputs, monkeypatch):
+    mask, layer = torch.arange(32) % 3 > 0, "mid.0"
+    with torch.no_grad(), observe(tiny, layer, mask, logits=True) as whole:
         tiny.predict_noise(*inputs)
-    monkeypatch.setattr("dsd_tutorial.attention.watching.CHUNK", 1)
-    with torch.no_grad(), observe(tiny, "up", mask) as parts:
+    one, rows = whole.logits[layer][0].numel(), []
+
+    def counted(logits, *args, **how):
+        rows.append(len(logits))
+        return log_sum_exp(logits, *args, **how)
+
+    monkeypatch.setattr(watching, "log_sum_exp", counted)
+    for held, want in ((1, [1, 1, 1]), (2 * one - 1, [1, 1, 1]), (2 * one, [2, 1]), (9 * one, [3])):
+        rows.clear()
+        monkeypatch.setattr(watching, "CHUNK", held)
+        with torch.no_grad(), observe(tiny, layer, mask) as parts:
+            tiny.predict_noise(*inputs)
+        assert rows == want
+        torch.testing.assert_close(parts.scores[layer], whole.scores[layer])
+    rows.clear()
+    monkeypatch.setattr(watching, "CHUNK", 1)
+    with observe(tiny, layer, mask, grad=True):
         tiny.predict_noise(*inputs)
-    for name in whole.scores:
-        torch.testing.assert_close(parts.scores[name], whole.scores[name])
+    assert rows == [3]  # what a graph holds is held either way
 
 
 def test_lora_is_in_the_reported_logits(own, inputs):

@@ -72,3 +72,30 @@ def test_hooks_are_taken_off_after_an_error(tiny, batch):
 def test_rows_that_differ_are_left_alone(tiny):
     with shared_rows(tiny.unet, torch.arange(4), torch.arange(4)):
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny.unet.modules())
+
+
+def test_texts_are_shared_where_no_two_noisy_images_are_alike(tiny, batch):
+    _, texts, row = batch
+    seen, key = [], tiny.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k
+    with torch.no_grad(), shared_rows(tiny.unet, torch.arange(6), texts):
+        hook = key.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
+        tiny.predict_noise(*row)
+    hook.remove()
+    assert seen == [3]
+
+
+def test_a_first_block_without_attention_is_before_every_text():
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), block_out_channels=(8, 16),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=2,
+        norm_num_groups=4, attention_head_dim=2, cross_attention_dim=12,
+    )  # fmt: skip
+    first, second = unet.down_blocks
+    attention = second.attentions[0]
+    assert before_text(unet) == [
+        unet.conv_in, *first.resnets, *first.downsamplers, second.resnets[0], attention.norm,
+        attention.proj_in, attention.transformer_blocks[0].norm1,
+        attention.transformer_blocks[0].attn1,
+    ]  # fmt: skip
