@@ -86,3 +86,9 @@ def test_only_a_gpu_has_a_cache_to_empty(monkeypatch):
     assert not emptied
     batches._forget(torch.device("cuda"))
     assert emptied
+
+
+def test_free_memory_is_what_the_device_has_left(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3, 8))  # free, total
+    assert batches.free_memory(torch.device("cuda")) == 3
+    assert batches.free_memory(torch.device("cpu")) > 10**7
