@@ -124,4 +124,5 @@ def stopping(partial: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         if not partial:
             raise
-        warnings.warn("interrupted: what was not computed is NaN", stacklevel=4)
+        # the line that called the function whose block this is; `no_grad` stands between
+        warnings.warn("interrupted: what was not computed is NaN", stacklevel=5)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from dsd_tutorial.matching.baselines.clip import pair_features
 from dsd_tutorial.matching.baselines.method import NotFittedError
 from dsd_tutorial.matching.cost import measure
-from dsd_tutorial.matching.items import decision_loss, matches, merit
+from dsd_tutorial.matching.items import decision_loss, item_hits, matches, merit
 from dsd_tutorial.prompt_learning.methods import METHODS, make_method
 from dsd_tutorial.shapes.tasks import few_shot, make_task
 
@@ -150,6 +150,10 @@ def test_right_answers_loss_and_merit_agree_with_the_task(tasks, task):
     value, margin = merit(right, items)
     assert value == 1.0 and margin > 1 and merit(7 * right + 3, items)[1] == pytest.approx(margin)
     assert merit(-right, items)[0] == 0.0
+    each = 5.0 * torch.arange(len(items.items))[:, None]  # what is added to all pairs of an item
+    assert merit(right + each, items)[1] == pytest.approx(margin)
+    assert item_hits(items, right).all() and item_hits(items, right).shape == (len(items.items),)
+    assert ("group" in items.accuracy(right.flatten())) == (items.shape == (2, 2))
 
 
 def test_pair_features_hold_the_cosine(tiny, tasks):

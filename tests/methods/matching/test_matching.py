@@ -1,6 +1,7 @@
 """The matching score: shared noise, invariances, token masks, the error term."""
 
 import io
+from itertools import product
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from tiny_model import tiny_model
 
 from dsd_tutorial.attention import alter
 from dsd_tutorial.attention.token_masks import TOKEN_MASKS, token_mask, word_positions
-from dsd_tutorial.matching import components, cost, pass_components, score
+from dsd_tutorial.matching import Components, components, cost, pass_components, score
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
 
 TEXTS = ["a red circle", "a blue square above a green star", "a pink heart", "a red circle"]
@@ -299,13 +300,29 @@ def test_weights_over_layers_and_heads(tiny, images):
 
 
 def test_layers_with_unequal_head_counts_are_padded_and_ignored():
-    from dsd_tutorial.matching.parts import Components
-
     nan = float("nan")
     scores = torch.tensor([[[[1.0, 3.0], [4.0, nan]]]])  # 1 pair, 1 step, 2 layers, 2 and 1 heads
     parts = Components({"all": scores}, None, ("a", "b"), (500,), torch.zeros(1, 2).long())
     assert parts.score().item() == 3.0  # mean of 2 and 4
     assert parts.score(torch.tensor([[0.0, 0.0], [1.0, 1.0]])).item() == 4.0
+
+
+def test_selected_layers_and_steps_come_in_the_order_asked_for():
+    numbers = torch.Generator().manual_seed(0)
+    scores, errors = torch.randn(5, 3, 2, 4, generator=numbers), torch.randn(5, 3)
+    pairs, steps, layers = torch.zeros(5, 2).long(), (100, 500, 900), ("a", "b")
+    parts = Components({"all": scores, "words": -scores}, errors, layers, steps, pairs)
+    for some_steps, some_layers in product((steps, (900, 100), (500,)), (layers, ("b", "a"), "b")):
+        at = [steps.index(t) for t in some_steps], [layers.index(x) for x in some_layers]
+        found = parts.select(None, some_layers, some_steps)
+        assert (found.steps, found.layers) == (some_steps, tuple(some_layers))
+        assert torch.equal(found.scores, scores[:, at[0]][:, :, at[1]])
+        assert torch.equal(found.errors, errors[:, at[0]])
+        assert torch.equal(found.by_reading["words"], -found.scores)
+    words = parts.select("words")
+    assert words.layers == layers and list(words.by_reading) == ["words"]
+    bare = Components({"all": scores}, None, layers, steps, pairs)
+    assert bare.select(steps=[500]).errors is None
 
 
 def test_the_error_term_by_hand_and_its_weight(tiny, images):
