@@ -107,17 +107,17 @@ one_for_many = Exercise(
         "added n instead of log n": (
             "The bonus stands in an exponent: exp(l + n) is exp(n) times exp(l), not n times.",
             "Add math.log(n): exp(l + ln n) = n exp(l).",
-            lambda x, n: _raised(x, n),
+            _raised,
         ),
         "multiplied the logit": (
             "n times a logit is a power of its exponential, and shrinks where it is negative.",
             "Add math.log(n) to the logit.",
-            lambda x, n: _stretched(x, n),
+            _stretched,
         ),
         "multiplied the attention": (
             "The row then sums to more than one: the other positions have not made room.",
             "Raise the logit before the softmax.",
-            lambda x, n: _scaled_after(x, n),
+            _scaled_after,
         ),
         "raised the start token": (
             "Position 0 is the start token; the copy stands at position 1.",

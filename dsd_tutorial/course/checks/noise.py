@@ -1,24 +1,14 @@
 """The exercise on shared noise: not only what a function returns is judged, but what it scored.
 
-A recorder stands in for the U-Net and writes down every (text, time step, noise) it is given.
+What stands in for the U-Net writes down every (text, time step, noise) it is given.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from dsd_tutorial.course.checks.exercise import (
-    UNKNOWN,
-    Exercise,
-    Function,
-    Unanswerable,
-    run,
-    same,
-)
+from dsd_tutorial.course.checks.exercise import UNKNOWN, Exercise, Function, Unanswerable, run, same
 from dsd_tutorial.stable_diffusion.noising import shared_noise
 
 TEXTS = ["a red circle", "a blue square", "a green star"]
@@ -26,17 +16,15 @@ SHAPE = (4, 8, 8)
 STEPS = [100, 500, 900]
 
 
-@dataclass
-class Recorder:
-    """Stands in for one U-Net pass: a number for (text, t, noise), and a note of each call."""
+Grid = dict[int, list[Tensor]]  # the noises of each time step
 
-    noises: dict[str, dict[int, list[Tensor]]] = field(
-        default_factory=lambda: {text: {} for text in TEXTS}
-    )
-    values: dict[str, list[float]] = field(default_factory=lambda: {text: [] for text in TEXTS})
 
-    def __call__(self, text: str, t: int, noise: Tensor) -> float:
-        """A number that says what was given; raises `Unanswerable` for what does not exist."""
+def _recorded(function: Function, seed: int) -> tuple[Tensor, list[Grid], list[list[float]]]:
+    """What `function` answers; and by text the noises it asked for and the numbers it was given."""
+    noises: list[Grid] = [{} for _ in TEXTS]
+    values: list[list[float]] = [[] for _ in TEXTS]
+
+    def score_once(text: str, t: int, noise: Tensor) -> float:
         if text not in TEXTS or int(t) not in STEPS:
             words = f"score_once was called for text {text!r} at time step {t}, which is not given."
             raise Unanswerable("text or time step that is not given", words)
@@ -44,22 +32,21 @@ class Recorder:
             shape = tuple(getattr(noise, "shape", ()))
             words = f"score_once got a noise of shape {shape}; the latent has {SHAPE}."
             raise Unanswerable("noise of the wrong shape", words)
-        value = TEXTS.index(text) + 0.01 * int(t) + float(noise.mean())
-        self.noises[text].setdefault(int(t), []).append(noise.detach().clone().view(SHAPE))
-        self.values[text].append(value)
-        return value
+        place = TEXTS.index(text)
+        noises[place].setdefault(int(t), []).append(noise.detach().clone().view(SHAPE))
+        values[place].append(place + 0.01 * int(t) + float(noise.mean()))
+        return values[place][-1]
 
-    def __deepcopy__(self, memo: Any) -> Recorder:
-        return self  # what the learner's function calls is what is read afterwards
+    answer = run(function, (score_once, list(TEXTS), SHAPE, list(STEPS), seed))
+    return answer.double(), noises, values
 
 
 class Observed:
     """What a function answered and scored: with seed 0, with seed 0 again, and with seed 1."""
 
     def __init__(self, function: Function):
-        self.answer, self.first = _recorded(function, 0)
-        self.again, self.other = _recorded(function, 0)[1], _recorded(function, 1)[1]
-        self.grids = list(self.first.noises.values())
+        self.answer, self.grids, self.values = _recorded(function, 0)
+        self.again, self.other = (_recorded(function, seed)[1][0] for seed in (0, 1))
 
     @property
     def complete(self) -> bool:
@@ -73,7 +60,7 @@ class Observed:
 
     def over_calls(self, pool: Function) -> Tensor:
         """What `pool` makes of the numbers that each text was given, (texts,)."""
-        return torch.tensor([pool(self.first.values[text]) for text in TEXTS]).double()
+        return torch.tensor([pool(numbers) for numbers in self.values]).double()
 
     def compared(self) -> str:
         """The answer beside what is right, in words; "" where it is right."""
@@ -85,13 +72,7 @@ class Observed:
         return f"The first text got {float(self.answer[0]):.4g}, not {float(means[0]):.4g}."
 
 
-def _recorded(function: Function, seed: int) -> tuple[Tensor, Recorder]:
-    recorder = Recorder()
-    answer = run(function, (recorder, list(TEXTS), SHAPE, list(STEPS), seed))
-    return answer.double(), recorder
-
-
-def _equal(a: dict[int, list[Tensor]], b: dict[int, list[Tensor]]) -> bool:
+def _equal(a: Grid, b: Grid) -> bool:
     return a.keys() == b.keys() and all(
         len(a[t]) == len(b[t]) and all(map(torch.equal, a[t], b[t])) for t in a
     )
@@ -160,12 +141,12 @@ noise_average = NoiseExercise(
         "not reproducible": (
             "A result that cannot be had again cannot be checked.",
             "Pass generator=torch.Generator().manual_seed(seed) to torch.randn.",
-            lambda seen: not _equal(seen.grids[0], seen.again.noises[TEXTS[0]]),
+            lambda seen: not _equal(seen.grids[0], seen.again),
         ),
         "seed ignored": (
             "Repeating with another seed is how the luck of the noise is measured.",
             "Seed the generator with `seed`, not with a number of your own.",
-            lambda seen: _equal(seen.grids[0], seen.other.noises[TEXTS[0]]),
+            lambda seen: _equal(seen.grids[0], seen.other),
         ),
         "noise that is not standard normal": (
             "The U-Net was trained on normal noise of mean 0 and spread 1.",

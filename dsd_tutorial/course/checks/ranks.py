@@ -29,10 +29,6 @@ def _spearman(a: Tensor, b: Tensor) -> Tensor:
     return _pearson(_ranks(a), _ranks(b))
 
 
-def _ranks_agree(predicted: Tensor, true: Tensor, kinds: Tensor) -> Tensor:
-    return _by_kind(_spearman, predicted, true, kinds)
-
-
 def _case(n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Strengths, a bent and noisy prediction of them that is shifted by kind, and uneven kinds."""
     numbers = torch.Generator().manual_seed(seed)
@@ -45,7 +41,7 @@ def _case(n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 ranks_agree = Exercise(
     name="ranks_agree",
     hint="Replace the numbers of a kind by their ranks, then correlate as usual.",
-    solution=_ranks_agree,
+    solution=lambda predicted, true, kinds: _by_kind(_spearman, predicted, true, kinds),
     cases=[
         (
             torch.tensor([0.1, 0.2, 0.9, 5.0, 7.0, 6.0]),

@@ -37,15 +37,9 @@ def _summed(state: Tensor, loss: Callable, lr: float, steps: int) -> Tensor:
     return state
 
 
-class _Bowl:
+def _bowl(*places: Tensor, steep: float = 1.0) -> Callable[[Tensor, int], Tensor]:
     """A loss with another lowest point at each step, as noise makes one; called as loss(h, i)."""
-
-    def __init__(self, *places: Tensor, steep: float = 1.0):
-        self.places, self.steep = places, steep
-
-    def __call__(self, state: Tensor, step: int) -> Tensor:
-        away = state - self.places[step % len(self.places)]
-        return 0.5 * self.steep * away.square().sum()
+    return lambda state, step: 0.5 * steep * (state - places[step % len(places)]).square().sum()
 
 
 def _where_it_went(args: tuple, got: Tensor, want: Tensor) -> str:
@@ -62,10 +56,10 @@ tune = Exercise(
     solution=_tune,
     evidence=_where_it_went,
     cases=[
-        (torch.tensor([0.0]), _Bowl(torch.tensor([3.0])), 0.1, 1),
-        (torch.tensor([0.0]), _Bowl(torch.tensor([3.0])), 0.1, 2),
-        (normal(4), _Bowl(normal(4, seed=1), normal(4, seed=2), normal(4, seed=3)), 0.2, 7),
-        (normal(3, seed=4), _Bowl(normal(3, seed=5), normal(3, seed=6), steep=2.0), 0.05, 30),
+        (torch.tensor([0.0]), _bowl(torch.tensor([3.0])), 0.1, 1),
+        (torch.tensor([0.0]), _bowl(torch.tensor([3.0])), 0.1, 2),
+        (normal(4), _bowl(normal(4, seed=1), normal(4, seed=2), normal(4, seed=3)), 0.2, 7),
+        (normal(3, seed=4), _bowl(normal(3, seed=5), normal(3, seed=6), steep=2.0), 0.05, 30),
     ],
     mistakes={
         "uphill": (
