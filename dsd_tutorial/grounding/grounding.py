@@ -87,7 +87,6 @@ def ground(
     base: bool = False,
     margin: float = MARGIN,
     seed: int = 0,
-    own_noise: bool = False,
 ) -> Grounding:
     """Return the boxes with their votes: the lowest noise-prediction error under the phrase wins.
 
@@ -101,8 +100,7 @@ def ground(
         base: Whether the error under the empty prompt is taken off, at twice the passes (*ours*):
             images compete for one text, and an image that is easy to predict is so for any text.
         margin: Of crops, as in `crop_boxes`.
-        seed: Of the noises, shared by all boxes unless `own_noise`.
-        own_noise: Whether each isolated image draws its own, as in the released code.
+        seed: Of the noises, which all boxes share.
 
     Raises:
         ValueError: Boxes outside [0, 1], or unknown isolations.
@@ -110,7 +108,7 @@ def ground(
     boxes = check_boxes(boxes)
     images = isolate(image, boxes, model.resolution, isolations, margin)
     texts = [phrase, ""] if base else [phrase]
-    errors = isolation_errors(model, images, texts, steps=steps, seed=seed, own_noise=own_noise)
+    errors = isolation_errors(model, images, texts, steps=steps, seed=seed)
     means = errors.mean(-1)  # (isolated, texts)
     fits = means[:, 0] - means[:, 1] if base else means[:, 0]
     return Grounding(boxes, vote(fits.view(len(isolations), -1)))
@@ -134,15 +132,8 @@ def ground_by_pairs(
     largest, over partners j, of gain(i and j, phrase) + gain(crop i, first part) + gain(crop j,
     second part), where gain is the error under the empty prompt minus that under the text.
 
-    Args:
-        model: A `StableDiffusion`.
-        image: In [0, 1].
-        boxes: At least two.
-        phrase: Such as "a circle left of a star".
-        parts: What it says of the box that is meant, and of its partner: "a circle", "a star".
-        steps: As in `time_grid`.
-        margin: Of crops.
-        seed: Of the noises.
+    `parts` are what a phrase such as "a circle left of a star" says of the box that is meant, and
+    of its partner: "a circle", "a star". All else is as in `ground`.
 
     Raises:
         ValueError: A single box.

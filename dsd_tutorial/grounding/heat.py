@@ -118,15 +118,8 @@ def gain_map(
     """Return by how much each text lowers the squared error of its image's noise, by latent pixel.
 
     The error under the empty prompt minus that under the text, summed over channels and averaged
-    over time steps; negative where the text misleads. Two passes for each image and time step.
-
-    Args:
-        model: A `StableDiffusion`.
-        images: In [0, 1].
-        texts: A phrase for each image.
-        steps: As in `time_grid`.
-        seed: Of the noises, which all images share.
-        batch_size: Images at once.
+    over time steps; negative where the text misleads. Two passes for each image and time step;
+    what is given is as in `phrase_heat`.
 
     Raises:
         ValueError: Images and texts differ in number.

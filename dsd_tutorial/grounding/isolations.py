@@ -39,9 +39,8 @@ def crop_boxes(
     side: int,
     margin: float = 0.0,
     fit: str = "square",
-    fill: str = "background",
 ) -> Float[Tensor, "boxes 3 {side} {side}"]:
-    """Return what lies in each box as an image of its own.
+    """Return what lies in each box as an image of its own; beyond the image lies its background.
 
     Args:
         image: In [0, 1].
@@ -49,16 +48,15 @@ def crop_boxes(
         side: Pixels of the new images.
         margin: Width added on all four sides, as a share of the box's longer side; may be negative.
         fit: One of `FITS`.
-        fill: Colour of what lies beyond the image, one of `FILLS`.
 
     Raises:
-        ValueError: Boxes outside [0, 1], an unknown fit or fill, or a margin that leaves nothing.
+        ValueError: Boxes outside [0, 1], an unknown fit, or a margin that leaves nothing.
     """
     check_known("fit", fit, FITS)
     if margin <= -0.5:
         raise ValueError(f"margin={margin} leaves nothing of a box: need more than -0.5")
     height, width = image.shape[-2:]
-    found, color = [], fill_color(image, fill)[:, None, None]
+    found, color = [], border_color(image)[:, None, None]
     for left, top, right, bottom in pixel_boxes(check_boxes(boxes), height, width):
         grown = round(margin * max(right - left, bottom - top))
         left, top, right, bottom = left - grown, top - grown, right + grown, bottom + grown

@@ -22,8 +22,8 @@ CONTRAST = 0.25  # RGB distance from the background at which a pixel belongs to 
 SPECK = 0.004  # of the image; smaller regions are noise
 
 
-def propose(boxes: Boxes, seed: int = 0, each: int = 1) -> Float[Tensor, "proposals 4"]:
-    """Return the boxes, and behind them `each` of every kind of distractor.
+def propose(boxes: Boxes, seed: int = 0) -> Float[Tensor, "proposals 4"]:
+    """Return the boxes, and behind them one of every kind of distractor.
 
     Kinds: a box moved by half its side, a box scaled by one of `SCALES`, the box around two
     (left out where there is only one). Which boxes they come from is drawn by `seed`.
@@ -33,14 +33,11 @@ def propose(boxes: Boxes, seed: int = 0, each: int = 1) -> Float[Tensor, "propos
     """
     boxes = check_boxes(boxes)
     rng, rows = random.Random(seed), boxes.tolist()
-    found: list[list[float]] = []
-    for _ in range(each):
-        found.append(_moved(rng, rng.choice(rows)))
-        found.append(_scaled(rng, rng.choice(rows)))
-        if len(rows) > 1:
-            a, b = rng.sample(rows, 2)
-            found.append([min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])])
-    return torch.cat([boxes, boxes.new_tensor(found).view(-1, 4)])
+    found = [_moved(rng, rng.choice(rows)), _scaled(rng, rng.choice(rows))]
+    if len(rows) > 1:
+        a, b = rng.sample(rows, 2)
+        found.append([min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])])
+    return torch.cat([boxes, boxes.new_tensor(found)])
 
 
 def _moved(rng: random.Random, box: Sequence[float]) -> list[float]:
@@ -70,28 +67,21 @@ def border_color(image: Float[Tensor, "3 height width"]) -> Float[Tensor, 3]:
     return image[:, edge.to(image.device)].median(1).values
 
 
-def detect(
-    image: Float[Tensor, "3 height width"], contrast: float = CONTRAST, speck: float = SPECK
-) -> Float[Tensor, "regions 4"]:
+def detect(image: Float[Tensor, "3 height width"]) -> Float[Tensor, "regions 4"]:
     """Return the boxes of connected regions that differ from the background, the largest first.
 
     The background is the median colour of the image's border. Where nothing stands out, the whole
-    image is the only box.
-
-    Args:
-        image: In [0, 1].
-        contrast: RGB distance at which a pixel stands out.
-        speck: Share of the image below which a region is left out.
+    image, in [0, 1], is the only box.
     """
     from scipy import ndimage
 
     distance = (image - border_color(image)[:, None, None]).norm(dim=0).cpu().numpy()
     labels = np.zeros(distance.shape, dtype=np.int32)
-    ndimage.label(distance > contrast, structure=np.ones((3, 3)), output=labels)
+    ndimage.label(distance > CONTRAST, structure=np.ones((3, 3)), output=labels)
     height, width = distance.shape
     sizes, boxes = np.bincount(labels.ravel())[1:], []
     for size, (rows, columns) in zip(sizes, ndimage.find_objects(labels), strict=True):
-        if size >= speck * distance.size:
+        if size >= SPECK * distance.size:
             box = columns.start / width, rows.start / height, columns.stop / width
             boxes.append((int(size), [*box, rows.stop / height]))
     ordered = [box for _, box in sorted(boxes, key=lambda one: -one[0])]
