@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from dsd_tutorial.stable_diffusion.noising import time_grid
 from dsd_tutorial.stable_diffusion.sampling import initial_noise
 
 Kind = Literal["pooled", "grid", "regions", "positions"]
-KINDS = ("pooled", "grid", "regions", "positions")
+KINDS = get_args(Kind)
 LATENTS = "latents"  # the block before the first: what the U-Net is given
 
 
@@ -74,9 +74,8 @@ def collect(
         raise ValueError("no scenes to collect features of: give at least one")
     times = time_grid(steps, model.scheduler.config.num_train_timesteps)
     empty, parts = model.encode_text([""]), {}
-    starts = range(0, len(scenes), batch_size)
     with tqdm(total=len(scenes) * len(times), desc="features", disable=not progress) as bar:
-        for start in starts:
+        for start in range(0, len(scenes), batch_size):
             batch = scenes[start : start + batch_size]
             images, masks = render(batch, model.resolution)
             clean = model.encode_image(images)

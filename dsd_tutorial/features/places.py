@@ -78,9 +78,7 @@ def label_positions(
 ) -> Places:
     """Return the positions that are clearly a thing's or clearly background, with their labels.
 
-    Args:
-        scenes: As many as there are rows of features.
-        features: Of kind "positions", from `collect`.
+    As `label_regions`, of features of kind "positions".
 
     Raises:
         ValueError: Positions that form no square, or another number of scenes.

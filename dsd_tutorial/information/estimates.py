@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.information.levels import Levels
+from dsd_tutorial.shapes.scene import check_known
 
 KINDS = ("orthogonal", "standard")
 
@@ -108,6 +109,5 @@ class Information:
         return replace(self, errors=self.errors[:, rows], levels=levels, **parts)
 
     def _of(self, kind: str) -> Tensor:
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind {kind!r}; choose one of {', '.join(KINDS)}")
+        check_known("kind", kind, KINDS)
         return getattr(self, kind)

@@ -80,7 +80,8 @@ def information(
     distinct = list(dict.fromkeys((*texts, *givens)))
     place = {text: i for i, text in enumerate(distinct)}
     sides = torch.tensor([[place[g], place[t]] for g, t in zip(givens, texts, strict=True)])
-    prompts = torch.cat([model.encode_text(part) for part in _parts(distinct, 64)])
+    starts = range(0, len(distinct), 64)
+    prompts = torch.cat([model.encode_text(distinct[i : i + 64]) for i in starts])
     order = pairs[:, 0].argsort(stable=True)
     wanted = torch.cat([pairs[order, :1], sides[pairs[order, 1]]], 1)  # image, without, under
     found: list[Integrands] = []
@@ -193,11 +194,6 @@ def _pairs(pairs: Any, images: int, texts: int) -> Int[Tensor, "pairs 2"]:
     if pairs.ndim != 2 or pairs.shape[1] != 2 or bool(((pairs < 0) | (pairs >= limit)).any()):
         raise ValueError(f"pairs must be (pairs, 2): image below {images}, text below {texts}")
     return pairs
-
-
-def _parts(texts: list[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(texts), size):
-        yield texts[start : start + size]
 
 
 def _rows(wanted: Int[Tensor, "pairs 3"]) -> int:

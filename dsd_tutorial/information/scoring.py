@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dsd_tutorial.information.estimates import Information
+from dsd_tutorial.information.estimates import KINDS, Information
 from dsd_tutorial.information.levels import Levels, level_grid
 from dsd_tutorial.information.passes import information
 from dsd_tutorial.matching.items import item_pairs
@@ -53,19 +53,12 @@ def information_scores(
 ) -> dict[str, Float[Tensor, "items pairs"]]:
     """Return i_s, i_o and DSD's error term of every pair of a task, of the same passes.
 
-    Nothing is kept but sums: maps of thousands of pairs would be large.
-
-    Args:
-        model: A `StableDiffusion`.
-        items: Pairs go item by item, as in `items.pairs()`.
-        levels: `Levels` with time steps, or as in `level_grid`.
-        noises: Per level, averaged.
-        seed: Of the noises.
-        progress: Whether a progress bar is shown.
+    Nothing is kept but sums: maps of thousands of pairs would be large. Pairs go item by item, as
+    in `items.pairs()`; all else is as in `information`.
     """
     grid = levels if isinstance(levels, Levels) else level_grid(model, levels)
     images, texts = items.images(model.resolution), items.texts
-    scores: dict[str, list[Tensor]] = {"standard": [], "orthogonal": [], "error": []}
+    scores: dict[str, list[Tensor]] = {kind: [] for kind in (*KINDS, "error")}
     for pairs in tqdm(item_pairs(items).split(10), "items, ten at once", disable=not progress):
         shown, image = pairs[..., 0].flatten().unique(return_inverse=True)
         said, text = pairs[..., 1].flatten().unique(return_inverse=True)
@@ -74,6 +67,6 @@ def information_scores(
             levels=grid, noises=noises, seed=seed, progress=False,
         )  # fmt: skip
         scores["error"].append(error_term(found))
-        for kind in ("standard", "orthogonal"):
+        for kind in KINDS:
             scores[kind].append(found.total(kind))
     return {name: torch.cat(x).view(len(items.items), -1) for name, x in scores.items()}

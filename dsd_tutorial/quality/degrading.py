@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from dsd_tutorial.shapes import random_scenes, render
+from dsd_tutorial.shapes.scene import check_known
 
 BLUR = 0.04  # standard deviation of the blur at strength 1, of the image's side (2.6 of 64 pixels)
 GRAIN = 0.25  # standard deviation of the noise
@@ -85,8 +86,8 @@ def degrade(
     """
     each = [kinds] * len(images) if isinstance(kinds, str) else list(kinds)
     strengths = torch.as_tensor(strengths, dtype=torch.float32).expand(len(images))
-    if unknown := set(each) - set(KINDS):
-        raise ValueError(f"unknown kind {sorted(unknown)[0]!r}; choose one of {', '.join(KINDS)}")
+    for kind in each:
+        check_known("kind", kind, KINDS)
     if len(each) != len(images):
         raise ValueError(f"{len(each)} kinds for {len(images)} images: give one for all, or each")
     if not bool(((strengths >= 0) & (strengths <= 1)).all()):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from dsd_tutorial.quality.degrading import Degraded
 from dsd_tutorial.quality.prompts import (
@@ -61,8 +62,6 @@ def fit_prompts(
         ValueError: Fewer than 0 updates, or a learning rate that is not positive.
         RuntimeError: A loss that is not finite.
     """
-    from tqdm.auto import tqdm
-
     if updates < 0 or lr <= 0:
         raise ValueError(f"updates={updates}, lr={lr}: need updates >= 0 and lr > 0")
     start = prompts if isinstance(prompts, Tensor) else encode_prompts(model, prompts)

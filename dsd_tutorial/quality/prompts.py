@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from dsd_tutorial.attention import observe
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
@@ -111,8 +112,6 @@ def quality_readings(
         batch_size: Images per U-Net pass.
         progress: Whether to show a progress bar.
     """
-    from tqdm.auto import tqdm
-
     prompts = prompts if isinstance(prompts, Tensor) else encode_prompts(model, prompts)
     grid = time_grid(steps, model.scheduler.config.num_train_timesteps)
     latents, rows = model.encode_image(images), []

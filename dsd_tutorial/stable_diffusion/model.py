@@ -232,7 +232,10 @@ class StableDiffusion(Encoders):
                         noise[rows].to(self.device),
                         context[rows],
                         without[rows],
-                        sampling.Plan(steps, scale, seeds[rows], after_step),
+                        steps=steps,
+                        guidance=scale,
+                        seeds=seeds[rows],
+                        callback=after_step,
                     )
                 )
         return self.decode_latents(torch.cat(latents))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from time import perf_counter
+from timeit import repeat
 from typing import Any
 
 import torch
@@ -101,9 +101,4 @@ def bfloat16_pays() -> bool:
 
 def _seconds(pair: torch.Tensor) -> float:
     """The fastest of a few products."""
-    fastest = float("inf")
-    for _ in range(5):
-        began = perf_counter()
-        torch.matmul(pair[0], pair[1])
-        fastest = min(fastest, perf_counter() - began)
-    return fastest
+    return min(repeat(lambda: torch.matmul(pair[0], pair[1]), number=1, repeat=5))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,16 +19,6 @@ Prompts = Float[Tensor, "batch _ states"]  # the negative ones may be of another
 Predict = Callable[[Tensor, Any, Tensor], Tensor]
 # what a learner may watch: step index, time step, latents after the step, guided prediction
 Callback = Callable[[int, int, Tensor, Tensor], Any]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to sample one batch: everything but the conditions."""
-
-    steps: int
-    guidance: float
-    seeds: tuple[int, ...]
-    callback: Callback
 
 
 def seed_list(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
@@ -84,7 +73,11 @@ def denoise(
     noise: Latents,
     context: Prompts,
     negative: Prompts,
-    plan: Plan,
+    *,
+    steps: int,
+    guidance: float,
+    seeds: Sequence[int],
+    callback: Callback,
 ) -> Latents:
     """Return clean latents from the noise of one batch.
 
@@ -92,14 +85,14 @@ def denoise(
     batch, since some remember their last steps.
     """
     own = type(scheduler).from_config(scheduler.config)
-    own.set_timesteps(plan.steps, device=noise.device)
-    extra = _own_generators(own, plan.seeds)
+    own.set_timesteps(steps, device=noise.device)
+    extra = _own_generators(own, seeds)
     latents = noise * own.init_noise_sigma
     for index, timestep in enumerate(own.timesteps):
         scaled = own.scale_model_input(latents, timestep)
-        output = guided(predict, scaled, timestep, context, negative, plan.guidance)
+        output = guided(predict, scaled, timestep, context, negative, guidance)
         latents = own.step(output, timestep, latents, **extra).prev_sample
-        plan.callback(index, int(timestep), latents, output)
+        callback(index, int(timestep), latents, output)
     return latents
 
 
