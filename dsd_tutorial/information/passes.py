@@ -66,8 +66,7 @@ def information(
     grid = levels if isinstance(levels, Levels) else level_grid(model, levels)
     if grid.steps is None:
         raise ValueError(
-            f"{grid} has no time steps: a model knows its own levels only; pass "
-            "level_grid(model, n), or logistic_levels(n, model=model)"
+            f"{grid} has no time steps: a model knows its own levels only; pass a number of them"
         )
     seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(images):
