@@ -14,12 +14,12 @@ import json
 import pickle
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsd_tutorial.datasets.images import ImageTask
+from dsd_tutorial.datasets.images import ImageFile, ImageTask
 from dsd_tutorial.datasets.sources import (
     distinct,
     find_file,
@@ -68,10 +68,22 @@ def read_refs(folder: Path, split: str) -> list[Ref]:
     return refs
 
 
-def find_files(folder: Path, images: Path | str | None, names: Sequence[str]) -> dict[str, Any]:
-    """The image files of these names, in `images`, or in `images`, `train2014` or the folder."""
+def read_split(
+    folder: Path | str, images: Path | str | None, split: str, n: int | None, seed: int
+) -> tuple[list[Ref], list[tuple[Ref, ImageFile]], dict[str, Any]]:
+    """All references of a split, `n` of them drawn, with their images, and `instances.json`.
+
+    Images lie in `images`, else in `images`, `train2014` or the folder itself.
+    """
+    folder = expanded(folder)
+    refs = read_refs(folder, split)
+    stored = json.loads(find_file("refcocog", folder, ("instances.json",)).read_text("utf-8"))
+    names = {entry["id"]: entry["file_name"] for entry in stored["images"]}
+    chosen = some(refs, n, seed)
     roots = [Path(images)] if images else [folder / s for s in ("images", "train2014", "")]
-    return find_images("refcocog", roots, {name: (name,) for name in names})
+    wanted = [names[ref["image_id"]] for ref in chosen]
+    found = find_images("refcocog", roots, {name: (name,) for name in wanted})
+    return refs, [(ref, found[name]) for ref, name in zip(chosen, wanted, strict=True)], stored
 
 
 def _read_refs(folder: Path) -> list[Ref]:
@@ -107,22 +119,15 @@ def read_refcocog(
         ValueError: split or view are unknown, or there are too few expressions.
     """
     check_known("view", view, VIEWS)
-    folder = expanded(folder)
-    refs = read_refs(folder, split)
-    stored = json.loads(find_file("refcocog", folder, ("instances.json",)).read_text("utf-8"))
-    files = {entry["id"]: entry["file_name"] for entry in stored["images"]}
+    refs, drawn, stored = read_split(folder, images, split, n, seed)
     boxes = {entry["id"]: entry["bbox"] for entry in stored["annotations"]}
-    chosen = some(refs, n, seed)
-    names = [files[ref["image_id"]] for ref in chosen]
-    found = find_files(folder, images, names)
     rivals = _Rivals(refs, view)
     items = []
-    for ref, name in zip(chosen, names, strict=True):
+    for ref, image in drawn:
         rng = row_random("refcocog", seed, ref["ref_id"])
         own = rng.choice(ref["sentences"])["sent"]
         texts = [own, *rivals.draw(ref, own, candidates - 1, rng)]
         order = rng.sample(range(candidates), candidates)
-        image = found[name]
         if view == "object":
             left, top, width, height = boxes[ref["ann_id"]]
             image = replace(image, box=(left, top, left + width, top + height))

@@ -21,10 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, tensor
 
 from dsd_tutorial.datasets.images import ImageFile
-from dsd_tutorial.datasets.refcocog import find_files, read_refs
-from dsd_tutorial.datasets.sources import ItemsFileError, find_file, row_random, some
+from dsd_tutorial.datasets.refcocog import read_split
+from dsd_tutorial.datasets.sources import ItemsFileError, find_file, row_random
 from dsd_tutorial.grounding import iou
-from dsd_tutorial.saving import expanded
 from dsd_tutorial.stable_diffusion.pixels import to_tensor
 
 KEYS = ("bbox", "box")  # COCO's word, and that of the detections that come with MAttNet
@@ -66,46 +65,35 @@ def read_refcocog_boxes(
 ) -> list[BoxedItem]:
     """Return one item for each reference of a split, with one of its sentences.
 
-    Args:
-        folder: With `refs(google).p` or `refs(umd).p`, and `instances.json`.
-        images: Where the images lie: else in `images`, `train2014` or the folder itself.
-        split: As the file of references names it.
-        proposals: A JSON file: {image id: [[left, top, width, height], ...]} in pixels, or a list
-            of {"image_id": ..., "bbox": [...]} as COCO's results have it ("box" will do). None
-            takes all annotated objects of the image.
-        n: Items drawn at random; None takes all.
-        seed: Of that, and of the sentences.
+    `proposals` is a JSON file: {image id: [[left, top, width, height], ...]} in pixels, or a list
+    of {"image_id": ..., "bbox": [...]} as COCO's results have it ("box" will do). None takes all
+    annotated objects of the image. All else is as in `read_refcocog`.
 
     Raises:
         MissingDataError: a file is not there.
         ItemsFileError: the proposals have another form, or none for an image.
         ValueError: the split is unknown, or n out of range.
     """
-    folder = expanded(folder)
-    refs = read_refs(folder, split)
-    stored = json.loads(find_file("refcocog", folder, ("instances.json",)).read_text("utf-8"))
+    _, drawn, stored = read_split(folder, images, split, n, seed)
     entries = {entry["id"]: entry for entry in stored["images"]}
     annotated = {entry["id"]: entry["bbox"] for entry in stored["annotations"]}
     if proposals is None:
         known = _by_image((e["image_id"], e["bbox"]) for e in stored["annotations"])
     else:
         known = read_proposals(proposals)
-    chosen = some(refs, n, seed)
-    names = [entries[ref["image_id"]]["file_name"] for ref in chosen]
-    found = find_files(folder, images, names)
     items = []
-    for ref, name in zip(chosen, names, strict=True):
+    for ref, image in drawn:
         entry = entries[ref["image_id"]]
         boxes = [_fraction(box, entry) for box in known.get(str(entry["id"]), ())]
         boxes = [box for box in boxes if box is not None]
         truth = _fraction(annotated[ref["ann_id"]], entry)
         if not boxes or truth is None:
             raise ItemsFileError(
-                f"{proposals or folder}: no box within image {entry['id']} ({name}); give a file "
-                "with proposals for every image, or a smaller n"
+                f"{proposals or folder}: no box within image {entry['id']} ({image.name}); give a "
+                "file with proposals for every image, or a smaller n"
             )
         text = row_random("refcocog", seed, ref["ref_id"]).choice(ref["sentences"])["sent"]
-        items.append(BoxedItem(found[name], text, tensor(boxes), tensor(truth)))
+        items.append(BoxedItem(image, text, tensor(boxes), tensor(truth)))
     return items
 
 
