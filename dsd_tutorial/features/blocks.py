@@ -46,9 +46,7 @@ def choose_blocks(
 ) -> dict[str, nn.Module]:
     """Return {name: module} of the chosen blocks, in forward order.
 
-    Args:
-        model_or_unet: As in `block_modules`.
-        blocks: None for all; a name or the head of names ("up" or "up.2"), or several of them.
+    `blocks` is None for all; a name or the head of names ("up" or "up.2"), or several of them.
 
     Raises:
         ValueError: With the nearest names, for anything else.

@@ -103,11 +103,8 @@ def capture(
 ) -> Iterator[Captured]:
     """Yield a `Captured` that every U-Net pass inside the block fills; nothing is left behind.
 
-    Args:
-        model_or_unet: A `StableDiffusion`, or a U-Net of diffusers.
-        blocks: As in `choose_blocks`: names or heads of names ("mid", "up"), None for all.
-        keep: What is kept of a block's hidden states: a function such as `pooled`, `grid` or
-            `positions`, or kind -> such a function.
+    `keep` is a function of a block's hidden states such as `pooled`, `grid` or `positions`, or
+    kind -> such a function; `blocks` is as in `choose_blocks`.
 
     Raises:
         ValueError: For an unknown block, before anything runs.

@@ -79,13 +79,9 @@ def mask_boxes(
     boxes: Boxes | Bool[Tensor, "boxes height width"],
     fill: str = "background",
 ) -> Float[Tensor, "boxes 3 height width"]:
-    """Return the image once for each box, all that lies outside painted over.
+    """Return the image, in [0, 1], once for each box, all outside painted over: `fill`, of `FILLS`.
 
-    Args:
-        image: In [0, 1].
-        boxes: As fractions of the image; or which pixels are to be kept, for instance those of two
-            boxes.
-        fill: One of `FILLS`.
+    Boxes are fractions of the image; or which pixels are to be kept, for instance of two boxes.
 
     Raises:
         ValueError: Boxes outside [0, 1], or an unknown fill.

@@ -1,6 +1,5 @@
 """Charts with one call: bars, lines with bands, histograms, and alt text of their values.
 
-    show_bars({"SD-IPC": {"color": interval, "shape": interval}, ...}, alt="Attributes kept.")
     show_lines({"cosine": {0.1: interval, 0.2: 0.84}}, alt="Cosine by threshold.", xlabel="cut")
 
 Points and series are those of `series`. `alt` is the lead sentence, to which the values are added.

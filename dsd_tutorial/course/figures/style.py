@@ -15,8 +15,8 @@ from typing import Any
 
 from cycler import cycler
 
-# perceptually uniform colour maps: of what lies between two ends, of what lies around zero, of heat
 CHARACTERS = 12  # of a title or a legend in an inch
+# perceptually uniform colour maps: of what lies between two ends, of what lies around zero, of heat
 UNIFORM, SIGNED, HEAT = "viridis", "cividis", "magma"
 # Okabe and Ito's palette, without its yellow (too pale for lines on white), black last
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -88,10 +88,8 @@ def figure(*, alt: str, **how: Any) -> Iterator[tuple[Any, Any]]:
     Inside a block of `collected` it is collected instead.
 
     Axes are one object, or an array as matplotlib gives it. Nothing is shown when the block fails.
-
-    Args:
-        alt: what the figure shows, in a sentence.
-        how: rows, columns, size (width, height) in inches; the rest goes to `plt.subplots`.
+    `alt` says what the figure shows, in a sentence; `how` are rows, columns and size (width,
+    height) in inches, the rest goes to `plt.subplots`.
 
     Raises:
         ValueError: there is no alt text, before anything is drawn.
