@@ -14,8 +14,8 @@ from dsd_tutorial.lazy import lazily
 if TYPE_CHECKING:
     from dsd_tutorial.features.autoencoder import SparseAutoencoder as SparseAutoencoder
     from dsd_tutorial.features.autoencoder import fit_autoencoder as fit_autoencoder
-    from dsd_tutorial.features.blocks import choose_blocks as choose_blocks
     from dsd_tutorial.features.capturing import capture as capture
+    from dsd_tutorial.features.capturing import choose_blocks as choose_blocks
     from dsd_tutorial.features.capturing import grid as grid
     from dsd_tutorial.features.capturing import pooled as pooled
     from dsd_tutorial.features.capturing import positions as positions

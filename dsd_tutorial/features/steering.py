@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dsd_tutorial.features.blocks import choose_blocks, hidden_of
+from dsd_tutorial.features.capturing import choose_blocks, hidden_of
 from dsd_tutorial.shapes.judge import Verdict
 
 ALWAYS = (0, 10**9)

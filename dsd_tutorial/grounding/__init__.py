@@ -8,7 +8,6 @@ Grounding by noise-prediction error follows VGDiffZero (arXiv 2309.01141).
 """
 
 from dsd_tutorial.grounding.boxes import box_masks, iou
-from dsd_tutorial.grounding.errors import isolation_errors
 from dsd_tutorial.grounding.grounding import (
     Grounding,
     ground,
@@ -20,7 +19,7 @@ from dsd_tutorial.grounding.grounding import (
     vote,
 )
 from dsd_tutorial.grounding.heat import box_heat, gain_map, phrase_heat
-from dsd_tutorial.grounding.isolations import crop_boxes, mask_boxes
+from dsd_tutorial.grounding.isolations import crop_boxes, isolation_errors, mask_boxes
 from dsd_tutorial.grounding.proposals import detect, grid_boxes, propose
 
 __all__ = [

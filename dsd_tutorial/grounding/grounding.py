@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsd_tutorial.grounding.boxes import Boxes, check_boxes, pair_masks
-from dsd_tutorial.grounding.errors import isolation_errors
 from dsd_tutorial.grounding.heat import box_heat, gain_map, phrase_heat
-from dsd_tutorial.grounding.isolations import crop_boxes, mask_boxes
+from dsd_tutorial.grounding.isolations import crop_boxes, isolation_errors, mask_boxes
 
 ISOLATIONS = ("crop", "mask")
 MARGIN = 0.25  # of crops: things in training images did not touch the edge
