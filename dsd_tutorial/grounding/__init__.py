@@ -7,7 +7,7 @@
 Grounding by noise-prediction error follows VGDiffZero (arXiv 2309.01141).
 """
 
-from dsd_tutorial.grounding.boxes import box_masks, iou
+from dsd_tutorial.grounding.boxes import box_masks, detect, grid_boxes, iou, propose
 from dsd_tutorial.grounding.grounding import (
     Grounding,
     ground,
@@ -20,7 +20,6 @@ from dsd_tutorial.grounding.grounding import (
 )
 from dsd_tutorial.grounding.heat import box_heat, gain_map, phrase_heat
 from dsd_tutorial.grounding.isolations import crop_boxes, isolation_errors, mask_boxes
-from dsd_tutorial.grounding.proposals import detect, grid_boxes, propose
 
 __all__ = [
     "Grounding",

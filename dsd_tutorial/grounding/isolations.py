@@ -17,8 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dsd_tutorial.attention import shared_rows
-from dsd_tutorial.grounding.boxes import Boxes, box_masks, check_boxes, pixel_boxes
-from dsd_tutorial.grounding.proposals import border_color
+from dsd_tutorial.grounding.boxes import Boxes, border_color, box_masks, check_boxes, pixel_boxes
 from dsd_tutorial.matching.batches import Batches, BatchSize
 from dsd_tutorial.shapes.scene import check_known
 from dsd_tutorial.stable_diffusion.noising import shared_noise, time_grid
