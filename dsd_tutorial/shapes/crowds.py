@@ -109,9 +109,9 @@ def referring_expressions(
     for i in range(n):
         kind = kinds[i % len(kinds)]
         for _ in range(_TRIES):
-            number = rng.randint(2 + (kind == "relation"), 4)
-            make = _related if kind == "relation" else _named
-            drawn = make(rng, number, kind, split)
+            related = kind == "relation"
+            number = rng.randint(3 if related else 2, 4)
+            drawn = _related(rng, number, split) if related else _named(rng, number, kind)
             if drawn is not None and drawn.scene.split == split and drawn.scene not in seen:
                 break
         else:
@@ -126,7 +126,7 @@ def _sharing(name: Name, word: int, names: Sequence[Name]) -> list[Name]:
     return [n for n in names if n[word] == name[word] and n[1 - word] != name[1 - word]]
 
 
-def _named(rng: random.Random, number: int, kind: str, split: str) -> Expression | None:
+def _named(rng: random.Random, number: int, kind: str) -> Expression:
     """Colour and shape; the others share one word with it in turn, which one comes first drawn."""
     name = rng.choice(HELD_OUT_PAIRS if kind == "held_out" else TRAINED_PAIRS)
     first = rng.randrange(2)
@@ -139,7 +139,7 @@ def _named(rng: random.Random, number: int, kind: str, split: str) -> Expression
     return _finished(rng, names, place_apart(rng, number), ground, said, kind)
 
 
-def _related(rng: random.Random, number: int, kind: str, split: str) -> Expression | None:
+def _related(rng: random.Random, number: int, split: str) -> Expression | None:
     """A thing by its relation to another; a rival, of which the same words hold, lies elsewhere.
 
     In half of all the words are shapes alone, and the rival has another colour; in the other half
@@ -158,7 +158,7 @@ def _related(rng: random.Random, number: int, kind: str, split: str) -> Expressi
         return None
     said = tuple(Phrase(shape, color if twin else None) for color, shape in (name, about))
     places, relation = _place_related(rng, number)
-    return _finished(rng, names, places, ground, Description(said, relation), kind)
+    return _finished(rng, names, places, ground, Description(said, relation), "relation")
 
 
 def _place_related(rng: random.Random, number: int) -> tuple[list[Place], str]:
