@@ -19,8 +19,6 @@ from torch import Tensor
 from dsd_tutorial.features.places import VALUES, Places
 from dsd_tutorial.matching.metrics import Interval
 
-DRAWS = 2000  # of scenes, for an interval
-
 
 @dataclass(frozen=True)
 class Detectors:
@@ -127,32 +125,34 @@ class Found:
         """Return F1 for each attribute value."""
         return dict(zip(VALUES, _f1_of(self.both.sum(0), self.total.sum(0)).tolist(), strict=True))
 
-    def mean(self, attribute: str | None = None, draws: int = DRAWS) -> Interval:
+    def mean(self, attribute: str | None = None, draws: int = 2000, seed: int = 0) -> Interval:
         """Return the mean F1 over the values of an attribute, or over all, with its interval.
 
         Scenes are resampled, since rows of one scene are no independent witnesses.
         """
-        return self._interval(*self._means(attribute, draws))
+        return self._interval(*self._means(attribute, draws, seed))
 
-    def above(self, other: Found, attribute: str | None = None) -> Interval:
+    def above(
+        self, other: Found, attribute: str | None = None, draws: int = 2000, seed: int = 0
+    ) -> Interval:
         """Return by how much the mean F1 is above that of others on the same scenes."""
         if self.both.shape != other.both.shape:
             raise ValueError(
                 f"{tuple(self.both.shape)} and {tuple(other.both.shape)} (scenes, values): a "
                 "paired difference needs the same scenes"
             )
-        (a, ours), (b, theirs) = (x._means(attribute) for x in (self, other))
+        (a, ours), (b, theirs) = (x._means(attribute, draws, seed) for x in (self, other))
         return self._interval(a - b, ours - theirs)
 
     def _interval(self, value: float, spread: np.ndarray) -> Interval:
         low, high = np.percentile(spread, [2.5, 97.5])
         return Interval(value, float(low), float(high), len(self.both))
 
-    def _means(self, attribute: str | None, draws: int = DRAWS) -> tuple[float, np.ndarray]:
+    def _means(self, attribute: str | None, draws: int, seed: int) -> tuple[float, np.ndarray]:
         columns = [i for i, (name, _) in enumerate(VALUES) if attribute in (None, name)]
         both, total = self.both[:, columns].double(), self.total[:, columns].double()
         n = len(both)
-        weight = np.random.default_rng(0).multinomial(n, [1 / n] * n, size=draws)
+        weight = np.random.default_rng(seed).multinomial(n, [1 / n] * n, size=draws)
         times = torch.from_numpy(weight).double()  # (draws, scenes)
         spread = _f1_of(times @ both, times @ total).mean(1).numpy()
         return float(_f1_of(both.sum(0), total.sum(0)).mean()), spread
