@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -137,9 +138,17 @@ def ensure_environment() -> None:
     stamp.write_text(wanted)
 
 
-def run(python: Path, rest: list[str]) -> int:
-    """Execute every notebook at its defaults into build/: notebooks, HTML, run.json."""
-    return call(python, "-m", "dsd_tutorial.course.running", "--html", "--output", "build", *rest)
+Command = Callable[[Path, list[str]], int]  # of this environment's Python and what follows it
+
+
+def module(help: str, *start: str, **variables: str) -> Command:
+    """A command that starts a module, with these arguments and those that follow the command."""
+
+    def command(python: Path, rest: list[str]) -> int:
+        return call(python, "-m", *start, *rest, **variables)
+
+    command.__doc__ = help
+    return command
 
 
 def test(python: Path, rest: list[str]) -> int:
@@ -180,65 +189,21 @@ def test(python: Path, rest: list[str]) -> int:
     return 0
 
 
-def foreign(python: Path, rest: list[str]) -> int:
-    """Run every notebook on two foreign models with random weights: a 1.x and a 2.x."""
-    return call(python, "-m", "lab.upkeep.foreign", *rest)
-
-
-def mutants(python: Path, rest: list[str]) -> int:
-    """Plant small faults and count which tests notice; resumable (extra `mutants`)."""
-    return call(python, "-m", "lab.upkeep.mutants", *rest)
-
-
 def grading(python: Path, rest: list[str]) -> int:
     """Judge thirty made hand-ins, then three by nbgrader's own commands (installed beside)."""
     call(python, "-m", "lab.upkeep.handins", *rest)
     return call(python, "-m", "lab.upkeep.nbgrader")
 
 
-def memory(python: Path, rest: list[str]) -> int:
-    """Every notebook beside a Jupyter server within 2 GB, as on Binder."""
-    return call(python, "-m", "lab.upkeep.memory", *rest)
-
-
-def faults(python: Path, rest: list[str]) -> int:
-    """Forty runs with workers and client killed on the way; equal to an undisturbed sweep?"""
-    return call(python, "-m", "lab.upkeep.faults", *rest)
-
-
-def train(python: Path, rest: list[str]) -> int:
-    """Train one part of the embedded model: `make train ARGS="unet --output build/shapes-sd"`."""
-    return call(python, "-m", "lab", "train", *rest)
-
-
 def tables(python: Path, rest: list[str]) -> int:
     """Measure every table in results/ again; hours, and each goes on where it was stopped."""
     for name in (
-        "model",
-        "few-shot",
-        "lora-settings",
-        "readings",
-        "ranking",
-        "precision",
-        "projection",
-        "editing",
-        "customization",
-        "grounding",
-        "information",
-        "features",
-        "quality",
-        "retrieval",
+        "model", "few-shot", "lora-settings", "readings", "ranking", "precision", "projection",
+        "editing", "customization", "grounding", "information", "features", "quality", "retrieval",
         "bridge",
-    ):
+    ):  # fmt: skip
         call(python, "-m", "lab", "measure", name, *rest)
     return 0
-
-
-def bench(python: Path, rest: list[str]) -> int:
-    """Time score, rank and the rest against the released way; ARGS=--quick takes three minutes."""
-    # threads that spin are what small batches, hence the released way, run fastest with
-    every = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "active"}
-    return call(python, "-m", "lab", "bench", *rest, **every)
 
 
 def lab(python: Path, rest: list[str]) -> int:
@@ -257,31 +222,6 @@ def lint(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "pyright", "--pythonpath", python)
 
 
-def strip(python: Path, rest: list[str]) -> int:
-    """Take outputs, counters and private metadata out of notebooks/ before a commit."""
-    return call(python, "-m", "lab.upkeep.strip", *rest)
-
-
-def lock(python: Path, rest: list[str]) -> int:
-    """Write requirements.lock from pyproject.toml and what `.venv` holds."""
-    return call(python, "-m", "lab.upkeep.lock", *rest)
-
-
-def environments(python: Path, rest: list[str]) -> int:
-    """Write environment.yml and binder/environment.yml from pyproject.toml."""
-    return call(python, "-m", "lab.upkeep.environments", *rest)
-
-
-def readme(python: Path, rest: list[str]) -> int:
-    """Put the minutes and memory of the last `run` into results/ and the README."""
-    return call(python, "-m", "lab.upkeep.readme", *rest)
-
-
-def picture(python: Path, rest: list[str]) -> int:
-    """Draw the README's picture with the embedded model."""
-    return call(python, "-m", "lab.upkeep.picture", *rest)
-
-
 def run_once(python: Path) -> None:
     """Execute the notebooks of which build/ has no current run; the others are left as they are."""
     asked = subprocess.run(
@@ -290,7 +230,7 @@ def run_once(python: Path) -> None:
     if asked.returncode:
         sys.exit(asked.returncode)
     if asked.stdout.split():
-        run(python, asked.stdout.split())
+        COMMANDS["run"](python, asked.stdout.split())
 
 
 def book(python: Path, rest: list[str]) -> int:
@@ -305,36 +245,64 @@ def slides(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "lab.reach.deck", *rest)
 
 
-def browser(python: Path, rest: list[str]) -> int:
-    """Try book, slides and live notebooks in Chromium, with the network cut (needs both)."""
-    return call(python, "-m", "lab.reach.browser", *rest)
-
-
-COMMANDS = {
-    f.__name__: f
-    for f in (
-        run,
-        test,
-        foreign,
-        mutants,
-        grading,
-        memory,
-        faults,
-        train,
-        tables,
-        bench,
-        lab,
-        lint,
-        strip,
-        lock,
-        environments,
-        readme,
-        picture,
-        book,
-        slides,
-        browser,
-    )  # fmt: skip
-}
+COMMANDS: dict[str, Command] = {
+    "run": module(
+        "Execute every notebook at its defaults into build/: notebooks, HTML, run.json.",
+        "dsd_tutorial.course.running", "--html", "--output", "build",
+    ),
+    "test": test,
+    "foreign": module(
+        "Run every notebook on two foreign models with random weights: a 1.x and a 2.x.",
+        "lab.upkeep.foreign",
+    ),
+    "mutants": module(
+        "Plant small faults and count which tests notice; resumable (extra `mutants`).",
+        "lab.upkeep.mutants",
+    ),
+    "grading": grading,
+    "memory": module(
+        "Every notebook beside a Jupyter server within 2 GB, as on Binder.", "lab.upkeep.memory"
+    ),
+    "faults": module(
+        "Forty runs with workers and client killed on the way; equal to an undisturbed sweep?",
+        "lab.upkeep.faults",
+    ),
+    "train": module(
+        'Train one part of the embedded model: `make train ARGS="unet --output build/shapes-sd"`.',
+        "lab", "train",
+    ),
+    "tables": tables,
+    "bench": module(
+        "Time score, rank and the rest against the released way; ARGS=--quick takes three minutes.",
+        "lab", "bench",
+        # threads that spin are what small batches, hence the released way, run fastest with
+        OMP_NUM_THREADS=str(os.cpu_count() or 1), OMP_WAIT_POLICY="active",
+    ),
+    "lab": lab,
+    "lint": lint,
+    "strip": module(
+        "Take outputs, counters and private metadata out of notebooks/ before a commit.",
+        "lab.upkeep.strip",
+    ),
+    "lock": module(
+        "Write requirements.lock from pyproject.toml and what `.venv` holds.", "lab.upkeep.lock"
+    ),
+    "environments": module(
+        "Write environment.yml and binder/environment.yml from pyproject.toml.",
+        "lab.upkeep.environments",
+    ),
+    "readme": module(
+        "Put the minutes and memory of the last `run` into results/ and the README.",
+        "lab.upkeep.readme",
+    ),
+    "picture": module("Draw the README's picture with the embedded model.", "lab.upkeep.picture"),
+    "book": book,
+    "slides": slides,
+    "browser": module(
+        "Try book, slides and live notebooks in Chromium, with the network cut (needs both).",
+        "lab.reach.browser",
+    ),
+}  # fmt: skip
 
 
 def main() -> int:
