@@ -13,8 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 
 ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.lock"
@@ -138,10 +138,7 @@ def ensure_environment() -> None:
     stamp.write_text(wanted)
 
 
-Command = Callable[[Path, list[str]], int]  # of this environment's Python and what follows it
-
-
-def module(help: str, *start: str, **variables: str) -> Command:
+def module(help: str, *start: str, **variables: str) -> FunctionType:
     """A command that starts a module, with these arguments and those that follow the command."""
 
     def command(python: Path, rest: list[str]) -> int:
@@ -245,7 +242,7 @@ def slides(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "lab.reach.deck", *rest)
 
 
-COMMANDS: dict[str, Command] = {
+COMMANDS = {
     "run": module(
         "Execute every notebook at its defaults into build/: notebooks, HTML, run.json.",
         "dsd_tutorial.course.running", "--html", "--output", "build",
