@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -55,13 +56,10 @@ class Bench:
         """Return a row per way; `winners` makes what ways return comparable."""
         passes = {}
         for name, way in ways.items():
-            with measure(self.model) as meter:
-                meters = [measure(m) for m in self.models.values() if m is not self.model]
-                others = [m.__enter__() for m in meters]
+            with ExitStack() as stack:
+                meters = [stack.enter_context(measure(model)) for model in self.models.values()]
                 way()
-                for m in meters:
-                    m.__exit__(None, None, None)
-            passes[name] = meter.unet_passes + sum(m.unet_passes for m in others)
+            passes[name] = sum(meter.unet_passes for meter in meters)
         timed = interleaved(ways, self.repeats)
         first = next(iter(timed.values()))
         return [
@@ -119,13 +117,12 @@ def hundred_images(bench: Bench) -> list[Row]:
     items = make_task("comvg", 1)
     text = [items.items[0].texts[0]]
     images = torch.cat([items.images(bench.model.resolution)[:1], known[:99]])
-    how = BOTH | {"steps": STEPS}
     parts = components(bench.model, known[99:], text, errors=True, layers="last", steps=STEPS,
                        progress=False)  # fmt: skip
     spreads = learn_spreads(item_scores(parts, len(known) - 99, error_weight=1.0), parts.steps)
     ways = {
-        "score": lambda: score(bench.model, images, text, **how).T,
-        "rank": partial(rank, bench.model, images, text, spreads=spreads, **how),
+        "score": lambda: score(bench.model, images, text, **BOTH).T,
+        "rank": partial(rank, bench.model, images, text, spreads=spreads, **BOTH),
     }
     return bench.rows("100x1x10", ways, batch="auto", winners=_winner)
 

@@ -20,16 +20,8 @@ from dsd_tutorial.stable_diffusion.precision import bfloat16_pays
 from lab.bench import sweeping
 from lab.bench.cases import ALL, COLUMNS, QUICK, Bench
 from lab.bench.timing import Row, timed_row
-from lab.upkeep.blocks import ROOT, replace_block
+from lab.upkeep.blocks import ROOT, write_blocks
 
-MARKS = ("<!-- benchmark: written by `make bench` -->", "<!-- end of benchmark -->")
-WAYS = ("<!-- one pass: written by `make bench` -->", "<!-- end of one pass -->")
-PRECISION = ("<!-- precision: written by `make bench` -->", "<!-- end of precision -->")
-FULL_SIZE = (
-    "<!-- full size: written by `make bench ARGS=--full-size` -->", "<!-- end of full size -->",
-)  # fmt: skip
-SWEEPS = ("<!-- sweeps: written by `make bench` -->", "<!-- end of sweeps -->")
-PAGE = "docs/real-checkpoints.md"
 CHART = ROOT / "docs" / "benchmark.png"
 FULL = "full size"
 REPEATS = 5
@@ -44,11 +36,10 @@ def run_cases(
     Raises:
         ValueError: a case that there is none of.
     """
-    cases = QUICK if quick else ALL
     unknown = sorted(set(only or ()) - set(ALL) - {FULL})
     if unknown:
         raise ValueError(f"unknown case {unknown[0]!r}; choose from {', '.join([*ALL, FULL])}")
-    chosen = {name: ALL[name] for name in only if name in ALL} if only else cases
+    chosen = [name for name in only or (QUICK if quick else ALL) if name != FULL]
     path = output or results_folder() / "benchmark.csv"
     require_writable_file(path)
     if full_size or FULL in (only or ()):
@@ -56,27 +47,25 @@ def run_cases(
             if found := full_size_rows(dtype):  # first: threads that have worked here would spin
                 _keep(path, found)
     bench = Bench(_models(), repeats=REPEATS)
-    with tqdm(chosen.items(), desc="benchmark", unit="case") as bar:
-        for name, case in bar:
+    with tqdm(chosen, desc="benchmark", unit="case") as bar:
+        for name in bar:
             bar.set_postfix_str(name)
-            _keep(path, case(bench))
+            _keep(path, ALL[name](bench))
     if not only:
         draw_growth(path)
     return path
 
 
-def _precisions() -> tuple[str, ...]:
-    """Those that this processor multiplies in hardware; what it emulates takes twenty times."""
-    if bfloat16_pays():
-        return ("float32", "bfloat16")
-    print("this processor does not gain by bfloat16: float32 alone is timed", file=sys.stderr)
-    return ("float32",)
-
-
 def _models() -> dict[str, Any]:
+    """In the precisions that this processor multiplies; what it emulates takes twenty times."""
     from dsd_tutorial.stable_diffusion import load_model
 
-    return {dtype: load_model("shapes-sd", dtype=dtype) for dtype in _precisions()}
+    dtypes = ["float32"]
+    if bfloat16_pays():
+        dtypes.append("bfloat16")
+    else:
+        print("this processor does not gain by bfloat16: float32 alone is timed", file=sys.stderr)
+    return {dtype: load_model("shapes-sd", dtype=dtype) for dtype in dtypes}
 
 
 def _keep(path: Path, rows: Sequence[Row]) -> None:
@@ -153,9 +142,8 @@ def draw_growth(path: Path) -> None:
     plt.close(figure)
 
 
-def lines(path: Path) -> str:
+def lines(rows: pd.DataFrame) -> str:
     """Return the README's block: five lines, and the machine."""
-    rows = pd.read_csv(path, keep_default_na=False)
     one = rows[rows["case"] == "1x10x10"].astype({"seconds_min": float, "ratio": float})
     found = ["| 1 image, 10 texts, 10 time steps | seconds | times as fast | U-Net passes |",
              "| --- | ---: | ---: | ---: |"]  # fmt: skip
@@ -176,9 +164,8 @@ def lines(path: Path) -> str:
     return "\n".join(found)
 
 
-def one_pass(path: Path) -> str:
+def one_pass(rows: pd.DataFrame) -> str:
     """Return the table of what makes one pass faster: a row per way, a column per precision."""
-    rows = pd.read_csv(path, keep_default_na=False)
     rows = rows[rows["case"] == "one pass"].copy()
     rows["way"] = [row.way.replace(f" {row.dtype}", "") for row in rows.itertuples()]
     seconds = rows.astype({"seconds_min": float}).pivot(
@@ -192,9 +179,8 @@ def one_pass(path: Path) -> str:
     return "\n".join(found)
 
 
-def full_size(path: Path) -> str:
+def full_size(rows: pd.DataFrame) -> str:
     """Return what was measured at full size, a line for each precision."""
-    rows = pd.read_csv(path, keep_default_na=False)
     found = []
     for case, some in rows[rows["case"].str.startswith(FULL)].groupby("case", sort=False):
         at = some.set_index("way")
@@ -208,9 +194,8 @@ def full_size(path: Path) -> str:
     return "\n".join(found)
 
 
-def precision(path: Path) -> str:
+def precision(rows: pd.DataFrame) -> str:
     """Return the table of what half precision changed: a row per task, columns per reading."""
-    rows = pd.read_csv(path)
     reads = list(dict.fromkeys(rows["reads"]))
     said = {"attention_error": "attention + error"}
     found = ["| same winner (change of accuracy) | n | "
@@ -223,26 +208,28 @@ def precision(path: Path) -> str:
     return "\n".join(found)
 
 
-def sweeps(path: Path) -> str:
+def sweeps(rows: pd.DataFrame) -> str:
     """Return what a sweep costs, and what a large one would be like."""
-    rows = pd.read_csv(path, keep_default_na=False)
     rows = rows[rows["case"].str.startswith("sweep")]
     return sweeping.page({(row["case"], row["way"]): row for _, row in rows.iterrows()})
 
 
-def blocks() -> list[tuple[tuple[str, str], str, str]]:
-    """Return the marks, the text between them and the page of all that quotes the tables."""
-    path = results_folder() / "benchmark.csv"
-    return [
-        (MARKS, lines(path), "README.md"),
-        (WAYS, one_pass(path), PAGE),
-        (PRECISION, precision(results_folder() / "precision.csv"), PAGE),
-        (FULL_SIZE, full_size(path), PAGE),
-        (SWEEPS, sweeps(path), "docs/many-runs.md"),
-    ]
+def blocks() -> dict[str, dict[str, str]]:
+    """Return, by page and by name, the blocks of all that quotes the tables."""
+    rows = pd.read_csv(results_folder() / "benchmark.csv", keep_default_na=False)
+    halved = pd.read_csv(results_folder() / "precision.csv")
+    return {
+        "README.md": {"benchmark": lines(rows)},
+        "docs/real-checkpoints.md": {
+            "one pass": one_pass(rows),
+            "precision": precision(halved),
+            "full size": full_size(rows),
+        },
+        "docs/many-runs.md": {"sweeps": sweeps(rows)},
+    }
 
 
 def write_pages() -> None:
     """Write the blocks into README.md and the pages in docs/."""
-    for block in blocks():
-        replace_block(*block)
+    for page, found in blocks().items():
+        write_blocks(page, "make bench", found)

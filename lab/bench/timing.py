@@ -31,10 +31,6 @@ class Timed:
     def fastest(self) -> float:
         return min(self.seconds)
 
-    @property
-    def median(self) -> float:
-        return median(self.seconds)
-
 
 def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[str, Timed]:
     """Return the seconds of each way in `repeats` turns; a first turn, not counted, is yours."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from lab.upkeep.blocks import ROOT, with_blocks
+from lab.upkeep.blocks import ROOT, write_blocks
 
-PAGE = ROOT / "docs" / "architecture.md"
+PAGE, COMMAND = "docs/architecture.md", "python -m lab.upkeep.house"
 WINGS = {
     "lab": "lab/, the laboratory",
     "course": "dsd_tutorial/course/, the course",
@@ -154,17 +154,11 @@ def walks() -> Iterator[str]:
         yield ""
 
 
-def page(text: str) -> str:
-    """Return the page with its blocks as they must be today."""
-    blocks = {"map": picture(), "walks": "\n".join(walks()).rstrip()}
-    return with_blocks(text, "lab.upkeep.house", blocks)
-
-
-def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+def blocks() -> dict[str, str]:
+    """Return the blocks of the page as they must be today."""
+    return {"map": picture(), "walks": "\n".join(walks()).rstrip()}
 
 
 if __name__ == "__main__":
-    main()
+    write_blocks(PAGE, COMMAND, blocks())
+    print(f"wrote {PAGE}")

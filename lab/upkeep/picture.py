@@ -7,10 +7,9 @@ marks, alt text included. The prompts are fixed and every seed is 0: nothing was
 import sys
 import textwrap
 
-from lab.upkeep.blocks import ROOT, replace_block
+from lab.upkeep.blocks import ROOT, write_blocks
 
 TARGET = ROOT / "docs" / "picture.png"
-MARKS = ("<!-- picture: written by `make picture` -->", "<!-- end of picture -->")
 PROMPTS = (  # prompt, the word to follow
     ("a red circle left of a blue square on a gray background", "square"),
     ("a yellow star above a green cross on a black background", "star"),
@@ -53,7 +52,8 @@ def main() -> int:
     """The exit status."""
     alt = draw()
     below = "Drawn by the small Stable Diffusion in this repository; below, one word's attention."
-    replace_block(MARKS, f"![{alt}](docs/{TARGET.name})\n*{below}*")
+    block = f"![{alt}](docs/{TARGET.name})\n*{below}*"
+    write_blocks("README.md", "make picture", {"picture": block})
     return 0
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from dsd_tutorial.course.notebooks import RECORD, all_notebooks
 from lab.upkeep import workshop
-from lab.upkeep.blocks import ROOT, replace_block
+from lab.upkeep.blocks import ROOT, write_blocks
 
 COUNTED = re.compile(r"([\d,]+) U-Net passes, [\d,]+ s, ")  # the last line of a notebook
-MARKS = ("<!-- notebooks: written by `make readme` -->", "<!-- end of notebooks -->")
 
 
 def record_from(run: dict) -> dict:
@@ -100,8 +99,9 @@ def main() -> int:
         text = json.dumps(with_passes(record, before), indent=2) + "\n"
         target.parent.mkdir(exist_ok=True)
         target.write_text(text, encoding="utf-8", newline="\n")
-    replace_block(MARKS, table())
-    return workshop.main()  # its timetables are made of the same minutes
+    write_blocks("README.md", "make readme", {"notebooks": table()})
+    workshop.main()  # its timetables are made of the same minutes
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,16 +7,14 @@
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from dsd_tutorial.course.notebooks import Notebook, all_notebooks
-from lab.upkeep.blocks import ROOT, with_blocks
+from lab.upkeep.blocks import ROOT, write_blocks
 from lab.upkeep.slides import Slide, slides_of
 
-PAGE = Path("docs") / "workshop.md"
+PAGE, COMMAND = "docs/workshop.md", "python -m lab.upkeep.workshop"
 WORDS_A_MINUTE = 130  # of text that is also looked at
 UNMEASURED = 6  # minutes that a notebook may take, until it has been measured
 LEAST_QUESTIONS = 5  # minutes that must be left at the end of a plan
@@ -142,9 +140,9 @@ def ranges(numbers: Iterable[int]) -> str:
     return f"slide{'s' if many else ''} {', '.join(runs)}" if runs else ""
 
 
-def lessons(root: Path = ROOT) -> dict[str, Lesson]:
+def lessons() -> dict[str, Lesson]:
     """Notebook number ("00") -> `Lesson`."""
-    return {found.name[:2]: lesson(found) for found in all_notebooks(root)}
+    return {found.name[:2]: lesson(found) for found in all_notebooks(ROOT)}
 
 
 def minutes_table(known: dict[str, Lesson]) -> str:
@@ -207,20 +205,16 @@ def jump_table(known: dict[str, Lesson]) -> str:
     return "\n".join(rows)
 
 
-def page(text: str, root: Path = ROOT) -> str:
-    """The workshop page with its blocks written anew."""
-    known = lessons(root)
-    blocks = {"minutes": minutes_table(known), "plans": plans(known), "jumps": jump_table(known)}
-    return with_blocks(text, "lab.upkeep.workshop", blocks)
+def blocks() -> dict[str, str]:
+    """The blocks of the page as they must be today."""
+    known = lessons()
+    return {"minutes": minutes_table(known), "plans": plans(known), "jumps": jump_table(known)}
 
 
-def main() -> int:
-    """The exit status: 0 when the page was written."""
-    path = ROOT / PAGE
-    text = page(path.read_text(encoding="utf-8"))
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return 0
+def main() -> None:
+    """Write the page."""
+    write_blocks(PAGE, COMMAND, blocks())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,6 +13,7 @@ import pytest
 
 import dsd_tutorial
 from lab.upkeep import house
+from lab.upkeep.blocks import with_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -116,8 +117,8 @@ def test_only_notebooks_that_are_beyond_a_limit_are_excused():
 
 
 def test_the_map_shows_the_house_as_it_is():
-    text = house.PAGE.read_text(encoding="utf-8")
-    assert house.page(text) == text, "run `python -m lab.upkeep.house`"
+    text = (house.ROOT / house.PAGE).read_text(encoding="utf-8")
+    assert with_blocks(text, house.COMMAND, house.blocks()) == text, f"run `{house.COMMAND}`"
     assert all(len(steps) <= 6 for *_, steps in house.WALKS)
 
 

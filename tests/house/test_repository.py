@@ -255,7 +255,8 @@ def test_scripts_can_be_executed(name):
 
 def test_readme_table_is_what_was_measured():
     text = read("README.md")
-    assert text == blocks.with_block(text, readme.MARKS, readme.table()), "run `make readme`"
+    made = blocks.with_blocks(text, "make readme", {"notebooks": readme.table()})
+    assert text == made, "run `make readme`"
 
 
 def test_what_nbval_leaves_out_is_found_in_no_time():
@@ -277,9 +278,9 @@ def test_what_nbval_leaves_out_is_found_in_no_time():
 def test_a_run_of_some_notebooks_leaves_the_minutes_of_all(tmp_path, monkeypatch, capsys):
     record = (ROOT / readme.RECORD).read_text(encoding="utf-8")
     monkeypatch.setattr(readme, "ROOT", tmp_path)
-    monkeypatch.setattr(readme, "replace_block", lambda *a: None)
+    monkeypatch.setattr(readme, "write_blocks", lambda *a: None)
     monkeypatch.setattr(readme, "with_passes", lambda record, before: record)
-    monkeypatch.setattr(readme.workshop, "main", lambda: 0)
+    monkeypatch.setattr(readme.workshop, "main", lambda: None)
     for path, text in ((readme.RECORD, record), ("build/run.json", '{"notebooks": []}')):
         (tmp_path / path).parent.mkdir()
         (tmp_path / path).write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from dsd_tutorial.cli import app
 from dsd_tutorial.course.notebooks import Notebook
 from lab.upkeep import workshop
+from lab.upkeep.blocks import with_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / workshop.PAGE).read_text(encoding="utf-8")
@@ -20,7 +21,8 @@ def known():
 
 
 def test_the_page_is_what_the_notebooks_say():
-    assert workshop.page(TEXT) == TEXT, "run `python -m lab.upkeep.workshop`"
+    made = with_blocks(TEXT, workshop.COMMAND, workshop.blocks())
+    assert made == TEXT, f"run `{workshop.COMMAND}`"
 
 
 def test_every_exercise_is_counted(known):
