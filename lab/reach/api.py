@@ -16,24 +16,12 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-ROOMS = (
-    "dsd_tutorial",
-    "dsd_tutorial.shapes",
-    "dsd_tutorial.stable_diffusion",
-    "dsd_tutorial.attention",
-    "dsd_tutorial.matching",
-    "dsd_tutorial.grounding",
-    "dsd_tutorial.information",
-    "dsd_tutorial.features",
-    "dsd_tutorial.quality",
-    "dsd_tutorial.retrieval",
-    "dsd_tutorial.prompt_learning",
-    "dsd_tutorial.projection",
-    "dsd_tutorial.variation",
-    "dsd_tutorial.customization",
-    "dsd_tutorial.datasets",
-    "dsd_tutorial.course",
-)
+METHODS = (
+    "shapes", "stable_diffusion", "attention", "matching", "grounding", "information", "features",
+    "quality", "retrieval", "prompt_learning", "projection", "variation", "customization",
+    "datasets",
+)  # fmt: skip
+ROOMS = ("dsd_tutorial", *(f"dsd_tutorial.{name}" for name in (*METHODS, "course")))
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):\n((?:    .*\n?|\n)+)", re.M)
 ENTRY = re.compile(r"^(\*{0,2}\w[\w., ]*): (.*(?:\n {2,}.*)*)", re.M)
 
@@ -130,15 +118,12 @@ def entry(name: str, thing: Any) -> str:
     if inspect.isclass(thing):
         members = "\n\n".join(_members(thing))
         body = f"{markdown(thing.__doc__)}\n\n{members}"
-        kind = "exception" if issubclass(thing, BaseException) else "class"
-        return _fence(f"py:{kind}", name + ("" if kind == "exception" else _call(thing)), body, 6)
+        if issubclass(thing, BaseException):
+            return _fence("py:exception", name, body, 6)
+        return _fence("py:class", name + signature(thing).removesuffix(" -> None"), body, 6)
     if callable(thing):
         return _fence("py:function", name + signature(thing), markdown(thing.__doc__))
     return _fence("py:data", name, _value(thing))
-
-
-def _call(thing: type) -> str:
-    return signature(thing).removesuffix(" -> None")
 
 
 def _members(thing: type) -> Iterator[str]:

@@ -13,12 +13,12 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dsd_tutorial.saving import write_text
 from lab.reach import api, glossary, map
 from lab.reach.executed import NotExecuted, all_outputs, widget_html
-from lab.reach.staging import page_of_document, page_of_notebook, repository
+from lab.reach.staging import MARKS, page_of_notebook, relinked, repository
 from lab.reach.tools import BUILD, HERE, ROOT, MissingTool, book_python
 
 SOURCE, WORK = BUILD / "book-source", BUILD / "book-work"
@@ -59,7 +59,8 @@ def stage(executed: Path, source: Path = SOURCE) -> list[str]:
         )  # fmt: skip
         write_text(source / path, json.dumps(page, indent=1, ensure_ascii=False))
     for path in ("README.md", *documents):
-        text = page_of_document((ROOT / path).read_text(encoding="utf-8"), path, pages, where)
+        text = MARKS.sub("", (ROOT / path).read_text(encoding="utf-8"))
+        text = relinked(text, PurePosixPath(path), pages, where)
         if path == "docs/glossary.md":
             text = glossary.as_directive(text)
         text = MERMAID.sub(f"![{map.alt()}](map.svg)", text)

@@ -20,7 +20,7 @@ from pathlib import Path
 from playwright.sync_api import Locator, Page
 
 from lab.reach.pages import PATIENCE as PATIENCE_MS
-from lab.reach.pages import Report, keep_images, line, started
+from lab.reach.pages import Report, keep_images, started
 
 PATIENCE = 1800  # seconds that a notebook may take at small parameters, on a busy machine
 SETTINGS = {  # every cell is in the page, widgets are saved with it, and no news are asked for
@@ -49,7 +49,7 @@ DONE = """() => [...document.querySelectorAll('.jp-CodeCell')]
 
 
 @contextmanager
-def server(python: Path, folder: Path) -> Iterator[str]:
+def server(folder: Path) -> Iterator[str]:
     """Yield the address of a JupyterLab of the course's environment that serves `folder`."""
     own = folder.parent / "jupyter"
     for name, values in SETTINGS.items():
@@ -61,7 +61,13 @@ def server(python: Path, folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     options = {"ip": "127.0.0.1", "port": port, "open_browser": False, "root_dir": folder}
-    command = [str(python), "-m", "jupyterlab", "--allow-root", "--IdentityProvider.token="]
+    command = [
+        os.environ["COURSE_PYTHON"],
+        "-m",
+        "jupyterlab",
+        "--allow-root",
+        "--IdentityProvider.token=",
+    ]
     command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
     paths = {"JUPYTERLAB_SETTINGS_DIR": own / "settings", "JUPYTER_CONFIG_DIR": own / "config",
              "JUPYTERLAB_WORKSPACES_DIR": own / "workspaces"}  # fmt: skip
@@ -93,7 +99,7 @@ def run_all(page: Page, report: Report) -> None:
 
     A click that a page under way did not take is repeated: nothing runs then.
     """
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=PATIENCE_MS)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
     start = pressed = time.monotonic()
     press_run_all(page)
     running, done = 0, 0
@@ -186,13 +192,13 @@ def text(widget: Locator, control: Locator, page: Page) -> Iterator[tuple[str, b
 def turn_all(page: Page, report: Report) -> None:
     """Turn every control of every widget, and count what was done."""
     for widget in page.locator(WIDGET).all():
-        report.counts["widgets"] = report.counts.get("widgets", 0) + 1
+        report.counts["widgets"] += 1
         widget.scroll_into_view_if_needed()
         for kind, turn in TURNS.items():
             for control in widget.locator(kind).all():
                 name = control.locator(".widget-label").first.inner_text()
                 for how, changed in turn(widget, control, page):
-                    report.counts["turns"] = report.counts.get("turns", 0) + 1
+                    report.counts["turns"] += 1
                     if not changed:
                         report.faults.append(f"{name}: {how} changes nothing")
 
@@ -223,16 +229,15 @@ def wrong_answer(page: Page, number: str, report: Report) -> None:
         report.faults.append(f"{name}: the hints are {said}")
 
 
-def notebooks(folder: Path, output: Path, python: Path) -> list[Report]:
-    """Return a report of each notebook in `folder`."""
-    reports = []
-    with server(python, folder) as address, started() as browser:
+def notebooks(folder: Path, output: Path) -> Iterator[Report]:
+    """Yield a report of each notebook in `folder`."""
+    with server(folder) as address, started() as browser:
         for file in sorted(folder.glob("*.ipynb")):
             report = Report(file.stem)
             page = browser.new_page(viewport={"width": 1400, "height": 1000})
             page.set_default_timeout(PATIENCE_MS)
             page.goto(f"{address}/lab/tree/{file.name}?reset")
-            page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=PATIENCE_MS)
+            page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
             run_all(page, report)
             saved_stills(page, file)
             first = [shown(widget) for widget in page.locator(WIDGET).all()]
@@ -244,6 +249,4 @@ def notebooks(folder: Path, output: Path, python: Path) -> list[Report]:
             wrong_answer(page, file.stem[:2], report)
             page.screenshot(path=output / f"{file.stem}-hint.png")
             page.close()
-            reports.append(report)
-            print(line(report), flush=True)
-    return reports
+            yield report

@@ -7,11 +7,11 @@ files, and what is asked of them holds for any book.
 from __future__ import annotations
 
 import base64
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from lab.reach.tools import chromium, node_package
 
 NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+SLIDE = {"width": 1280, "height": 720}
 PATIENCE = 180_000  # milliseconds; a busy machine is no fault of a page
 LEAST_FONT = 11  # CSS pixels of any visible text on a narrow screen
 LEAST_SCALE = 0.7  # of a figure's own size, at which its labels can still be read
@@ -66,7 +67,7 @@ class Report:
 
     page: str
     faults: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 @contextmanager
@@ -113,7 +114,7 @@ def axe(page: Page, where: str, report: Report) -> None:
     page.add_script_tag(path=str(node_package("axe-core") / "axe.min.js"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     grave = [x for x in found if x["impact"] in GRAVE]
-    report.counts["axe violations"] = report.counts.get("axe violations", 0) + len(grave)
+    report.counts["axe violations"] += len(grave)
     for violation in grave:
         nodes = [x["html"][:160] for x in violation["nodes"][:3]]
         report.faults.append(
@@ -203,7 +204,7 @@ def answers(page: Page, report: Report) -> None:
             else:
                 summary.click()
             verdicts.append(choice.locator("strong").first.inner_text())
-        report.counts["questions"] = report.counts.get("questions", 0) + 1
+        report.counts["questions"] += 1
         if sum("Right" in verdict for verdict in verdicts) != 1 or len(verdicts) < 3:
             report.faults.append(f"a question answers {verdicts}")
 
@@ -212,7 +213,7 @@ def solutions(page: Page, report: Report) -> None:
     """Look whether solutions are folded, and open on a click."""
     for solution in page.locator("details.hide").all():
         code = solution.locator("pre").first
-        report.counts["solutions"] = report.counts.get("solutions", 0) + 1
+        report.counts["solutions"] += 1
         if code.is_visible():
             report.faults.append("a solution is not folded")
         solution.locator("summary").click()
@@ -230,19 +231,14 @@ def search(browser: Browser, book: Path, words: str) -> Report:
     return report
 
 
-def book(folder: Path, output: Path) -> list[Report]:
-    """Return a report of every page of the book."""
-    output.mkdir(parents=True, exist_ok=True)
+def book(folder: Path, output: Path) -> Iterator[Report]:
+    """Yield a report of every page of the book, and of its search."""
     with started() as browser:
-        reports = []
         for file in sorted(folder.rglob("*.html")):
             name = re.sub(r"\W+", "-", str(file.relative_to(folder).with_suffix("")))
-            reports.append(look_at(browser, file, output, name))
-            print(line(reports[-1]), flush=True)
+            yield look_at(browser, file, output, name)
         for words in ("log-sum-exp", "pseudo-inverse", "fit_inverse"):
-            reports.append(search(browser, folder, words))
-            print(line(reports[-1]), flush=True)
-    return reports
+            yield search(browser, folder, words)
 
 
 OVERFLOW = """() => {
@@ -256,57 +252,36 @@ OVERFLOW = """() => {
 }"""
 
 
-def decks(folder: Path, output: Path) -> list[Report]:
-    """Return a report of every deck: each slide fits, none asks for anything; keep pictures."""
-    output.mkdir(parents=True, exist_ok=True)
-    reports = []
+def decks(folder: Path, output: Path) -> Iterator[Report]:
+    """Yield a report of every deck: each slide fits, none asks for anything; keep pictures."""
     with started() as browser:
         for file in sorted(folder.glob("[0-9]*.html")):
             report = Report(f"slides {file.stem}")
-            with opened(browser, file, report, {"width": 1280, "height": 720}) as page:
+            with opened(browser, file, report, SLIDE) as page:
                 page.wait_for_function("window.Reveal && Reveal.isReady()")
-                total = page.evaluate("Reveal.getTotalSlides()")
-                report.counts["slides"] = total
-                for number in range(total):
+                report.counts["slides"] = page.evaluate("Reveal.getTotalSlides()")
+                for number in range(1, report.counts["slides"] + 1):
                     over = page.evaluate(OVERFLOW)
-                    report.faults += [f"slide {number + 1} is too full: {x}" for x in over]
-                    page.screenshot(path=output / f"{file.stem}-{number + 1:02}.png")
+                    report.faults += [f"slide {number} is too full: {x}" for x in over]
+                    page.screenshot(path=output / f"{file.stem}-{number:02}.png")
                     page.keyboard.press("ArrowRight")
                 images(page, report)
                 axe(page, "slides", report)
-            reports.append(report)
-            print(line(report), flush=True)
-    return reports
+            yield report
 
 
-def pdf(files: list[Path]) -> list[Report]:
-    """Print decks to PDF, one page for each slide."""
-    reports = []
+def pdf(files: list[Path]) -> Iterator[Report]:
+    """Print decks to PDF, one page for each slide; yield a report of each."""
     with started() as browser:
         for file in files:
-            report = Report(f"pdf {file.stem}")
-            with opened(browser, file, report, {"width": 1280, "height": 720}) as page:
+            report, printed = Report(f"pdf {file.stem}"), file.with_suffix(".pdf")
+            with opened(browser, file, report, SLIDE) as page:
                 page.goto(file.as_uri() + "?print-pdf")
                 page.wait_for_selector(".pdf-page")
                 report.counts["slides"] = page.locator(".pdf-page").count()
-                page.pdf(
-                    path=file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True
-                )
-            pages = len(re.findall(rb"/Type\s*/Page[^s]", file.with_suffix(".pdf").read_bytes()))
+                page.pdf(path=printed, prefer_css_page_size=True, print_background=True)
+            pages = len(re.findall(rb"/Type\s*/Page[^s]", printed.read_bytes()))
             report.counts["pages"] = pages
             if pages != report.counts["slides"]:
                 report.faults.append(f"{pages} pages of {report.counts['slides']} slides")
-            reports.append(report)
-            print(line(report), flush=True)
-    return reports
-
-
-def line(report: Report) -> str:
-    counts = ", ".join(f"{n} {what}" for what, n in report.counts.items())
-    faults = "".join(f"\n    {fault}" for fault in report.faults)
-    return f"{'FAULTS' if report.faults else 'ok':7} {report.page:45} {counts}{faults}"
-
-
-def keep(reports: list[Report], file: Path) -> None:
-    """Write reports as JSON."""
-    file.write_text(json.dumps([asdict(report) for report in reports], indent=1), encoding="utf-8")
+            yield report

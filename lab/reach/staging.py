@@ -114,8 +114,3 @@ def _output(output: dict[str, Any], still: str | None) -> dict[str, Any]:
     )
     data = {"text/html": shown + (still or ""), "text/plain": "a widget"}
     return {"output_type": "display_data", "data": data, "metadata": {}}
-
-
-def page_of_document(text: str, path: str, pages: set[str], where: str | None) -> str:
-    """Return a Markdown document as a page: without marks of commands, with links that lead on."""
-    return relinked(MARKS.sub("", text), PurePosixPath(path), pages, where)

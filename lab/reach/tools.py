@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from lab.upkeep.blocks import ROOT
+
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build"
 ENVIRONMENT, NODE = BUILD / "venvs" / "book", BUILD / "node"
