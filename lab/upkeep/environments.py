@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from packaging.requirements import Requirement
 
+from dsd_tutorial.saving import write_text
 from lab.upkeep.blocks import ROOT
 
 PYTHON = "3.11"
@@ -75,9 +76,7 @@ def files() -> dict[str, str]:
 def main() -> int:
     """Write the files; the exit status is 0."""
     for name, text in files().items():
-        path = ROOT / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_text(ROOT / name, text)
         print(f"wrote {name}")
     return 0
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import csv
 import json
 import subprocess
 import sys
@@ -19,9 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from dsd_tutorial.course.sweeps import SweepFolder
+from lab.upkeep.blocks import ROOT
+
 OUTPUT = ROOT / "build" / "faults"
 PLAN = """notebooks: [00, 01]
 cases:
@@ -36,9 +38,7 @@ PATIENCE = 3600  # seconds in which something must happen
 
 def journal(folder: Path) -> list[dict]:
     """Return the whole lines of a sweep's journal."""
-    file = folder / "rows.jsonl"
-    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [row for _, row in SweepFolder(folder).lines()]
 
 
 def start(command: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen:
@@ -111,9 +111,8 @@ def disturbed(
 
 def table(folder: Path) -> list[dict[str, str]]:
     """Return the rows of runs.csv, without the columns that may differ."""
-    with open(folder / "runs.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in MAY_DIFFER} for row in rows]
+    rows = pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False)
+    return rows.drop(columns=[*MAY_DIFFER]).to_dict("records")
 
 
 def faults_of(undisturbed: Path, disturbed: Path) -> list[str]:

@@ -23,6 +23,8 @@ from typing import Any
 import torch
 
 from dsd_tutorial.course import running
+from dsd_tutorial.saving import write_json, write_text
+from dsd_tutorial.stable_diffusion.writer import write_pipeline_index
 from lab.upkeep.blocks import ROOT
 
 OUTPUT = ROOT / "build" / "foreign"
@@ -94,6 +96,7 @@ def build(name: str, models: Path, seed: int = 0) -> Path:
     import diffusers
     from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     recipe, folder = MODELS[name], models / name
     kind, settings = recipe["scheduler"]
@@ -114,11 +117,9 @@ def build(name: str, models: Path, seed: int = 0) -> Path:
         write_tokenizer(folder / "tokenizer", recipe["padding"])
         if recipe["clip"]:
             write_clip(clip_of(folder), text)
-    index = {"_class_name": "StableDiffusionPipeline"}
-    index |= {part: [type(made).__module__.split(".")[0], type(made).__name__]
-              for part, made in parts.items()}  # fmt: skip
-    _write_json(folder / "model_index.json", {**index, "tokenizer": ["transformers",
-                                                                     "CLIPTokenizer"]})  # fmt: skip
+    kinds = {part: type(made) for part, made in parts.items()} | {"tokenizer": CLIPTokenizer}
+    index = {part: (kind.__module__.split(".")[0], kind.__name__) for part, kind in kinds.items()}
+    write_pipeline_index(folder, index)
     return folder
 
 
@@ -155,13 +156,9 @@ def write_clip(folder: Path, text: Any) -> None:
         "image_size": 224,
         "patch_size": 32,
     }
-    clip = CLIPModel(
-        CLIPConfig(
-            text_config=text.config.to_dict(), vision_config=vision, projection_dim=TEXT_WIDTH
-        )
-    )
-    tower = getattr(text, "text_model", text)
-    clip.text_model.load_state_dict(tower.state_dict())
+    both = {"text_config": text.config.to_dict(), "vision_config": vision}
+    clip = CLIPModel(CLIPConfig(**both, projection_dim=TEXT_WIDTH))
+    clip.text_model.load_state_dict(getattr(text, "text_model", text).state_dict())
     clip.save_pretrained(folder)
     ImageSettings().write(folder)
 
@@ -185,26 +182,21 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 def write_tokenizer(folder: Path, padding: str) -> None:
     """Write the files of a slow CLIPTokenizer, which is how the published folders have it."""
-    folder.mkdir(parents=True)
     vocab, merges = vocabulary()
     if len(vocab) != VOCABULARY or vocab[END] != VOCABULARY - 1:
         raise ValueError(f"{len(vocab)} tokens, end token {vocab[END]}: need {VOCABULARY}")
-    _write_json(folder / "vocab.json", vocab)
+    write_json(folder / "vocab.json", vocab)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    write_text(folder / "merges.txt", "\n".join(lines) + "\n")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": padding}
-    _write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "special_tokens_map.json", special)
     settings = {
         "tokenizer_class": "CLIPTokenizer",
         "model_max_length": TOKENS,
         "do_lower_case": True,
         "add_prefix_space": False,
     }
-    _write_json(folder / "tokenizer_config.json", {**settings, **special})
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8", newline="\n")
+    write_json(folder / "tokenizer_config.json", {**settings, **special})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -215,24 +207,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", choices=["build"], help="build the models, run nothing")
     parser.add_argument("--jobs", default="2", help="notebooks that run side by side")
     given = parser.parse_args(arguments)
-    codes = []
+    common = ["--parameters", str(PARAMETERS), "--jobs", given.jobs, "--cell-timeout", "200"]
+    codes = [0]
     for name in given.model or MODELS:
         folder = build(name, OUTPUT / "models")
         print(f"{name}: {folder.relative_to(ROOT)}", flush=True)
         if given.only is None:
-            codes.append(
-                running.main(
-                    [
-                        *given.notebooks,
-                        *("--output", str(OUTPUT / name)),
-                        *("--parameters", str(PARAMETERS)),
-                        *("--set", "model", str(folder)),
-                        *("--jobs", given.jobs),
-                        *("--cell-timeout", "200"),
-                    ]
-                )
-            )
-    return max(codes, default=0)
+            own = ["--output", str(OUTPUT / name), "--set", "model", str(folder)]
+            codes.append(running.main([*given.notebooks, *common, *own]))
+    return max(codes)
 
 
 if __name__ == "__main__":

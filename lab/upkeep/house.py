@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from lab.upkeep.blocks import ROOT, write_blocks
 
@@ -18,6 +19,9 @@ WINGS = {
     "course": "dsd_tutorial/course/, the course",
     "methods": "dsd_tutorial/, the methods",
 }
+COURSE = (  # what the one box of the course says
+    "parameters, claims, checks, quizzes, figures, widgets, records, running, start, grading"
+)
 # (title, what happens, (file, function, what it does) from the call down to the tensor operation)
 WALKS = (
     (
@@ -62,7 +66,7 @@ def wing(room: str) -> str:
     """Return the wing that a room belongs to."""
     if room.startswith("lab."):
         return "lab"
-    is_course = room.startswith("dsd_tutorial.course.") or room.endswith((".cli", ".doctor"))
+    is_course = room.startswith("dsd_tutorial.course") or room.endswith((".cli", ".doctor"))
     return "course" if is_course else "methods"
 
 
@@ -88,12 +92,10 @@ def arrows() -> dict[str, set[str]]:
             there = _drawn(other)
             if there not in (None, here):
                 found[here].add(there)
-    reached: dict[str, set[str]] = {}
 
+    @cache
     def reach(room: str) -> set[str]:
-        if room not in reached:
-            reached[room] = set().union(*({r} | reach(r) for r in found[room]), set())
-        return reached[room]
+        return found[room].union(*map(reach, found[room]))
 
     return {
         room: {r for r in to if not any(r in reach(other) for other in to - {r})}
@@ -115,12 +117,9 @@ def picture() -> str:
     lines = ["```mermaid", "graph TD"]
     for name, title in WINGS.items():
         lines.append(f'  subgraph {name}_wing["{title}"]')
-        boxes = [r for r in found if (r == "dsd_tutorial.course") == (name == "course")]
-        for room in sorted(r for r in boxes if name == "course" or wing(r) == name):
+        for room in sorted(room for room in found if wing(room) == name):
             short = room.rsplit(".", 1)[-1]
-            shown = "parameters, claims, checks, quizzes, figures, widgets, records, running, "
-            shown += "start, grading"
-            lines.append(f'    {short}["{shown if name == "course" else short}"]')
+            lines.append(f'    {short}["{COURSE if name == "course" else short}"]')
         lines.append("  end")
     for room in sorted(found):
         for other in sorted(found[room]):
@@ -133,9 +132,7 @@ def line_of(file: str, function: str) -> int:
 
     The path of the file is that below the package.
     """
-    body: list[ast.stmt] = ast.parse(
-        (ROOT / "dsd_tutorial" / file).read_text(encoding="utf-8")
-    ).body
+    body = ast.parse((ROOT / "dsd_tutorial" / file).read_text(encoding="utf-8")).body
     for name in function.split("."):
         node = next((n for n in body if getattr(n, "name", None) == name), None)
         if node is None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from dsd_tutorial.saving import write_text
 from lab.upkeep.blocks import ROOT
 from lab.upkeep.environments import requirements
 
@@ -68,30 +69,10 @@ def asked_of_pip(name: str, target: Target) -> tuple[str, tuple[str, ...]]:
     """The newest version of a package for another system, and what it requires."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--dry-run",
-                "--no-deps",
-                "--ignore-installed",
-                "--only-binary",
-                ":all:",
-                "--target",
-                folder,
-                "--platform",
-                SYSTEMS[target[0]][3],
-                "--python-version",
-                target[1],
-                "--report",
-                str(report),
-                name,
-            ],
-            check=True,
-        )
+        asked = ["--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--only-binary=:all:"]
+        asked += [f"--target={folder}", f"--report={report}", f"--python-version={target[1]}"]
+        asked += [f"--platform={SYSTEMS[target[0]][3]}", name]
+        subprocess.run([sys.executable, "-m", "pip", "install", *asked], check=True)
         entry = json.loads(report.read_text())["install"][0]["metadata"]
     return entry["version"], tuple(entry.get("requires_dist", ()))
 
@@ -151,7 +132,7 @@ def lock_text() -> str:
 
 def main() -> int:
     """Write the lock; the exit status is 0."""
-    LOCK.write_text(lock_text(), encoding="utf-8", newline="\n")
+    write_text(LOCK, lock_text())
     print(f"wrote {LOCK.name}")
     return 0
 

@@ -12,7 +12,6 @@ import argparse
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,11 +43,8 @@ class Group:
 
     def held(self) -> int:
         """Bytes that its processes hold, files that could be dropped not counted."""
-        for line in (self.folder / "memory.stat").read_text().splitlines():
-            name, value = line.split()
-            if name == self._counted:
-                return int(value)
-        return 0
+        lines = (self.folder / "memory.stat").read_text().splitlines()
+        return int(dict(map(str.split, lines))[self._counted])
 
     def close(self) -> None:
         """Take the group away; nothing runs in it any more."""
@@ -97,19 +93,10 @@ def measure(notebook: Path, output: Path, limits: Group | None, beside: subproce
     process = subprocess.Popen(
         [*command, "--output", str(output)], preexec_fn=limits and limits.enter
     )
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.wait(LOOK):
-            most = max(most, limits.held() if limits else held_by([process, beside]))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    status = process.wait()
-    done.set()
-    watcher.join()
-    return status, time.perf_counter() - start, most
+    while process.poll() is None:
+        most = max(most, limits.held() if limits else held_by([process, beside]))
+        time.sleep(LOOK)
+    return process.returncode, time.perf_counter() - start, most
 
 
 def main() -> int:

@@ -5,12 +5,12 @@
 
 import json
 import sys
-from pathlib import Path
 
 from dsd_tutorial.course.sweeps import Plan
 from dsd_tutorial.saving import write_text
+from lab.upkeep.blocks import ROOT
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "plan.schema.json"
+PAGE = ROOT / "docs" / "plan.schema.json"
 
 
 def schema() -> str:

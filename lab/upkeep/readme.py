@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from dsd_tutorial.course.notebooks import RECORD, all_notebooks
+from dsd_tutorial.saving import write_json
 from lab.upkeep import workshop
 from lab.upkeep.blocks import ROOT, write_blocks
 
@@ -60,24 +61,24 @@ def with_passes(record: dict, before: dict, build: Path = ROOT / "build") -> dic
     return record | {"notebooks": notebooks}
 
 
-def table(root: Path = ROOT) -> str:
+def table() -> str:
     """The block of the README, in Markdown, from the record and the notebooks' titles."""
     rows = ["| notebook | minutes | memory |", "| --- | ---: | ---: |"]
-    for notebook in all_notebooks(root):
+    for notebook in all_notebooks(ROOT):
         minutes, memory = "–", "–"
         if notebook.seconds is not None:
             minutes = f"{math.ceil(notebook.seconds / 6) / 10:.1f}"
             memory = f"{math.ceil(notebook.peak_mb / 100) / 10:.1f} GB"
         link = f"[{notebook.title}](notebooks/{notebook.path.name})"
         rows.append(f"| {link} | {minutes} | {memory} |")
-    path = root / RECORD
+    path = ROOT / RECORD
     if path.is_file():
         machine = json.loads(path.read_text(encoding="utf-8"))["machine"]
-        rows.append("")
-        rows.append(
+        rows += [
+            "",
             f"Measured by `make run` on {machine['cores']} CPU cores, no GPU "
-            f"({machine['system']}, Python {machine['python']})."
-        )
+            f"({machine['system']}, Python {machine['python']}).",
+        ]
     return "\n".join(rows)
 
 
@@ -96,9 +97,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     if record:
-        text = json.dumps(with_passes(record, before), indent=2) + "\n"
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(text, encoding="utf-8", newline="\n")
+        write_json(target, with_passes(record, before))
     write_blocks("README.md", "make readme", {"notebooks": table()})
     workshop.main()  # its timetables are made of the same minutes
     return 0
