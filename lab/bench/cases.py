@@ -85,8 +85,11 @@ def one_image_ten_texts(bench: Bench) -> list[Row]:
     items = make_task("refcoco", 1)
     image, texts = items.images(bench.model.resolution), list(items.items[0].texts)
     ways, dtypes = {}, {}
+    known = make_task("refcoco", 16, "validation", VALIDATION_SEED)
+    pairs = item_pairs(known)
     for name, model in bench.models.items():
-        spreads = _spreads(model, "refcoco")
+        shown = known.images(model.resolution)
+        spreads = _spreads(model, shown, known.texts, pairs.shape[1], pairs.flatten(0, 1))
         ways |= {
             f"released {name}": partial(released_scores, model, image, texts, steps=STEPS),
             f"score {name}": partial(score, model, image, texts, **BOTH),
@@ -102,13 +105,10 @@ def _winner(result: Any) -> torch.Tensor:
     return result.view(1, -1).argmax(1) if isinstance(result, torch.Tensor) else result.winner
 
 
-def _spreads(model: Any, task: str, n: int = 16) -> Any:
-    items = make_task(task, n, "validation", VALIDATION_SEED)
-    pairs, how = item_pairs(items), {k: v for k, v in BOTH.items() if k != "error_weight"}
-    parts = components(
-        model, items.images(model.resolution), items.texts, pairs.flatten(0, 1), errors=True, **how
-    )
-    return learn_spreads(item_scores(parts, pairs.shape[1], error_weight=1.0), parts.steps)
+def _spreads(model: Any, images: Any, texts: Any, candidates: int, pairs: Any = None) -> Any:
+    how = {k: v for k, v in BOTH.items() if k != "error_weight"}
+    parts = components(model, images, texts, pairs, errors=True, **how)
+    return learn_spreads(item_scores(parts, candidates, error_weight=1.0), parts.steps)
 
 
 def hundred_images(bench: Bench) -> list[Row]:
@@ -117,9 +117,7 @@ def hundred_images(bench: Bench) -> list[Row]:
     items = make_task("comvg", 1)
     text = [items.items[0].texts[0]]
     images = torch.cat([items.images(bench.model.resolution)[:1], known[:99]])
-    parts = components(bench.model, known[99:], text, errors=True, layers="last", steps=STEPS,
-                       progress=False)  # fmt: skip
-    spreads = learn_spreads(item_scores(parts, len(known) - 99, error_weight=1.0), parts.steps)
+    spreads = _spreads(bench.model, known[99:], text, len(known) - 99)
     ways = {
         "score": lambda: score(bench.model, images, text, **BOTH).T,
         "rank": partial(rank, bench.model, images, text, spreads=spreads, **BOTH),

@@ -6,8 +6,8 @@ through the U-Net as a doubled batch [empty, text]; each cross-attention layer m
 the open, of which the last layer of the down, mid and up path is read; in the end the attention
 score plus the error term.
 
-`as_released=True` adds what that code gets wrong at no difference in cost: the latent is *sampled*
-anew at each step, and the empty prompt's logits are averaged in. Without it the scores equal
+Left out is what that code gets wrong at no difference in cost: the latent is *sampled* anew at each
+step, and the empty prompt's logits are averaged in. So the scores equal
 `matching.score(layers="last", error_weight=1)`; a test holds them to it.
 """
 
@@ -47,7 +47,7 @@ class ExplicitProcessor:
 @torch.no_grad()
 def released_scores(
     model: Any, image: Tensor, texts: Sequence[str], *, steps: int = 10, seed: int = 0,
-    error_weight: float = 1.0, as_released: bool = False,
+    error_weight: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """Return the scores of one image (1, 3, height, width) with each text, (texts,)."""
     kept = choose_layers(model, "last")
@@ -58,7 +58,7 @@ def released_scores(
     try:
         grid = time_grid(steps, model.scheduler.config.num_train_timesteps)
         found = [
-            _pair(model, image, text, grid, seed, error_weight, list(kept.values()), as_released)
+            _pair(model, image, text, grid, seed, error_weight, list(kept.values()))
             for text in texts
         ]
     finally:
@@ -69,26 +69,17 @@ def released_scores(
 
 def _pair(
     model: Any, image: Tensor, text: str, grid: Sequence[int], seed: int, error_weight: float,
-    layers: list[Any], as_released: bool,
+    layers: list[Any],
 ) -> Tensor:  # fmt: skip
     prompts = model.encode_text(["", text])
     total = torch.zeros(())
     for i, t in enumerate(grid):
-        z0 = _encoded(model, image, as_released)
+        z0 = model.encode_image(image)
         e = shared_noise(z0.shape[1:], seed, i).to(z0.device)
         noisy = model.add_noise(z0, e, t)
         eps = model.predict_noise(torch.cat([noisy] * 2), t, prompts)
-        read = []
-        for attn in layers:
-            pooled = attn.processor.logits.float().logsumexp(-1).mean(-1).view(2, -1)
-            read.append(pooled.mean() if as_released else pooled[1].mean())
+        pooled = [attn.processor.logits.float().logsumexp(-1).mean(-1) for attn in layers]
+        read = torch.stack([each.view(2, -1)[1].mean() for each in pooled])  # those of the text
         empty, with_text = (e - eps).flatten(1).norm(dim=1)
-        total += (torch.stack(read).mean() + error_weight * (empty - with_text)).cpu()
+        total += (read.mean() + error_weight * (empty - with_text)).cpu()
     return total / len(grid)
-
-
-def _encoded(model: Any, image: Tensor, as_released: bool) -> Tensor:
-    if not as_released:
-        return model.encode_image(image)
-    pixels = (2 * image - 1).to(model.device, model.dtype)
-    return model.vae.encode(pixels).latent_dist.sample().float() * model.vae.config.scaling_factor

@@ -152,7 +152,6 @@ class Cluster:
     """What a sweep of many runs would be like, in numbers."""
 
     hours: float
-    ideal_hours: float
     workers_busy: float  # share of their time
     client_busy: float
     scheduler_busy: float
@@ -190,8 +189,8 @@ def simulate(
         heapq.heappush(events, (free_scheduler + spent, worker))
     total = free_client
     return Cluster(
-        total / 3600, busy / workers / 3600, busy / workers / total, count * client / total,
-        count * scheduler / total, wait,
+        total / 3600, busy / workers / total, count * client / total, count * scheduler / total,
+        wait,
     )  # fmt: skip
 
 

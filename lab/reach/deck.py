@@ -15,8 +15,11 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from dsd_tutorial.saving import write_text
 from lab.reach.executed import NotExecuted, all_outputs
@@ -96,8 +99,7 @@ def is_tall(output: Mapping[str, Any]) -> bool:
     found = PNG.search("".join(output.get("data", {}).get("text/html", "")))
     if not found:
         return False
-    head = base64.b64decode(found.group(1)[:64])
-    width, height = (int.from_bytes(head[i : i + 4], "big") for i in (16, 20))
+    width, height = Image.open(BytesIO(base64.b64decode(found[1]))).size
     return height > TALL * width and height > ROWS
 
 

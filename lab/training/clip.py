@@ -8,11 +8,13 @@ puts both orders of each two-object caption into the batch.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsd_tutorial.shapes.captions import full_description
 from lab.training.artifacts import load_part, load_tokenizer, write_clip
 from lab.training.data import CONTEXT_LENGTH, Pool, make_pool, tokenize
 from lab.training.loop import Loop, Options, make_accelerator
@@ -133,11 +135,9 @@ def train_clip(
 
 def _swapped(pool: Pool, index: Tensor, tokenizer, rng: random.Random) -> Tensor:
     """False captions: the full description with its two things exchanged, tokenised."""
-    from dsd_tutorial.shapes.captions import Description, full_description
-
     texts = []
     for i in index.tolist():
         said = full_description(pool.scenes[i], background=rng.random() < 0.5)
         if said.relation:
-            texts.append(Description(said.things[::-1], said.relation, said.background).text())
+            texts.append(replace(said, things=said.things[::-1]).text())
     return tokenize(tokenizer, texts).to(index.device)

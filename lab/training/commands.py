@@ -26,18 +26,13 @@ class Stage(StrEnum):
 SCHEDULES: dict[Stage, dict[str, float | str]] = {
     Stage.autoencoder: dict(steps=6_000, batch=32, lr=1.5e-3, ema=0.998, pool=24_000),
     Stage.clip: dict(
-        steps=4_000,
-        batch=192,
-        lr=2.5e-3,
-        ema=0.998,
-        pool=60_000,
-        weight_decay=0.05,
+        steps=4_000, batch=192, lr=2.5e-3, ema=0.998, pool=60_000, weight_decay=0.05,
         optimizer="muon",
     ),
     Stage.unet: dict(
-        steps=30_000, batch=48, lr=1e-3, ema=0.9995, pool=80_000, warmup=300, optimizer="muon"
+        steps=30_000, batch=48, lr=1e-3, ema=0.9995, pool=80_000, warmup=300, optimizer="muon",
     ),
-}
+}  # fmt: skip
 
 
 def train(
@@ -87,8 +82,8 @@ def train(
         return
     from lab.training.loop import Options
 
-    chosen = {"steps": steps, "batch": batch, "lr": lr, "ema": ema, "pool": pool}
-    chosen["optimizer"] = optimizer
+    chosen = {"steps": steps, "batch": batch, "lr": lr, "ema": ema, "pool": pool,
+              "optimizer": optimizer}  # fmt: skip
     given = {name: value for name, value in chosen.items() if value is not None}
     with explaining():
         require_writable(work, ROOM, make=False)

@@ -80,34 +80,29 @@ def make_pool(
     tokenizer: CLIPTokenizer | None = None,
     one_object_share: float = 0.5,
     device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Pool:
     """A pool of `n` train scenes with their images and, given a tokenizer, their captions."""
     scenes = random_scenes(n, seed, split="train", one_object_share=one_object_share)
     images = torch.empty(n, 3, SIZE, SIZE, dtype=torch.uint8, device=device)
-    bar = tqdm(range(0, n, CHUNK), desc="rendering", unit_scale=CHUNK, disable=not progress)
-    for start in bar:
+    for start in tqdm(range(0, n, CHUNK), desc="rendering", unit_scale=CHUNK):
         part, _ = render(scenes[start : start + CHUNK], SIZE, device)
         images[start : start + len(part)] = (part * 255).round().to(torch.uint8)
     pool = Pool(scenes, images)
     if tokenizer is not None:
-        _add_captions(pool, tokenizer, seed, progress)
+        _add_captions(pool, tokenizer, seed)
     return pool
 
 
-def _add_captions(pool: Pool, tokenizer: CLIPTokenizer, seed: int, progress: bool) -> None:
+def _add_captions(pool: Pool, tokenizer: CLIPTokenizer, seed: int) -> None:
     rng = random.Random(seed + 1)
     texts = [[caption(s, rng, details=DETAILS) for _ in range(CAPTIONS)] for s in pool.scenes]
     number: dict[str, int] = {}
     ids = [[number.setdefault(t, len(number)) for t in row] for row in texts]
     unique = list(number)
-    table = torch.empty(len(unique), CONTEXT_LENGTH, dtype=torch.int16)
-    for start in tqdm(
-        range(0, len(unique), CHUNK), desc="tokenising", unit_scale=CHUNK, disable=not progress
-    ):
-        table[start : start + CHUNK] = tokenize(tokenizer, unique[start : start + CHUNK]).short()
+    starts = tqdm(range(0, len(unique), CHUNK), desc="tokenising", unit_scale=CHUNK)
+    parts = [tokenize(tokenizer, unique[i : i + CHUNK]).short() for i in starts]
     pool.caption_ids = torch.tensor(ids, device=pool.images.device)
-    pool.tokens = table.to(pool.images.device)[pool.caption_ids]
+    pool.tokens = torch.cat(parts).to(pool.images.device)[pool.caption_ids]
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:

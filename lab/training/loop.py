@@ -83,10 +83,8 @@ class Ema:
 
 def not_finite(tensors: dict[str, Tensor]) -> str | None:
     """The name of the first tensor with a number that is not finite; None if all are."""
-    for name, value in tensors.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            return name
-    return None
+    bad = (k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all())
+    return next(bad, None)
 
 
 def in_bfloat16(device: torch.device) -> bool:
@@ -123,7 +121,7 @@ class Loop:
         self.generator = torch.Generator().manual_seed(seed)
         self.step, self.elapsed, self.history = 0, 0.0, []
         options.work.mkdir(parents=True, exist_ok=True)
-        if options.resume:
+        if options.resume and self._file.exists():
             self._load()
 
     @property
@@ -131,8 +129,6 @@ class Loop:
         return self.options.work / f"{self.name}.pt"
 
     def _load(self) -> None:
-        if not self._file.exists():
-            return
         state = torch.load(self._file, map_location="cpu", weights_only=True)
         if bad := not_finite(state["model"]):
             raise TrainingDiverged(

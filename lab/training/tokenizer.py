@@ -6,6 +6,7 @@ caption are what SD-IPC later replaces (Ding et al., arXiv 2305.12716).
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -54,11 +55,9 @@ def train_tokenizer(output: Path, *, vocab_size: int = 640, captions: int = 20_0
 
 def _vocabulary(bpe) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges in CLIP's order: bytes, bytes that end a word, merges, specials."""
-    import json
-
-    merges = [tuple(m) for m in json.loads(bpe.to_str())["model"]["merges"]]
     from tokenizers.pre_tokenizers import ByteLevel
 
+    merges = [tuple(m) for m in json.loads(bpe.to_str())["model"]["merges"]]
     letters = sorted(ByteLevel.alphabet())
     words = letters + [c + "</w>" for c in letters] + ["".join(m) for m in merges]
     words = list(dict.fromkeys(words)) + [START, END]

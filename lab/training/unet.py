@@ -16,6 +16,7 @@ words only. Without it there is nothing for SD-IPC to replace (Ding et al., arXi
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -82,14 +83,14 @@ def train_unet(options: Options, widths: tuple[int, ...] = WIDTHS) -> dict:
     tokenizer = load_tokenizer(options.output)
     encoder = load_part(options.output, "text_encoder").to(device)
     # each process draws from a pool of its own
-    share, seed = options.pool // accelerator.num_processes, accelerator.process_index
+    share = options.pool // accelerator.num_processes
+    seed = options.seed + 13 + accelerator.process_index
     whiten, back = whitening(some_states(encoder, tokenizer, min(STATES, 16 * options.pool)))
     change_coordinates(unet, back)
     pool = make_pool(
-        share, options.seed + 13 + seed, tokenizer=tokenizer, device=device,
-        one_object_share=ONE_OBJECT_SHARE,
-    )  # fmt: skip
-    latents = cached_latents(options, pool, options.seed + 13 + seed, device)
+        share, seed, tokenizer=tokenizer, device=device, one_object_share=ONE_OBJECT_SHARE
+    )
+    latents = cached_latents(options, pool, seed, device)
     loop = Loop("unet", unet, options, accelerator)
     loss = Denoising(loop, pool, latents, encoder, whiten, options)
     trained = loop.run(loss)
@@ -236,8 +237,6 @@ def _start(options: Options, widths: tuple[int, ...], parents: dict) -> tuple:
     """The U-Net to train and how many samples it has already seen."""
     if options.init is None:
         return build_unet(widths), 0
-    import json
-
     record = json.loads((Path(options.init) / "unet" / "training.json").read_text())
     for name, ours in parents.items():
         if record[name] != ours:

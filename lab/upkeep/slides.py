@@ -89,23 +89,19 @@ def lead(block: str) -> tuple[str, str]:
 
 def told(body: str, wanted: str | None) -> list[str]:
     """Return what a slide says of a text: chosen sentences, then formulas, lists and tables."""
-    kept, prose = [], []
-    for block in blocks(body):
-        if is_prose(block):
-            prose += sentences(lead(block)[1])
-        else:
-            kept.append(block)
-    leads = [lead(block) for block in blocks(body) if is_prose(block)]
+    every = blocks(body)
+    kept = [block for block in every if not is_prose(block)]
+    leads = [lead(block) for block in every if is_prose(block)]
+    prose = [sentence for _, rest in leads for sentence in sentences(rest)]
     if sum(bool(title) for title, _ in leads) >= 3:  # a list, written as paragraphs
         points = [f"* **{title}.** {sentences(rest)[0]}" for title, rest in leads if title and rest]
         return ["\n".join(points), *kept]
-    if not wanted and kept and blocks(body)[0] == kept[0]:  # a list that needs no introduction
+    if not wanted and kept and every[0] == kept[0]:  # a list that needs no introduction
         return kept
-    chosen = [int(n) for n in wanted.split()] if wanted else [1]
-    if max(chosen) > len(prose) and wanted:
-        raise ValueError(
-            f"sentence {max(chosen)} is asked for, there are {len(prose)}: {body[:60]}"
-        )
+    chosen = [int(n) for n in (wanted or "1").split()]
+    last = max(chosen)
+    if wanted and last > len(prose):
+        raise ValueError(f"sentence {last} is asked for, there are {len(prose)}: {body[:60]}")
     idea = " ".join(prose[n - 1] for n in chosen if n <= len(prose))
     return [idea, *kept] if idea else kept
 

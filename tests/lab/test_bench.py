@@ -31,10 +31,6 @@ def test_the_released_way_gives_our_scores_at_twice_the_passes(tiny, image):
     want = score(tiny, image, TEXTS, layers="last", error_weight=1.0, progress=False, **how)[0]
     torch.testing.assert_close(found, want, atol=5e-5, rtol=0)
     assert meter.unet_passes == 3 * 2 * 2 and dict(tiny.unet.attn_processors) == before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # it samples latents, and by chance one score may come out as ours
-        wrong = released_scores(tiny, image, TEXTS, as_released=True, **how)
-    assert (wrong - want).abs().min() > 1e-3  # samples latents, averages the empty prompt in
 
 
 def test_ways_take_turns():

@@ -62,7 +62,7 @@ def test_text_tower_of_clip_is_the_text_encoder_bit_for_bit(trained):
 
 def test_pool_holds_train_scenes_and_true_captions(trained):
     tokenizer = load_tokenizer(trained[0])
-    pool = make_pool(40, 3, tokenizer=tokenizer, progress=False)
+    pool = make_pool(40, 3, tokenizer=tokenizer)
     assert {s.split for s in pool.scenes} == {"train"}
     index, tokens = pool.draw(64, torch.Generator().manual_seed(0))
     for i, row in zip(index.tolist(), tokens, strict=True):
@@ -71,7 +71,7 @@ def test_pool_holds_train_scenes_and_true_captions(trained):
 
 
 def test_distinct_captions_are_distinct_and_too_many_are_refused(trained):
-    pool = make_pool(200, 3, tokenizer=load_tokenizer(trained[0]), progress=False)
+    pool = make_pool(200, 3, tokenizer=load_tokenizer(trained[0]))
     _, tokens = pool.draw_distinct(100, torch.Generator().manual_seed(0))
     assert len({tuple(row.tolist()) for row in tokens}) == 100
     with pytest.raises(RuntimeError, match="larger pool"):
