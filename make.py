@@ -138,14 +138,30 @@ def ensure_environment() -> None:
     stamp.write_text(wanted)
 
 
-def module(help: str, *start: str, **variables: str) -> FunctionType:
-    """A command that starts a module, with these arguments and those that follow the command."""
+def module(help: str, *start: str, runs: bool = False, **variables: str) -> FunctionType:
+    """A command that starts a module, with these arguments and those that follow the command.
+
+    With `runs` it is made of executed notebooks, and those that are missing are executed first.
+    """
 
     def command(python: Path, rest: list[str]) -> int:
+        if runs:
+            run_once(python)
         return call(python, "-m", *start, *rest, **variables)
 
     command.__doc__ = help
     return command
+
+
+def run_once(python: Path) -> None:
+    """Execute the notebooks of which build/ has no current run; the others are left as they are."""
+    asked = subprocess.run(
+        [str(python), "-m", "lab.reach.executed"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    if asked.returncode:
+        sys.exit(asked.returncode)
+    if asked.stdout.split():
+        COMMANDS["run"](python, asked.stdout.split())
 
 
 def test(python: Path, rest: list[str]) -> int:
@@ -219,29 +235,6 @@ def lint(python: Path, rest: list[str]) -> int:
     return call(python, "-m", "pyright", "--pythonpath", python)
 
 
-def run_once(python: Path) -> None:
-    """Execute the notebooks of which build/ has no current run; the others are left as they are."""
-    asked = subprocess.run(
-        [str(python), "-m", "lab.reach.executed"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    if asked.returncode:
-        sys.exit(asked.returncode)
-    if asked.stdout.split():
-        COMMANDS["run"](python, asked.stdout.split())
-
-
-def book(python: Path, rest: list[str]) -> int:
-    """Build the course as a web page, into build/book, from what `run` executed."""
-    run_once(python)
-    return call(python, "-m", "lab.reach.book", *rest)
-
-
-def slides(python: Path, rest: list[str]) -> int:
-    """Write a deck of each notebook, into build/slides, from what `run` executed (needs npm)."""
-    run_once(python)
-    return call(python, "-m", "lab.reach.deck", *rest)
-
-
 COMMANDS = {
     "run": module(
         "Execute every notebook at its defaults into build/: notebooks, HTML, run.json.",
@@ -293,8 +286,14 @@ COMMANDS = {
         "lab.upkeep.readme",
     ),
     "picture": module("Draw the README's picture with the embedded model.", "lab.upkeep.picture"),
-    "book": book,
-    "slides": slides,
+    "book": module(
+        "Build the course as a web page, into build/book, from what `run` executed.",
+        "lab.reach.book", runs=True,
+    ),
+    "slides": module(
+        "Write a deck of each notebook, into build/slides, from what `run` executed (needs npm).",
+        "lab.reach.deck", runs=True,
+    ),
     "browser": module(
         "Try book, slides and live notebooks in Chromium, with the network cut (needs both).",
         "lab.reach.browser",

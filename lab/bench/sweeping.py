@@ -21,9 +21,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import psutil
-
-from lab.bench.timing import Row, timed_row
+from lab.bench.timing import Row, resident, timed_row
 from lab.upkeep.blocks import ROOT
 
 A_RUN = "sweep, a run that does nothing"
@@ -130,7 +128,7 @@ def runs(few: int, many: int) -> list[Row]:
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
             )  # fmt: skip
             while client.poll() is None:
-                memory = max(memory, psutil.Process(client.pid).memory_info().rss / 1e6)
+                memory = max(memory, resident(client.pid))
                 time.sleep(0.5)
             spent = time.perf_counter() - begun
             done = len((here / "sweeps" / str(count) / "rows.jsonl").read_text().splitlines())

@@ -55,9 +55,9 @@ def timed_row(case: str, way: str, seconds: Sequence[float], **known: Any) -> Ro
     }  # fmt: skip
 
 
-def resident() -> float:
-    """Return the memory of this process in MB."""
-    return psutil.Process().memory_info().rss / 1e6
+def resident(process: int | None = None) -> float:
+    """Return the memory of this process, or of that with a number, in MB."""
+    return psutil.Process(process).memory_info().rss / 1e6
 
 
 def versions() -> str:

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ipykernel.kernelspec import write_kernel_spec
+
 from dsd_tutorial.course.grading import write_assignments
 from dsd_tutorial.course.notebooks import find_notebook, read_notebook
 from dsd_tutorial.saving import write_json
@@ -37,12 +39,7 @@ def environment(folder: Path) -> Path:
 
 def kernel(folder: Path) -> dict[str, str]:
     """Variables by which the kernel `python3` is this Python, which has the course."""
-    spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Python 3",
-        "language": "python",
-    }
-    write_json(folder / "kernels" / "python3" / "kernel.json", spec)
+    write_kernel_spec(folder / "kernels" / "python3")
     return {"JUPYTER_PATH": str(folder), "JUPYTER_PREFER_ENV_PATH": "0", "HF_HUB_OFFLINE": "1"}
 
 

@@ -40,7 +40,6 @@ def draw() -> str:
             draw_image(top, image)
             top.set_title("\n".join(textwrap.wrap(prompt, 24)), fontsize=8)
             overlay_heat(bottom, image, seen.heat_map(word)[0], f"where “{word}” looks")
-        TARGET.parent.mkdir(exist_ok=True)
         fig.savefig(TARGET, dpi=DPI, metadata={"Software": None})
     return (
         "Pictures drawn by the model that ships with the course, and under each a heat map of "
