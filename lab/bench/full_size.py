@@ -1,8 +1,8 @@
 """Stable Diffusion 1.5 at full size, with random weights: what memory a pass takes.
 
 `python -m lab.bench.full_size float32` builds U-Net (860 million parameters), autoencoder and text
-encoder in memory, scores and ranks one image with two texts at two time steps, and prints one line
-of JSON. A process of its own, since what is measured is the most memory that it ever had.
+encoder in memory, scores and ranks one image with two texts at two time steps, and prints its rows
+as JSON. A process of its own, since what is measured is the most memory that it ever had.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lab.bench.timing import interleaved
+from lab.bench.timing import FULL, interleaved, timed_row
 
 SD_1_5 = {
     "unet": {"sample_size": 64, "attention_head_dim": 8, "cross_attention_dim": 768},
@@ -100,7 +100,7 @@ def peak_mb() -> float:
 
 
 def main(dtype: str = "float32") -> None:
-    """Measure, and print one line of JSON; nothing for a precision that this processor emulates."""
+    """Measure, and print the rows; nothing for a precision that this processor emulates."""
     from dsd_tutorial.attention import observe
     from dsd_tutorial.matching import Spreads, rank, score
     from dsd_tutorial.stable_diffusion.precision import bfloat16_pays
@@ -125,10 +125,15 @@ def main(dtype: str = "float32") -> None:
 
     with torch.no_grad():
         timed = interleaved({"plain": plain, "observe": observed}, 2)
-    print(json.dumps({
-        "weights_mb": weights_mb(model), "peak_mb": peak_mb(), "score_seconds": seconds,
-        "times": {name: way.seconds for name, way in timed.items()},
-    }))  # fmt: skip
+    took = {name: (way.seconds, 1) for name, way in timed.items()}
+    took["score, 1 image x 2 texts x 2 steps"] = ((seconds,), 4)
+    peak, weights, first = peak_mb(), weights_mb(model), timed["plain"].fastest
+    row = partial(timed_row, f"{FULL}, {dtype}", dtype=dtype, batch="auto")
+    rows = [row(way, each, passes=passes, peak_mb=round(peak), ratio=first / min(each))
+            for way, (each, passes) in took.items()]  # fmt: skip
+    untimed = dict.fromkeys(("seconds_min", "seconds_median", "repeats", "passes"), "")
+    weighed = {"peak_mb": round(weights), "ratio": peak / weights}
+    print(json.dumps([*rows, row("weights", [0.0], **weighed, **untimed)]))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ from dsd_tutorial.saving import replacing, require_writable_file
 from dsd_tutorial.stable_diffusion.precision import bfloat16_pays
 from lab.bench import sweeping
 from lab.bench.cases import ALL, COLUMNS, QUICK, Bench
-from lab.bench.timing import Row, timed_row
+from lab.bench.timing import FULL, Row
 from lab.upkeep.blocks import ROOT, write_blocks
 
 CHART = ROOT / "docs" / "benchmark.png"
-FULL = "full size"
 REPEATS = 5
 
 
@@ -90,25 +89,8 @@ def full_size_rows(dtype: str) -> list[Row]:
         [sys.executable, "-m", "lab.bench.full_size", dtype],
         check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    if not done.stdout.strip():
-        return []
-    found = json.loads(done.stdout.splitlines()[-1])
-    case, peak = f"{FULL}, {dtype}", round(found["peak_mb"])
-    seconds = found["times"] | {"score, 1 image x 2 texts x 2 steps": [found["score_seconds"]]}
-    plain = min(found["times"]["plain"])
-    rows = [
-        timed_row(
-            case, way, each, dtype=dtype, batch="auto", passes=1 if way in found["times"] else 4,
-            peak_mb=peak, ratio=plain / min(each),
-        )
-        for way, each in seconds.items()
-    ]  # fmt: skip
-    blank = dict.fromkeys(("seconds_min", "seconds_median", "repeats", "passes"), "")
-    weights = timed_row(
-        case, "weights", [0.0], dtype=dtype, batch="auto", peak_mb=round(found["weights_mb"]),
-        ratio=found["peak_mb"] / found["weights_mb"], **blank,
-    )  # fmt: skip
-    return [*rows, weights]
+    lines = done.stdout.splitlines()
+    return json.loads(lines[-1]) if lines else []
 
 
 def draw_growth(path: Path) -> None:

@@ -18,6 +18,7 @@ import psutil
 import torch
 
 Row = dict[str, Any]
+FULL = "full size"  # begins the cases of `full_size.py`
 
 
 @dataclass(frozen=True)
