@@ -61,13 +61,8 @@ def server(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     options = {"ip": "127.0.0.1", "port": port, "open_browser": False, "root_dir": folder}
-    command = [
-        os.environ["COURSE_PYTHON"],
-        "-m",
-        "jupyterlab",
-        "--allow-root",
-        "--IdentityProvider.token=",
-    ]
+    python = os.environ["COURSE_PYTHON"]
+    command = [python, "-m", "jupyterlab", "--allow-root", "--IdentityProvider.token="]
     command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
     paths = {"JUPYTERLAB_SETTINGS_DIR": own / "settings", "JUPYTER_CONFIG_DIR": own / "config",
              "JUPYTERLAB_WORKSPACES_DIR": own / "workspaces"}  # fmt: skip

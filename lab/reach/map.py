@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.upkeep.house import arrows
+from lab.upkeep.house import arrows, short
 
 WIDTH, HEIGHT, BOX = 880, 78, (150, 34)
 
@@ -36,7 +36,7 @@ def svg() -> str:
     boxes = [
         f'<rect x="{x - BOX[0] / 2:.0f}" y="{y - BOX[1] / 2:.0f}" width="{BOX[0]}" '
         f'height="{BOX[1]}" rx="5" fill="{_colour(room)}" stroke="#51585f"/>'
-        f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{room.rsplit(".", 1)[-1]}</text>'
+        f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{short(room)}</text>'
         for room, (x, y) in sorted(places.items())
     ]
     head = (
@@ -51,11 +51,11 @@ def svg() -> str:
 
 def alt() -> str:
     """Return the map in words."""
-    found = sorted((room.rsplit(".", 1)[-1], to) for room, to in arrows().items() if to)
-    told = [
-        f"{room} imports {', '.join(sorted(x.rsplit('.', 1)[-1] for x in to))}"
-        for room, to in found
-    ]
+    told = sorted(
+        f"{short(room)} imports {', '.join(sorted(map(short, to)))}"
+        for room, to in arrows().items()
+        if to
+    )
     return f"Map of the rooms, lower ones below: {'; '.join(told)}."
 
 

@@ -24,6 +24,7 @@ import torch
 
 from dsd_tutorial.course import running
 from dsd_tutorial.saving import write_json, write_text
+from dsd_tutorial.stable_diffusion.files import clip_beside
 from dsd_tutorial.stable_diffusion.writer import write_pipeline_index
 from lab.upkeep.blocks import ROOT
 
@@ -100,7 +101,7 @@ def build(name: str, models: Path, seed: int = 0) -> Path:
 
     recipe, folder = MODELS[name], models / name
     kind, settings = recipe["scheduler"]
-    for old in (folder, clip_of(folder)):
+    for old in (folder, clip_beside(folder)):
         shutil.rmtree(old, ignore_errors=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -116,7 +117,7 @@ def build(name: str, models: Path, seed: int = 0) -> Path:
             made.save_pretrained(folder / part)
         write_tokenizer(folder / "tokenizer", recipe["padding"])
         if recipe["clip"]:
-            write_clip(clip_of(folder), text)
+            write_clip(clip_beside(folder), text)
     kinds = {part: type(made) for part, made in parts.items()} | {"tokenizer": CLIPTokenizer}
     index = {part: (kind.__module__.split(".")[0], kind.__name__) for part, kind in kinds.items()}
     write_pipeline_index(folder, index)
@@ -134,11 +135,6 @@ def sharpen(unet: Any) -> None:
         if name.endswith("attn2"):
             module.to_q.weight.mul_(SHARPNESS)
             module.to_k.weight.mul_(SHARPNESS)
-
-
-def clip_of(folder: Path) -> Path:
-    """Return the folder beside `folder` in which `load_model` looks for its CLIP."""
-    return folder.with_name(f"{folder.name}-clip")
 
 
 def write_clip(folder: Path, text: Any) -> None:

@@ -26,12 +26,11 @@ WRONG = "def {name}(first, *rest):\n    return first * 0\n"
 
 def solutions(path: Path) -> dict[str, str]:
     """Exercise -> its solution as a learner would write it, from the notebook's folded cells."""
-    found = {}
-    for cell in read_notebook(path)["cells"]:
-        source = "".join(cell["source"])
-        for name in Lesson(path).exercises:
-            if source.startswith(f"def {name}_solution("):
-                function, *_ = source.split("\n\n\n")
+    lesson, found = Lesson(path), {}
+    for cell in lesson.cells:
+        for name in lesson.exercises:
+            if cell["source"].startswith(f"def {name}_solution("):
+                function, *_ = cell["source"].split("\n\n\n")
                 found[name] = function.replace(f"{name}_solution", name, 1)
     return found
 

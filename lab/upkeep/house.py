@@ -111,6 +111,10 @@ def _drawn(module: str) -> str | None:
     return "dsd_tutorial.course" if wing(room) == "course" else room
 
 
+def short(room: str) -> str:
+    return room.rsplit(".", 1)[-1]
+
+
 def picture() -> str:
     """Return the map as a mermaid diagram, which GitHub and JupyterLab draw."""
     found = arrows()
@@ -118,12 +122,10 @@ def picture() -> str:
     for name, title in WINGS.items():
         lines.append(f'  subgraph {name}_wing["{title}"]')
         for room in sorted(room for room in found if wing(room) == name):
-            short = room.rsplit(".", 1)[-1]
-            lines.append(f'    {short}["{COURSE if name == "course" else short}"]')
+            lines.append(f'    {short(room)}["{COURSE if name == "course" else short(room)}"]')
         lines.append("  end")
     for room in sorted(found):
-        for other in sorted(found[room]):
-            lines.append(f"  {room.rsplit('.', 1)[-1]} --> {other.rsplit('.', 1)[-1]}")
+        lines += [f"  {short(room)} --> {short(other)}" for other in sorted(found[room])]
     return "\n".join([*lines, "```"])
 
 

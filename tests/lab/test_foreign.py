@@ -18,7 +18,7 @@ from dsd_tutorial.stable_diffusion.registry import (
     IncompleteWeightsError,
     resolve,
 )
-from lab.upkeep.foreign import MODELS, VOCABULARY, build, clip_of, vocabulary
+from lab.upkeep.foreign import MODELS, VOCABULARY, build, vocabulary
 
 TEXTS = ["a red circle", "a blue square left of a green star"]
 
@@ -195,7 +195,8 @@ def test_without_clip_the_line_names_the_place_for_it(folders, tmp_path):
     model = load_model(folders["sd-1x"], device="cpu")
     model.clip = None
     assert f"{folders['sd-1x']}-clip" in closed_form_lacks(model)
-    assert files.clip_beside(alone) == clip_of(folders["sd-1x"])  # a link is where it points
+    beside = folders["sd-1x"].with_name("sd-1x-clip")
+    assert files.clip_beside(alone) == beside  # a link is where it points
 
 
 def test_a_clip_given_by_name_comes_before_the_one_beside(folders, tmp_path):
@@ -205,7 +206,7 @@ def test_a_clip_given_by_name_comes_before_the_one_beside(folders, tmp_path):
 
 def test_a_broken_clip_beside_is_not_passed_over(folders, tmp_path):
     mine = build("sd-1x", tmp_path)
-    clip_of(mine).joinpath("config.json").unlink()
+    files.clip_beside(mine).joinpath("config.json").unlink()
     with pytest.raises(FileNotFoundError, match="holds no CLIP"):
         load_model(mine, device="cpu")
 
