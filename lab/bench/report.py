@@ -72,9 +72,7 @@ def _keep(path: Path, rows: Sequence[Row]) -> None:
     new = pd.DataFrame([{c: _short(row[c]) for c in COLUMNS} for row in rows], dtype=object)
     if path.exists():
         old = pd.read_csv(path, dtype=str, keep_default_na=False)
-        replaced = set(new["case"] + new["way"].astype(str))
-        old = old[~(old["case"] + old["way"]).isin(replaced)]
-        new = pd.concat([old, new])
+        new = pd.concat([old, new]).drop_duplicates(["case", "way"], keep="last")
     with replacing(path) as partial:
         new.to_csv(partial, index=False, lineterminator="\n")
 

@@ -144,43 +144,46 @@ def narrow(page: Page, report: Report) -> None:
     report.faults += [f"too small: {text}" for text in page.evaluate(SMALL, LEAST_FONT)[:5]]
 
 
-def look_at_any(browser: Browser, file: Path) -> Report:
-    """Return what is wrong with a page that is none of the book's, such as a sweep's report."""
-    report = Report(file.name)
+def visits(browser: Browser, file: Path, report: Report) -> Iterator[tuple[str, Page]]:
+    """Yield a page in light, in dark and on a narrow screen, after adding what is wrong on any."""
     for scheme in ("light", "dark"):
         with opened(browser, file, report, WIDE, color_scheme=scheme) as page:
             images(page, report)
             axe(page, scheme, report)
+            yield scheme, page
     with opened(browser, file, report, NARROW) as page:
         narrow(page, report)
+        yield "narrow", page
+
+
+def look_at_any(browser: Browser, file: Path) -> Report:
+    """Return what is wrong with a page that is none of the book's, such as a sweep's report."""
+    report = Report(file.name)
+    for _ in visits(browser, file, report):
+        pass
     return report
 
 
 def look_at(browser: Browser, file: Path, folder: Path, name: str) -> Report:
-    """Return what is wrong with one page of the book: light, dark and narrow; keep pictures."""
+    """Return what is wrong with one page of the book; keep pictures."""
     report = Report(name)
-    for scheme in ("light", "dark"):
-        with opened(browser, file, report, WIDE, color_scheme=scheme) as page:
-            theme = page.evaluate("document.documentElement.dataset.theme")
-            if theme != scheme:
-                report.faults.append(f"{scheme} is wanted, the page is {theme}")
-            images(page, report)
-            axe(page, scheme, report)
-            page.screenshot(path=folder / f"{name}-{scheme}.png", full_page=scheme == "light")
-            if scheme == "light":
-                keep_images(page, folder / "figures", name, report)
-                answers(page, report)
-                solutions(page, report)
-                report.counts["glossary links"] = page.locator(
-                    "a[href*='glossary.html#term']"
-                ).count()
-    with opened(browser, file, report, NARROW) as page:
-        narrow(page, report)
-        report.faults += [f"reaches beyond: {x}" for x in page.evaluate(BEYOND)[:5]]
-        for x in page.evaluate(SCALES):
-            if x["scale"] < LEAST_SCALE:
-                report.faults.append(f"figure at {x['scale']:.2f} of its size: {x['alt']}")
-        page.screenshot(path=folder / f"{name}-narrow.png", full_page=True)
+    for how, page in visits(browser, file, report):
+        page.screenshot(path=folder / f"{name}-{how}.png", full_page=how != "dark")
+        if how == "narrow":
+            report.faults += [f"reaches beyond: {x}" for x in page.evaluate(BEYOND)[:5]]
+            for x in page.evaluate(SCALES):
+                if x["scale"] < LEAST_SCALE:
+                    report.faults.append(f"figure at {x['scale']:.2f} of its size: {x['alt']}")
+            continue
+        theme = page.evaluate("document.documentElement.dataset.theme")
+        if theme != how:
+            report.faults.append(f"{how} is wanted, the page is {theme}")
+        if how == "light":
+            keep_images(page, folder / "figures", name, report)
+            answers(page, report)
+            solutions(page, report)
+            links = page.locator("a[href*='glossary.html#term']")
+            report.counts["glossary links"] = links.count()
     return report
 
 

@@ -37,7 +37,7 @@ Target = tuple[str, str]  # (system, Python)
 
 
 def marker_environment(target: Target) -> dict[str, str]:
-    """The values that environment markers see on a system with a Python."""
+    """What environment markers see on a system with a Python, where it differs from here."""
     system, python = target
     name, os_name, machine, _ = SYSTEMS[system]
     return {
@@ -47,11 +47,6 @@ def marker_environment(target: Target) -> dict[str, str]:
         "platform_machine": machine,
         "python_version": python,
         "python_full_version": f"{python}.9",
-        "implementation_name": "cpython",
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_version": "",
-        "implementation_version": f"{python}.9",
     }
 
 

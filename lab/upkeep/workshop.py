@@ -159,18 +159,18 @@ def entries(known: dict[str, Lesson], plan: list[tuple]) -> list[tuple[int, str]
     """(minutes, what) of a plan; a notebook that runs costs no minutes, since you go on talking."""
     told = []
     for entry in plan:
-        if entry[0] == "run":
-            one = known[entry[1]]
-            told.append((0, f"*Run all of {entry[1]}* ({one.run} min in the background)"))
-        elif entry[0] == "do":
-            title, minutes = known[entry[1]].exercises[entry[2]]
-            heading = f"✏ Exercise {entry[2]}: {title}"
-            at = [i for i, x in enumerate(known[entry[1]].slides, 1) if x.title == heading]
-            told.append((minutes, f"**{entry[1]}, exercise {entry[2]}**: {title} ({ranges(at)})"))
-        else:
-            minutes, what = entry
-            shown = slides_about(known[what[:2]], what) if what[:2] in known else ""
-            told.append((minutes, f"{what} ({shown})" if shown else what))
+        match entry:
+            case "run", number:
+                minutes = known[number].run
+                told.append((0, f"*Run all of {number}* ({minutes} min in the background)"))
+            case "do", number, exercise:
+                title, minutes = known[number].exercises[exercise]
+                heading = f"✏ Exercise {exercise}: {title}"
+                at = [i for i, x in enumerate(known[number].slides, 1) if x.title == heading]
+                told.append((minutes, f"**{number}, exercise {exercise}**: {title} ({ranges(at)})"))
+            case minutes, what:
+                shown = slides_about(known[what[:2]], what) if what[:2] in known else ""
+                told.append((minutes, f"{what} ({shown})" if shown else what))
     return told
 
 
