@@ -21,6 +21,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from dsd_tutorial.saving import write_json
 from lab.bench.timing import Row, resident, timed_row
 from lab.upkeep.blocks import ROOT
 
@@ -29,27 +30,15 @@ COSTS = "sweep, what a finished run takes"
 ENTRIES, FEW, MANY = 10_000, 10, 200
 WORKERS = 500  # of the simulation
 
-PARAMETERS = (
-    'model: str = "shapes-sd"\ndevice: str = "auto"\ndtype: str = "float32"\nseed: int = 0\n'
-    'prompt: str = "a red circle"\n'
-    "steps: int = 25\nguidance: float = 3.0\nn_images: int = 8"
-)
-
 
 def clone(folder: Path) -> Path:
-    """Return a folder that looks like a clone whose notebook 00 does nothing."""
-    import nbformat
-
-    v4 = nbformat.v4
-    cells = [v4.new_code_cell(PARAMETERS), v4.new_code_cell("pass")]
-    cells[0].metadata["tags"] = ["parameters"]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    (folder / "notebooks").mkdir(parents=True)
+    """Return a folder that looks like a clone whose notebook 00 has its parameters and no more."""
+    source = Path("notebooks") / "00_orientation.ipynb"
+    notebook = json.loads((ROOT / source).read_text(encoding="utf-8"))
+    cells = notebook["cells"]
+    notebook["cells"] = [x for x in cells if "parameters" in x["metadata"].get("tags", ())]
+    write_json(folder / source, notebook)
     (folder / "pyproject.toml").write_text("")
-    nbformat.write(
-        v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}),
-        folder / "notebooks" / "00_orientation.ipynb",
-    )
     return folder
 
 

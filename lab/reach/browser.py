@@ -61,21 +61,21 @@ def live_copies(folder: Path) -> None:
     nbformat.write(extra, folder / "widgets.ipynb")
 
 
-def stills_agree(folder: Path, output: Path) -> list[str]:
-    """Return notebooks whose saved widgets, as the book takes them, are not what was shown."""
+def wrong_stills(folder: Path, output: Path) -> int:
+    """Return how many notebooks' saved widgets, as the book takes them, are not what was shown."""
     from lab.reach.executed import widget_html
 
-    wrong = []
+    wrong = 0
     for file in sorted(folder.glob("*.ipynb")):
         shown = json.loads((output / f"{file.stem}-widgets.json").read_text("utf-8"))
         cells = json.loads(file.read_text("utf-8"))["cells"]
-        saved = [widget_html(file, cell.get("outputs", [])) for cell in cells]
-        saved = [still for still in saved if still]
+        stills = (widget_html(file, cell.get("outputs", [])) for cell in cells)
+        saved = [still for still in stills if still]
         agree = len(saved) == len(shown) and all(
             image in still for still, image in zip(saved, shown, strict=True)
         )
         print(f"{'ok' if agree else 'FAULTS':7} {file.stem}: {len(saved)} stills, as shown live")
-        wrong += [] if agree else [file.stem]
+        wrong += not agree
     return wrong
 
 
@@ -83,14 +83,13 @@ def main() -> int:
     """The exit status: 1 where a page, a deck or a notebook has a fault."""
     parser = argparse.ArgumentParser(prog="make browser", description=__doc__)
     parser.add_argument("parts", nargs="*", help="book, slides, notebooks (default: all three)")
-    given = parser.parse_args()
-    parts = given.parts or ["book", "slides", "notebooks"]
+    folders = {"book": BUILD / "book", "slides": BUILD / "slides", "notebooks": OUTPUT / "live"}
+    parts = parser.parse_args().parts or [*folders]
     try:
         chromium()
     except MissingTool as error:
         print(f"skipped: {error}")
         return 0
-    folders = {"book": BUILD / "book", "slides": BUILD / "slides", "notebooks": OUTPUT / "live"}
     missing = [part for part in parts if part != "notebooks" and not folders[part].is_dir()]
     if missing:
         print(f"build/{missing[0]} is not there: run `make {' '.join(missing)}` first.")
@@ -104,7 +103,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     if "notebooks" in parts:
-        found += [len(stills_agree(folders["notebooks"], OUTPUT / "notebooks"))]
+        found.append(wrong_stills(folders["notebooks"], OUTPUT / "notebooks"))
     print(f"Reports and pictures: {OUTPUT.relative_to(ROOT)}")
     return int(any(found))
 

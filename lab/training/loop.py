@@ -203,12 +203,9 @@ class Loop:
         """
         begun_with = self._measure(step_loss, self.raw)
         bar = tqdm(
-            total=self.options.steps,
-            initial=self.step,
-            desc=self.name,
-            mininterval=5,
+            total=self.options.steps, initial=self.step, desc=self.name, mininterval=5,
             disable=not self.accelerator.is_main_process,
-        )
+        )  # fmt: skip
         begun, before = time.monotonic(), self.elapsed
         loss = torch.tensor(begun_with)
         try:
@@ -233,8 +230,7 @@ class Loop:
         self.save(float(loss))
         trained = self.ema.model if self.ema else self.raw
         ended_with = self._measure(step_loss, trained)
-        anew = self.options.init is None
-        judged = not anew or self.step >= max(self.options.warmup, SETTLED)
+        judged = self.options.init or self.step >= max(self.options.warmup, SETTLED)
         if judged and not ended_with <= WORST * begun_with:
             raise TrainingDiverged(
                 f"{self.name}: after {self.step} steps the loss is {ended_with:.4g}, and it was "
