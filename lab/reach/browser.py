@@ -19,7 +19,6 @@ from pathlib import Path
 from lab.reach.tools import BUILD, ROOT, MissingTool, book_python, chromium, node_package
 
 OUTPUT = BUILD / "browser"
-PARAMETERS = ROOT / "tests" / "params" / "fast.yaml"
 WIDGETS = """from dsd_tutorial.course import browse, record_attention
 from dsd_tutorial.shapes import full_description, random_scenes, render
 from dsd_tutorial.stable_diffusion import load_model
@@ -44,20 +43,18 @@ def live_copies(folder: Path) -> None:
     import papermill
 
     from dsd_tutorial.course.notebooks import all_notebooks
-    from dsd_tutorial.course.parameters import PARAMETERS as KNOWN
-    from dsd_tutorial.course.parameters import read_parameter_file
+    from dsd_tutorial.course.parameters import quick_values
+    from lab.upkeep.strip import KERNEL
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    small = read_parameter_file(PARAMETERS, list(KNOWN))
     for notebook in all_notebooks():
         papermill.execute_notebook(
-            str(notebook.path), str(folder / notebook.path.name), small[notebook.name],
+            str(notebook.path), str(folder / notebook.path.name), quick_values(notebook.name),
             prepare_only=True, progress_bar=False, kernel_name="python3", language="python",
         )  # fmt: skip
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [nbformat.v4.new_code_cell(WIDGETS)]
-    extra = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    extra = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
     nbformat.write(extra, folder / "widgets.ipynb")
 
 
