@@ -35,8 +35,7 @@ def load_tokenizer(folder: Path):
     """The tokenizer in `folder`; FileNotFoundError that names the command which makes it."""
     from transformers import CLIPTokenizer
 
-    folder = _need(folder, "tokenizer")
-    return CLIPTokenizer.from_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(_need(folder, "tokenizer"))
 
 
 def load_part(folder: Path, name: str):
@@ -47,7 +46,7 @@ def load_part(folder: Path, name: str):
 
 
 def _need(folder: Path, name: str) -> Path:
-    path = Path(folder) / name
+    path = folder / name
     if not path.is_dir():
         stage = {"vae": "autoencoder", "text_encoder": "clip"}.get(name, name)
         raise FileNotFoundError(
@@ -58,13 +57,12 @@ def _need(folder: Path, name: str) -> Path:
 
 def write_autoencoder(vae, output: Path) -> None:
     """<output>/vae in fp16, which diffusers reads back as fp32."""
-    write_diffusers_part(vae, Path(output) / "vae")
+    write_diffusers_part(vae, output / "vae")
     write_checksums(output)
 
 
 def write_clip(clip, output: Path) -> None:
     """<output>/clip and, from the same tensors bit for bit, <output>/text_encoder, in fp32."""
-    output = Path(output)
     clip.config._attn_implementation = None
     writer.write_clip(clip, output / "clip")
     ImageSettings(size=64, crop=64, mean=MEAN, std=STD).write(output / "clip")
@@ -76,7 +74,6 @@ def write_clip(clip, output: Path) -> None:
 
 def write_unet(unet, output: Path, record: dict) -> None:
     """<output>/unet in fp16, the scheduler, model_index.json, and the training record."""
-    output = Path(output)
     write_diffusers_part(unet, output / "unet")
     write_json(output / "unet" / "training.json", record)
     with replacing_in(output / "scheduler") as partial:

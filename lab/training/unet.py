@@ -229,7 +229,7 @@ def parent_hashes(folder: Path) -> dict[str, str]:
     encoder["scaling_factor"] = torch.tensor(vae.config.scaling_factor)
     return {
         "encoder_sha256": state_sha256(encoder),
-        "text_encoder_sha256": file_sha256(Path(folder) / "text_encoder" / "model.safetensors"),
+        "text_encoder_sha256": file_sha256(folder / "text_encoder" / "model.safetensors"),
     }
 
 
@@ -237,7 +237,7 @@ def _start(options: Options, widths: tuple[int, ...], parents: dict) -> tuple:
     """The U-Net to train and how many samples it has already seen."""
     if options.init is None:
         return build_unet(widths), 0
-    record = json.loads((Path(options.init) / "unet" / "training.json").read_text())
+    record = json.loads((options.init / "unet" / "training.json").read_text())
     for name, ours in parents.items():
         if record[name] != ours:
             raise RuntimeError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 from dsd_tutorial.course.grading import grade
 from dsd_tutorial.course.grading.handins import Lesson, defines
 from dsd_tutorial.course.notebooks import find_notebook, read_notebook, without_solutions
-from dsd_tutorial.saving import write_text
+from dsd_tutorial.saving import write_json
 
 LOOP = "def {name}(*args):\n    while True:\n        pass\n"
 WRONG = "def {name}(first, *rest):\n    return first * 0\n"
@@ -53,7 +52,7 @@ def answered(notebook: dict[str, Any], answers: Mapping[str, str]) -> dict[str, 
 def put(folder: Path, person: str, path: Path, answers: Mapping[str, str]) -> Path:
     """The file of a made hand-in: `folder/person/notebook`."""
     target = folder / person / path.name
-    write_text(target, json.dumps(hand_in(path, answers)))
+    write_json(target, hand_in(path, answers))
     return target
 
 
