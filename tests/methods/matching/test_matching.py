@@ -323,6 +323,22 @@ def test_selected_layers_and_steps_come_in_the_order_asked_for():
     assert words.layers == layers and list(words.by_reading) == ["words"]
     bare = Components({"all": scores}, None, layers, steps, pairs)
     assert bare.select(steps=[500]).errors is None
+    for wrong in ({"reading": "eos"}, {"layers": ["c"]}, {"steps": [100, 7]}):
+        with pytest.raises(ValueError, match="^components of .*, not ('eos'|'c'|7)$"):
+            parts.select(**wrong)
+
+
+def test_what_is_missing_makes_only_what_needs_it_unknown():
+    nan = float("nan")
+    scores, errors = torch.rand(3, 2, 2, 4), torch.rand(3, 2)
+    scores[1, 0, 1], errors[2, 1] = nan, nan  # a layer of one pair, the error of another
+    pairs = torch.zeros(3, 2).long()
+    parts = Components({"all": scores}, errors, ("a", "b"), (100, 500), pairs)
+    for weights in (None, torch.ones(2, 4)):
+        assert parts.score(weights).isnan().tolist() == [False, True, False]
+        assert parts.score(weights, error_weight=1.0).isnan().tolist() == [False, True, True]
+    alone = parts.score(attention_weight=0.0, error_weight=2.0)
+    assert torch.equal(alone[:2], 2 * errors[:2].mean(1)) and alone[2].isnan()
 
 
 def test_the_error_term_by_hand_and_its_weight(tiny, images):

@@ -50,6 +50,13 @@ def test_candidates_steps_and_the_empty_prompt_share_a_batch(tiny, images, sizes
     torch.testing.assert_close(first.errors[:, 0], together.errors[:, 0], atol=3e-5, rtol=0)
 
 
+def test_every_image_step_and_noise_is_a_field_of_its_own(tiny, images):
+    """None is taken for another, where rows that are alike are computed once."""
+    how = HOW | {"steps": [100, 500, 900], "errors": True}
+    same(components(tiny, images, TEXTS[:2], batch_size=1, **how),
+         components(tiny, images, TEXTS[:2], **how))  # fmt: skip
+
+
 def test_rows_go_pair_by_pair_and_the_empty_prompt_first(tiny, images):
     passes = Passes(tiny, images, TEXTS, torch.tensor(PAIRS), steps=2, errors=True)
     order = [(passes.image[p].item(), passes.text[p].item()) for p in passes.rows()[:, 0]]
