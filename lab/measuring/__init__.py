@@ -6,21 +6,20 @@ A table is added in three steps.
    weights and code, and a function that measures:
 
        class ReadingsPlan(Plan):
-           n: PositiveInt = 300
-           seed: int = 0
+           n: Annotated[PositiveInt, Option(min=2, help="Test items.")] = 300
+           seed: Seed = 0
 
-       def evaluate_readings(model="shapes-sd", **values):
-           plan, options = Options.split(ReadingsPlan, values)
-           runner = Runner("readings", model, plan, options, unit="tasks")
-           table = runner.table(("task", "reading", "accuracy", "low", "high", "n"), KEYS)
-           runner.run([Item({"task": t, "reading": r}, partial(measure, runner.model, t, r), cost)
-                       for t in TASKS for r in READINGS], table)
-           return table.frame()
+       @measures("readings", ReadingsPlan, unit="tasks")
+       def evaluate_readings(runner, plan):
+           items = [Item({"task": t, "reading": r}, partial(measure, runner.model, t, r), cost)
+                    for t in TASKS for r in READINGS]
+           return runner.write(items, ("task", "reading", "accuracy", "low", "high", "n"), KEYS)
 
+   It is called as `evaluate_readings("shapes-sd", n=100, output="readings.csv")`.
    `measure` returns a list of rows: dicts of the columns, `model_sha256` excepted. An `Item` is
    named by a row that it makes; it may make more, which are written together or not at all.
    `stamped=True` fills a column `settings`, and refuses to go on with rows of others.
-2. A command in `commands.py`.
+2. A line in `commands.py`: fields of the plan with an `Option` can be given on the command line.
 3. What follows from measured rows (means, comparisons) is not measured: make it from
    `table.frame()` and write it with `runner.publish(rows, beside="bars")`; its columns are the keys
    of the rows.

@@ -12,20 +12,22 @@ from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
+from typer import Option
 
 from dsd_tutorial.matching import seeds_difference
 from dsd_tutorial.matching.metrics import accuracy
 from dsd_tutorial.projection import calibrate, collect_pairs, fit_inverse
 from dsd_tutorial.shapes import DOMAINS, domain_scenes, render
 from dsd_tutorial.stable_diffusion.encoders import ClipImage
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.plans import Plan, Seed
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 KEYS = ("prototypes", "shots")
@@ -38,28 +40,20 @@ Space = Callable[[ClipImage], Tensor]  # (images, width)
 class BridgePlan(Plan):
     """How many images, and how often the few are drawn."""
 
-    n: PositiveInt = 300  # test images, the classes in equal parts
+    n: Annotated[PositiveInt, Option(min=10, help="Test images.")] = 300  # classes in equal parts
     shots: tuple[int, ...] = (1, 4, 16)
-    draws: PositiveInt = 5
-    seed: int = 0
+    draws: Annotated[PositiveInt, Option(min=2, help="Of the few labelled images.")] = 5
+    seed: Seed = 0
 
 
-def evaluate_bridge(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of bridge.csv after measuring what it lacks.
-
-    `values` are those of `BridgePlan` and `Options`.
-    """
-    plan, options = Options.split(BridgePlan, values)
-    runner = Runner("bridge", model, plan, options, unit="numbers of shots")
-    table = runner.table(COLUMNS, KEYS)
-    runner.run(
-        [
-            Item({"prototypes": "images", "shots": k}, partial(measured, runner.model, plan, k))
-            for k in plan.shots
-        ],
-        table,
-    )
-    return runner.path()
+@measures("bridge", BridgePlan, unit="numbers of shots")
+def evaluate_bridge(runner: Runner, plan: BridgePlan) -> Path:
+    """Return the path of bridge.csv after measuring what it lacks."""
+    items = [
+        Item({"prototypes": "images", "shots": k}, partial(measured, runner.model, plan, k))
+        for k in plan.shots
+    ]
+    return runner.write(items, COLUMNS, KEYS)
 
 
 def encoded(model: Any, per_class: int, seed: int, split: str) -> ClipImage:

@@ -11,18 +11,20 @@ what was chosen or counted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
+from typer import Option
 
 from dsd_tutorial.matching.metrics import Interval, accuracy, paired_difference
 from dsd_tutorial.projection.references import reference_sets
 from lab.measuring.custom_domains import DOMAINS, USUAL, DomainTuning
 from lab.measuring.custom_references import WAYS, ReferenceTuning
+from lab.measuring.plans import Plan, ReferenceCount, Seed, Seeds
 from lab.measuring.projection import fit_inverses
-from lab.measuring.runner import Options, Plan, Runner
+from lab.measuring.runner import Runner, measures
 from lab.measuring.tables import Row
 
 if TYPE_CHECKING:
@@ -38,20 +40,29 @@ TRIED_ON = 4  # validation references on which learning rates and alphas are cho
 class CustomizationPlan(Plan):
     """How many references and variations; images, steps and batches of what is tuned."""
 
-    n: Annotated[int, Field(ge=4)] = 20
-    seeds: PositiveInt = 3
-    images: PositiveInt = 100  # that a domain is learned from
-    ft: PositiveInt = 300  # steps that it is learned for
-    batch: PositiveInt = 4  # of ct
-    sampling: PositiveInt = 10  # denoising steps of every image
-    guidance: float | None = None
-    seed: int = 0
-    parts: tuple[Literal[PARTS], ...] = Field(PARTS, exclude=True)
+    n: ReferenceCount = 20
+    seeds: Seeds = 3
+    parts: Annotated[tuple[Literal[PARTS], ...], Option(help="ct: a reference; ft: a domain.")] = (
+        Field(PARTS, exclude=True)
+    )
     ways: tuple[Literal[tuple(WAYS)], ...] = Field(tuple(WAYS), exclude=True)
-    domains: tuple[Literal[tuple(DOMAINS)], ...] = Field(USUAL, exclude=True)
+    domains: Annotated[
+        tuple[Literal[tuple(DOMAINS)], ...], Option("--domain", help="Of ft; repeat for several.")
+    ] = Field(USUAL, exclude=True)
+    images: PositiveInt = 100  # that a domain is learned from
+    ft: Annotated[
+        PositiveInt, Option("--ft-steps", min=1, help="Steps that a domain is learned for.")
+    ] = 300
+    batch: PositiveInt = 4  # of ct
+    sampling: Annotated[
+        PositiveInt, Option("--steps", min=1, help="Denoising steps of every image.")
+    ] = 10
+    guidance: float | None = None
+    seed: Seed = 0
 
 
-def evaluate_customization(model: Any = "shapes-sd", **values: Any) -> pd.DataFrame:
+@measures("customization", CustomizationPlan, unit="tunings")
+def evaluate_customization(runner: Runner, plan: CustomizationPlan) -> pd.DataFrame:
     """Return the table results/customization.csv after measuring what it lacks.
 
     One row per (method, metric, steps): value with its 95 % interval over references, seconds (of
@@ -64,11 +75,8 @@ def evaluate_customization(model: Any = "shapes-sd", **values: Any) -> pd.DataFr
          the paired "gain"; before, ft_<domain>: "old_by_image" and "old_by_caption" on 2 n scenes
          of the old world, and the paired "change_of_..."; ceiling_<domain>: the images themselves
 
-    `values` are those of `CustomizationPlan` and `Options`.
     Raises ValueError for unknown words or too few, ResultsError for a file with other settings.
     """
-    plan, options = Options.split(CustomizationPlan, values)
-    runner = Runner("customization", model, plan, options, unit="tunings")
     n, seed = plan.n, plan.seed
     table = Tables(runner)
     pairs = 1500 if n >= 10 else 100

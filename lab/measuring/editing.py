@@ -18,14 +18,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field, PositiveInt
+from typer import Option
 
 from dsd_tutorial.course.few_shot import HIT, letters_of
 from dsd_tutorial.matching.metrics import Interval, accuracy, paired_difference
 from dsd_tutorial.projection.references import References, reference_sets
 from dsd_tutorial.variation.edit_items import KINDS
 from lab.measuring.edit_methods import EDITS, GRIDS, METHODS, ONE_SEED, EditSet
+from lab.measuring.plans import SEVERAL, Plan, ReferenceCount, Seed, Seeds
 from lab.measuring.projection import fit_inverses
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row, Table
 
 KEYS = ("split", "method", "alpha")
@@ -39,18 +41,21 @@ NONE = math.nan  # the setting of a method that has none
 class EditingPlan(Plan):
     """How many references and noises, and what all edits share."""
 
-    n: Annotated[int, Field(ge=4)] = 24
-    seeds: PositiveInt = 3
-    steps: PositiveInt = 20
+    n: ReferenceCount = 24
+    seeds: Seeds = 3
+    steps: Annotated[PositiveInt, Option(min=2, help="Denoising steps of every image.")] = 20
     guidance: float | None = None
     pairs: PositiveInt = 1500  # that the alternative inverses are fitted on
     copies: int | str | None = None  # of `edit_prompt`, for all edits
     fill: Literal["text"] = "text"  # stored rows name it; there is no other
-    seed: int = 0
-    methods: tuple[Literal[METHODS], ...] = Field(METHODS, exclude=True)
+    seed: Seed = 0
+    methods: Annotated[tuple[Literal[METHODS], ...], Option("--method", help=SEVERAL)] = Field(
+        METHODS, exclude=True
+    )
 
 
-def evaluate_editing(model: Any = "shapes-sd", **values: Any) -> pd.DataFrame:
+@measures("editing", EditingPlan)
+def evaluate_editing(runner: Runner, plan: EditingPlan) -> pd.DataFrame:
     """Return the table results/editing.csv after measuring what it lacks.
 
     One row per (method, kind, alpha, metric): value and 95 % interval over references (Wilson; for
@@ -61,13 +66,10 @@ def evaluate_editing(model: Any = "shapes-sd", **values: Any) -> pd.DataFrame:
     the row `best` names, from one. `validation_changed` and so on are what the choices were made
     on: n // 2 other references, one noise; `fine_` rows of the best edit: up to `FINE` more.
 
-    `values` are those of `EditingPlan` and `Options`.
-
     Raises ValueError for n < 4, seeds < 1 or an unknown method, ResultsError where the file holds
     other settings, PenultimateLayerError for SD 2.x.
     """
-    plan, options = Options.split(EditingPlan, values)
-    runner, n, seed = Runner("editing", model, plan, options), plan.n, plan.seed
+    n, seed = plan.n, plan.seed
     table = runner.table(ITEMS, KEYS, "items", stamped=True)
     _, inverses, validation = fit_inverses(runner, n, plan.pairs, seed)
     half = References(validation.scenes[: max(2, n // 2)], runner.model)

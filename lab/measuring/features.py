@@ -21,12 +21,13 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
+from typer import Option
 
 from dsd_tutorial.features import (
     answers,
@@ -44,7 +45,8 @@ from dsd_tutorial.shapes import Scene
 from dsd_tutorial.stable_diffusion.noising import time_grid
 from lab.measuring.features_steering import steering_items
 from lab.measuring.features_units import Units, unit_items
-from lab.measuring.runner import Cache, Item, Options, Plan, Runner
+from lab.measuring.plans import Plan
+from lab.measuring.runner import Cache, Item, Runner, joined, measures
 from lab.measuring.tables import Row
 
 KEYS = ("part", "block", "step", "method", "attribute", "measure")
@@ -62,14 +64,20 @@ VERSION = 1  # one more when the tensors of the cache change
 class FeaturesPlan(Plan):
     """How many scenes, time steps and images."""
 
-    train: PositiveInt = 600  # scenes of one thing, and as many of two, that are learned from
-    n: PositiveInt = 300  # validation scenes of each, and as many test scenes
+    train: Annotated[PositiveInt, Option(min=50, help="Scenes that are learned from.")] = (
+        600  # of one thing, and as many of two
+    )
+    n: Annotated[PositiveInt, Option(min=10, help="Validation scenes, and test scenes.")] = (
+        300  # of each
+    )
     steps: PositiveInt = 5  # time steps, the middles of as many equal cells
     seeds: PositiveInt = 3  # autoencoders
     units: tuple[PositiveInt, ...] = (96, 384)
     k: tuple[PositiveInt, ...] = (4, 8, 16, 24)
     fit_steps: PositiveInt = 2000
-    images: PositiveInt = 160  # drawn under each condition of steering
+    images: Annotated[PositiveInt, Option(min=16, help="Drawn under each condition.")] = (
+        160  # of steering
+    )
     sampling: PositiveInt = 10  # denoising steps of each
     seed: int = 0
 
@@ -107,7 +115,7 @@ class Pooled:
                 part = scenes[start : start + BLOCK]
                 seed = 1_000_000 * (1 + SPLITS.index(split) + 3 * pair) + self.plan.seed + start
                 blocks.append(self.cache.tensors(key, partial(self._compute, part, pair, seed)))
-            self._known[pair, split] = {k: torch.cat([b[k] for b in blocks]) for k in blocks[0]}
+            self._known[pair, split] = joined(blocks)
         return self._known[pair, split]
 
     def _compute(self, scenes: list[Scene], pair: bool, seed: int) -> dict[str, Tensor]:
@@ -174,15 +182,11 @@ def _together(made: list[Places], each: int) -> Places:
     return Places(*map(torch.cat, rows), torch.cat(scene))
 
 
-def evaluate_features(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of features.csv after measuring what it lacks.
-
-    `values` are those of `FeaturesPlan` and `Options`.
-    """
-    plan, options = Options.split(FeaturesPlan, values)
-    runner = Runner("features", model, plan, options, unit="thousand passes", version=2)
+@measures("features", FeaturesPlan, version=2, unit="thousand passes")
+def evaluate_features(runner: Runner, plan: FeaturesPlan) -> Path:
+    """Return the path of features.csv after measuring what it lacks."""
     cache = Cache(
-        options.cache, "features_tensors", weights=runner.model.sha256, version=VERSION,
+        runner.options.cache, "features_tensors", weights=runner.model.sha256, version=VERSION,
         **plan.model_dump(include={"steps", "seed"}),
     )  # fmt: skip
     table = runner.table(COLUMNS, KEYS)

@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
+from typer import Option
 
 from dsd_tutorial.course.few_shot import READS, hits_of, interval_of, letters_of, verdicts
 from dsd_tutorial.course.records import ResultsError
@@ -35,7 +36,8 @@ from lab.measuring.few_shot_methods import (
 )
 from lab.measuring.few_shot_task import Outcome, TaskSetup
 from lab.measuring.pairs import PairCache
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.plans import SEVERAL, Items, Plan, SeedNumbers
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 CURVE_METHODS = (*ON_CLIP, *CACHED)  # what learns within seconds
@@ -55,17 +57,22 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 class FewShotPlan(Plan):
     """Which rows there are, and in which order they are measured."""
 
-    n_items: PositiveInt = 300  # test items of each task
+    tasks: Annotated[tuple[Literal[TASKS], ...], Option("--task", help=SEVERAL)] = Field(
+        TASKS, exclude=True
+    )
+    methods: Annotated[tuple[Literal[tuple(METHODS)], ...], Option("--method", help=SEVERAL)] = (
+        Field(tuple(METHODS), exclude=True)
+    )
+    shots: Annotated[PositiveInt, Option(min=1, help="Labelled items.")] = Field(16, exclude=True)
+    seeds: Annotated[SeedNumbers, AfterValidator(_different)] = Field(
+        (0, 1, 2), exclude=True, min_length=1
+    )
+    n_items: Items = 300
     steps: PositiveInt = 6  # time steps of what is computed once and read by most methods
     updates: PositiveInt = 40  # optimiser steps of what needs passes of its own (`BY_PASSES`)
     fit_steps: PositiveInt = 2  # and its time steps
-    tasks: tuple[Literal[TASKS], ...] = Field(TASKS, exclude=True)
-    methods: tuple[Literal[tuple(METHODS)], ...] = Field(tuple(METHODS), exclude=True)
-    shots: PositiveInt = Field(16, exclude=True)
-    seeds: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_different)] = Field(
-        (0, 1, 2), exclude=True, min_length=1
-    )
-    curve_task: Literal[TASKS] | None = Field("comvg", exclude=True)  # None: no curve
+    curve: Annotated[bool, Option(help="Also other numbers of shots.")] = Field(True, exclude=True)
+    curve_task: Literal[TASKS] = Field("comvg", exclude=True)
     curve_shots: tuple[PositiveInt, ...] = Field((1, 2, 4, 8, 16, 32, 64), exclude=True)
 
     @property
@@ -85,7 +92,7 @@ class FewShotPlan(Plan):
         if method in ZERO_SHOT:
             return [0]
         drawn = method in CURVE_METHODS if task == self.curve_task else method in ON_READINGS
-        curve = self.curve_shots if self.curve_task and drawn else ()
+        curve = self.curve_shots if self.curve and drawn else ()
         return list(dict.fromkeys([self.shots, *curve]))
 
     def seeds_of(self, method: str) -> tuple[int, ...]:
@@ -101,20 +108,17 @@ class FewShotPlan(Plan):
     @property
     def most(self) -> int:
         """Return the largest number of labelled items that any method looks at."""
-        return max((self.shots, *(self.curve_shots if self.curve_task else ())))
+        return max(self.shots, *(self.curve_shots if self.curve else (0,)))
 
 
-def evaluate_few_shot(model: Any = "shapes-sd", **values: Any) -> Path:
+@measures("few_shot", FewShotPlan, unit="rows")
+def evaluate_few_shot(runner: Runner, plan: FewShotPlan) -> Path:
     """Return the path of few_shot.csv after measuring what it and the tables beside it lack.
-
-    `values` are those of `FewShotPlan` and `Options`.
 
     unet_passes, labels and seconds are what the method *alone* would need: fitting it, choosing on
     the validation items and scoring the test items, although most of it was computed once for all.
     Raises ValueError for unknown names, ResultsError where the tables hold rows of other settings.
     """
-    plan, options = Options.split(FewShotPlan, values)
-    runner = Runner("few_shot", model, plan, options, unit="rows")
     items = runner.table(ITEMS, KEYS, "items", stamped=True)
     if other := set(items.frame()["hits"].str.len()) - {plan.n_items}:
         raise ResultsError(
@@ -122,7 +126,8 @@ def evaluate_few_shot(model: Any = "shapes-sd", **values: Any) -> Path:
             "give another output, or move that file away"
         )
     choice = runner.table(CHOICE, KEYS, "choice")
-    pairs = PairCache(runner.model, Path(options.cache), plan.steps, progress=options.progress)
+    cache, progress = Path(runner.options.cache), runner.options.progress
+    pairs = PairCache(runner.model, cache, plan.steps, progress=progress)
     more = plan.updates, plan.fit_steps
     setups = {t: TaskSetup(t, pairs, plan.n_items, plan.most, *more) for t in plan.tasks}
     keys = list(plan.keys())

@@ -27,13 +27,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 from tqdm.auto import tqdm
+from typer import Option
 
 from dsd_tutorial.grounding import (
     box_heat,
@@ -54,7 +55,8 @@ from dsd_tutorial.grounding.grounding import pair_scores
 from dsd_tutorial.matching import accuracy, paired_difference
 from dsd_tutorial.shapes import EXPRESSIONS, Expression, boxes_of, referring_expressions, render
 from dsd_tutorial.shapes.captions import Description
-from lab.measuring.runner import Cache, Item, Options, Plan, Runner
+from lab.measuring.plans import Plan
+from lab.measuring.runner import Cache, Item, Runner, measures
 from lab.measuring.tables import Row
 
 KEYS = ("proposals", "method", "kind")
@@ -73,8 +75,10 @@ Methods = dict[str, tuple[Tensor, int]]
 class GroundingPlan(Plan):
     """How many expressions, and what was chosen on validation."""
 
-    n_items: PositiveInt = 300
-    steps: PositiveInt = 6
+    n_items: Annotated[
+        PositiveInt, Option("--n", min=3, help="Test expressions, three kinds in turn.")
+    ] = 300
+    steps: Annotated[PositiveInt, Option(min=2, help="Time steps of the errors.")] = 6
     traps: PositiveInt = 150  # expressions, the first of all, on which traps are measured
     margin: float = 0.25
     layers: tuple[str, ...] = ("up.1.1", "up.2.0", "up.2.1")
@@ -104,19 +108,15 @@ class Said:
         return cls(e.said.text(), parts, e.turned.text())
 
 
-def evaluate_grounding(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of grounding.csv after measuring what it lacks.
-
-    `values` are those of `GroundingPlan` and `Options`.
-    """
-    plan, options = Options.split(GroundingPlan, values)
-    runner = Runner("grounding", model, plan, options, version=2, unit="expressions")
+@measures("grounding", GroundingPlan, version=2, unit="expressions")
+def evaluate_grounding(runner: Runner, plan: GroundingPlan) -> Path:
+    """Return the path of grounding.csv after measuring what it lacks."""
+    options = runner.options
     known = plan.model_dump(exclude={"n_items", "traps", "power", "gain_power"})
     cache, trapped = (
         Cache(options.cache, name, weights=runner.model.sha256, version=VERSION, **known)
         for name in ("grounded", "grounded_traps")
     )
-    table = runner.table(COLUMNS, KEYS, stamped=True)
     made = referring_expressions(plan.n_items, "test", plan.seed)
 
     def measured() -> list[Row]:
@@ -129,8 +129,7 @@ def evaluate_grounding(model: Any = "shapes-sd", **values: Any) -> Path:
         return judged(made, found, plan)
 
     key = {"proposals": "boxes", "method": "random", "kind": "all"}
-    runner.run([Item(key, measured, len(made))], table)
-    return runner.path()
+    return runner.write([Item(key, measured, len(made))], COLUMNS, KEYS, stamped=True)
 
 
 def computed(
@@ -144,8 +143,8 @@ def computed(
         how = {"start": start, "n": len(part)}
         block = cache.tensors(how, partial(compute, model, part, plan))
         for i in range(len(part)):
-            own = (name.split("/", 1) for name in block if name.startswith(f"{i}/"))
-            found.append({name: block[f"{i}/{name}"] for _, name in own})
+            own = f"{i}/"
+            found.append({k.removeprefix(own): x for k, x in block.items() if k.startswith(own)})
     return found
 
 

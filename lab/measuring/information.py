@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
+from typer import Option
 
 from dsd_tutorial.attention import area_iou, choose_layers, pointing_game
 from dsd_tutorial.information import Information, information_scores, level_grid
@@ -34,7 +35,8 @@ from dsd_tutorial.matching.metrics import Interval
 from dsd_tutorial.shapes import TASKS, make_task
 from dsd_tutorial.stable_diffusion.noising import time_grid
 from lab.measuring.information_words import CLASSES, GROUPS, VERSION, WordData, word_items
-from lab.measuring.runner import Cache, Item, Options, Plan, Runner
+from lab.measuring.plans import Plan
+from lab.measuring.runner import Cache, Item, Runner, measures
 from lab.measuring.tables import Row
 
 KEYS = ("part", "what", "method", "metric")
@@ -50,24 +52,22 @@ STEPS = time_grid(6)  # of a score: those of the error term in the few-shot tabl
 class InformationPlan(Plan):
     """How many items and levels."""
 
-    n: PositiveInt = 200  # test items of nats and maps
-    validation: PositiveInt = 60  # on which maps are chosen
-    levels: PositiveInt = 10
+    n: Annotated[PositiveInt, Option(min=2, help="Test scenes of nats and maps.")] = 200
+    validation: Annotated[PositiveInt, Option(min=2, help="Scenes on which maps are chosen.")] = 60
+    levels: Annotated[PositiveInt, Option(min=3, help="Levels of log-SNR.")] = 10
     low: float = -9.0
     high: float = 7.0
-    matching: PositiveInt = 300  # test items of each task
+    matching: Annotated[PositiveInt, Option(min=2, help="Test items of each task.")] = 300
     tasks: tuple[Literal[TASKS], ...] = Field(TASKS, exclude=True)
-    parts: tuple[Literal[PARTS], ...] = Field(PARTS, exclude=True)
+    parts: Annotated[
+        tuple[Literal[PARTS], ...], Option("--part", help="nats, unsaid, map or matching.")
+    ] = Field(PARTS, exclude=True)
 
 
-def evaluate_information(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of information.csv after measuring what it lacks.
-
-    `values` are those of `InformationPlan` and `Options`.
-    """
-    plan, options = Options.split(InformationPlan, values)
-    runner = Runner("information", model, plan, options, unit="passes")
-    table, words = runner.table(COLUMNS, KEYS), Words(runner, plan)
+@measures("information", InformationPlan, unit="passes")
+def evaluate_information(runner: Runner, plan: InformationPlan) -> Path:
+    """Return the path of information.csv after measuring what it lacks."""
+    words = Words(runner, plan)
     each = plan.levels * (1 + len(words.test.contrasts))  # the caption, and what it is held against
     more = each * plan.validation + words.test.passes * (plan.n + plan.validation)
     unsaid = plan.levels * (1 + len(words.test.more)) * plan.n
@@ -85,8 +85,7 @@ def evaluate_information(model: Any = "shapes-sd", **values: Any) -> Path:
         key = _key("matching", task, "orthogonal", "accuracy")
         found = partial(matching, runner.model, task, plan.matching)
         items["matching"].append(Item(key, found, passes))
-    runner.run([item for part in plan.parts for item in items[part]], table)
-    return runner.path()
+    return runner.write([item for part in plan.parts for item in items[part]], COLUMNS, KEYS)
 
 
 def _key(part: str, what: str, method: str, metric: str) -> Row:
@@ -94,8 +93,7 @@ def _key(part: str, what: str, method: str, metric: str) -> Row:
 
 
 def _row(key: Row, found: Interval, passes: int, known: float | str = "", chosen: str = "") -> Row:
-    reached = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
-    return key | reached | {"known": known, "passes": passes, "chosen": chosen}
+    return key | found.as_dict() | {"known": known, "passes": passes, "chosen": chosen}
 
 
 class Words:

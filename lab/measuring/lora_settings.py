@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
+from typer import Option
 
 from dsd_tutorial.course.few_shot import letters_of
 from dsd_tutorial.matching.items import item_hits
@@ -24,7 +26,8 @@ from dsd_tutorial.shapes.tasks import TASKS, Task, few_shot
 from lab.measuring.few_shot_methods import ATTENTION_UPDATES, scoring_of
 from lab.measuring.few_shot_task import FEW, TaskSetup
 from lab.measuring.pairs import PairCache
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.plans import SEVERAL, Plan, SeedNumbers
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 QK = ("to_q", "to_k")
@@ -51,30 +54,27 @@ class LoRASettingsPlan(Plan):
     updates: PositiveInt = ATTENTION_UPDATES  # early stopping keeps as many of them as are good
     looks: PositiveInt = 10  # how often early stopping looks
     held: PositiveInt = 96  # validation items that nothing else looks at
-    tasks: tuple[Literal[TASKS], ...] = Field(("winoground", "refcoco"), exclude=True)
-    of: tuple[Literal[tuple(SETTINGS)], ...] = Field(tuple(SETTINGS), exclude=True)
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), exclude=True)
+    tasks: Annotated[tuple[Literal[TASKS], ...], Option("--task", help=SEVERAL)] = Field(
+        ("winoground", "refcoco"), exclude=True
+    )
+    of: Annotated[tuple[Literal[tuple(SETTINGS)], ...], Option("--setting", help=SEVERAL)] = Field(
+        tuple(SETTINGS), exclude=True
+    )
+    seeds: SeedNumbers = Field((0,), exclude=True)
 
 
-def evaluate_lora_settings(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of lora_settings.csv after measuring what it lacks.
-
-    `values` are those of `LoRASettingsPlan` and `Options`.
-    """
-    plan, options = Options.split(LoRASettingsPlan, values)
-    runner = Runner("lora_settings", model, plan, options, unit="fits")
-    pairs = PairCache(runner.model, Path(options.cache), progress=options.progress)
+@measures("lora_settings", LoRASettingsPlan, unit="fits")
+def evaluate_lora_settings(runner: Runner, plan: LoRASettingsPlan) -> Path:
+    """Return the path of lora_settings.csv after measuring what it lacks."""
+    pairs = PairCache(runner.model, Path(runner.options.cache), progress=runner.options.progress)
     tries = {task: _Tries(TaskSetup(task, pairs), plan) for task in plan.tasks}
-    runner.run(
-        [
-            Item({"task": task, "setting": name, "seed": seed}, partial(
-                tries[task].reached, name, seed
-            ))
-            for task in plan.tasks for seed in plan.seeds for name in plan.of
-        ],
-        runner.table(COLUMNS, KEYS),
-    )  # fmt: skip
-    return runner.path()
+    items = [
+        Item(
+            {"task": task, "setting": name, "seed": seed}, partial(tries[task].reached, name, seed)
+        )
+        for task, seed, name in product(plan.tasks, plan.seeds, plan.of)
+    ]
+    return runner.write(items, COLUMNS, KEYS)
 
 
 @dataclass

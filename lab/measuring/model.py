@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from typer import Option
 
 from dsd_tutorial.matching.metrics import Interval, accuracy
 from dsd_tutorial.saving import write_json
@@ -22,8 +23,9 @@ from dsd_tutorial.shapes.judge import judge, matches
 from dsd_tutorial.shapes.render import render
 from dsd_tutorial.shapes.scene import Scene, random_scenes
 from lab.measuring.card import write_card
+from lab.measuring.plans import Plan, Seed
 from lab.measuring.probes import image_probes, text_probes
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 GUIDANCES = (3.0, 4.0, 6.0, 8.0, 10.0)
@@ -35,20 +37,18 @@ CHUNK = 50
 class ModelPlan(Plan):
     """How many prompts of each kind."""
 
-    n: Annotated[int, Field(ge=10)] = 500
-    seed: int = 0
+    n: Annotated[int, Field(ge=10), Option(min=10, help="Prompts of each kind.")] = 500
+    seed: Seed = 0
 
 
-def evaluate_model(
-    model: Any = "shapes-sd", output: Path | None = None, **values: Any
-) -> dict[str, Any]:
-    """Return all figures of the embedded model, written with the card to `output`.
+@measures("model", ModelPlan)
+def evaluate_model(runner: Runner, plan: ModelPlan) -> dict[str, Any]:
+    """Return all figures of the embedded model, written with the card to a folder.
 
-    `output` is a folder (None: the model's), `values` are those of `ModelPlan` and `Options`. Each
-    figure is {"value", "low", "high", "n"} with a 95 % Wilson interval.
+    It is the option `output` (None: the model's). Each figure is {"value", "low", "high", "n"} with
+    a 95 % Wilson interval.
     """
-    plan, options = Options.split(ModelPlan, values)
-    runner, n, seed = Runner("model", model, plan, options), plan.n, plan.seed
+    n, seed = plan.n, plan.seed
     sd, few = runner.model, min(200, 2 * n)
     tried = few * (len(GUIDANCES) + len(STEPS) - 1)
     (sampling,) = runner.run(
@@ -72,7 +72,7 @@ def evaluate_model(
     )
     metrics = {row.pop("figure"): row for row in found}
     metrics |= {"sampling": sampling, "model_sha256": sd.sha256}
-    output = Path(output or sd.folder)
+    output = Path(runner.options.output or sd.folder)
     write_json(output / "metrics.json", metrics)
     if (output / "unet" / "training.json").exists():
         write_card(output)

@@ -31,7 +31,8 @@ from dsd_tutorial.matching.prior import REFERENCES, reference_images
 from dsd_tutorial.matching.tally import Tally
 from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion.noising import time_grid
-from lab.measuring.runner import CACHE, Cache
+from lab.measuring.plans import CACHE
+from lab.measuring.runner import Cache
 
 BLOCK = 20  # items computed and saved at a time: the most that kill -9 can lose
 ALL = "all"  # the token mask whose log-sum-exp is read by head

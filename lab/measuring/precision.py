@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import PositiveInt
+from typer import Option
 
 from dsd_tutorial.attention import choose_layers
 from dsd_tutorial.matching import components, paired_difference
@@ -19,7 +19,8 @@ from dsd_tutorial.matching.items import correct_of, decisions, item_hits, item_p
 from dsd_tutorial.shapes import TASKS, make_task
 from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion import load_model
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.plans import Items, Plan
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 KEYS = ("task", "reads", "dtype")
@@ -33,30 +34,23 @@ READS = {"attention_error": (1.0, 1.0), "attention": (1.0, 0.0), "error": (0.0, 
 class PrecisionPlan(Plan):
     """How many items, at which time steps, in which precision."""
 
-    n_items: PositiveInt = 300
+    n_items: Items = 300
     time_steps: tuple[int, ...] = (250, 550, 850)
-    dtype: str = "bfloat16"
+    dtype: Annotated[str, Option(help="Beside float32.")] = "bfloat16"
 
 
-def evaluate_precision(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of precision.csv after measuring what it lacks.
-
-    `values` are those of `PrecisionPlan` and `Options`.
-    """
-    plan, options = Options.split(PrecisionPlan, values)
-    runner = Runner("precision", model, plan, options, unit="tasks", version=3)
-    half = load_model(model, options.device, plan.dtype)
-    table = runner.table(COLUMNS, KEYS)
-    runner.run(
-        [
-            Item({"task": task, "reads": "attention_error", "dtype": plan.dtype}, partial(
-                compared, runner.model, half, task, plan
-            ))
-            for task in TASKS
-        ],
-        table,
-    )  # fmt: skip
-    return runner.path()
+@measures("precision", PrecisionPlan, version=3, unit="tasks")
+def evaluate_precision(runner: Runner, plan: PrecisionPlan) -> Path:
+    """Return the path of precision.csv after measuring what it lacks."""
+    half = load_model(runner.given, runner.options.device, plan.dtype)
+    items = [
+        Item(
+            {"task": task, "reads": "attention_error", "dtype": plan.dtype},
+            partial(compared, runner.model, half, task, plan),
+        )
+        for task in TASKS
+    ]
+    return runner.write(items, COLUMNS, KEYS)
 
 
 def compared(model: Any, half: Any, task: str, plan: PrecisionPlan) -> list[Row]:

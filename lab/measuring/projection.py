@@ -11,11 +11,10 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from timeit import timeit
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dsd_tutorial.course.records import recorded_alternative
@@ -42,7 +41,8 @@ from dsd_tutorial.projection.references import (
 from dsd_tutorial.shapes.captions import full_description
 from dsd_tutorial.variation import states_to_prompt
 from dsd_tutorial.variation.fidelity import diversity, fidelity
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.plans import Plan, ReferenceCount, Seed, Seeds, Steps
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 if TYPE_CHECKING:
@@ -68,26 +68,26 @@ VALIDATION = "validation_objects"  # what the alternative is chosen by
 class ProjectionPlan(Plan):
     """How many references, variations and denoising steps."""
 
-    n: Annotated[int, Field(ge=4)] = 100
-    seeds: PositiveInt = 3
-    steps: PositiveInt = 20
+    n: ReferenceCount = 100
+    seeds: Seeds = 3
+    steps: Steps = 20
     guidance: float | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
+@measures("projection", ProjectionPlan)
 @torch.no_grad()
-def evaluate_projection(model: Any = "shapes-sd", **values: Any) -> pd.DataFrame:
+def evaluate_projection(runner: Runner, plan: ProjectionPlan) -> pd.DataFrame:
     """Return the table results/projection.csv after measuring what it lacks.
 
     One row per (method, metric): value with its 95 % interval over `n` references, milliseconds per
     image (of the conversion for cosine and retrieval, of sampling for the rest). `n` references
     of one object, n // 4 of two and of stripes, each varied from `seeds` noises (bounds that show
-    nothing new with more: one). `values` are those of `ProjectionPlan` and `Options`.
+    nothing new with more: one).
 
     Raises ValueError for n < 4 or seeds < 1, PenultimateLayerError for SD 2.x.
     """
-    plan, options = Options.split(ProjectionPlan, values)
-    runner, n, seed = Runner("projection", model, plan, options), plan.n, plan.seed
+    n, seed = plan.n, plan.seed
     table = runner.table(COLUMNS, ("method", "metric"))
     known, chosen, validation = fit_inverses(runner, n, max(200, 15 * n), seed, "direct")
     chosen = replace(

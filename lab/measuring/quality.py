@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
+from typer import Option
 
 from dsd_tutorial.quality import (
     KINDS,
@@ -33,7 +34,8 @@ from dsd_tutorial.quality import (
     regression,
 )
 from dsd_tutorial.quality.prompts import STEPS
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.plans import Plan, Seeds
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 KEYS = ("features", "held_out")
@@ -48,9 +50,11 @@ OTHER = ("a red circle on the left", "a blue star on the right")  # words that n
 class QualityPlan(Plan):
     """How many images and seeds, and how prompts are learned."""
 
-    n: PositiveInt = 300  # test images
-    train: PositiveInt = 240  # images that are fitted, of each seed
-    seeds: PositiveInt = 2
+    n: Annotated[PositiveInt, Option(min=12, help="Test images.")] = 300
+    train: Annotated[PositiveInt, Option(min=12, help="Images that are fitted.")] = (
+        240  # of each seed
+    )
+    seeds: Seeds = 3
     time_steps: tuple[int, ...] = STEPS
     updates: PositiveInt = 40
 
@@ -151,21 +155,16 @@ FEATURES = (
 )  # fmt: skip
 
 
-def evaluate_quality(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of quality.csv after measuring what it lacks.
-
-    `values` are those of `QualityPlan` and `Options`.
-    """
-    plan, options = Options.split(QualityPlan, values)
-    runner = Runner("quality", model, plan, options, unit="sets of features")
-    data, table = Data(runner.model, plan, runner), runner.table(COLUMNS, KEYS)
+@measures("quality", QualityPlan, unit="sets of features")
+def evaluate_quality(runner: Runner, plan: QualityPlan) -> Path:
+    """Return the path of quality.csv after measuring what it lacks."""
+    data = Data(runner.model, plan, runner)
     items = [
         Item({"features": name, "held_out": "none"}, partial(measured, data, name),
              30.0 if name == "learned" else 1.0)
         for name in FEATURES
     ]  # fmt: skip
-    runner.run(items, table)
-    return runner.path()
+    return runner.write(items, COLUMNS, KEYS)
 
 
 def measured(data: Data, name: str) -> list[Row]:

@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
+from typer import Option
 
 from dsd_tutorial.attention import choose_layers, cross_attention_layers
 from dsd_tutorial.matching import Spreads, accuracy, learn_spreads, paired_difference
@@ -39,7 +40,8 @@ from dsd_tutorial.matching.tally import Tally
 from dsd_tutorial.shapes import make_task, task_items
 from dsd_tutorial.shapes.tasks import VALIDATION_SEED, Task
 from dsd_tutorial.stable_diffusion.noising import time_grid
-from lab.measuring.runner import Cache, Item, Options, Plan, Runner
+from lab.measuring.plans import Items, Plan
+from lab.measuring.runner import Cache, Item, Runner, joined, measures
 from lab.measuring.tables import Row
 
 KEYS = ("task", "reads", "rule", "risk")
@@ -55,9 +57,11 @@ VERSION = 1  # one more when the tensors of the cache change
 class RankingPlan(Plan):
     """How many items, time steps and images, and at which risks."""
 
-    n_items: PositiveInt = 300  # test items of each task
-    validation: PositiveInt = 100  # items from which spreads and schedules are learned
-    steps: PositiveInt = 10
+    n_items: Items = 300
+    validation: Annotated[PositiveInt, Option(min=2, help="Items that spreads come from.")] = (
+        100  # and schedules
+    )
+    steps: Annotated[PositiveInt, Option(min=2, help="Time steps.")] = 10
     risks: tuple[PositiveFloat, ...] = (0.05, 0.02, 0.01, 0.005)
     images: PositiveInt = 100  # that compete for one text
     queries: PositiveInt = 40  # such texts; as many again, of other scenes, to learn from
@@ -96,7 +100,7 @@ class StepScores:
             part = Task(items.name, items.items[start : start + BLOCK])
             key = {"task": task, "split": split, "start": start, "n": len(part.items)}
             blocks.append(self.cache.tensors(key, partial(self._compute, part)))
-        return _joined(blocks), correct_of(items)
+        return joined(blocks), correct_of(items)
 
     def _retrieval(self, split: str) -> tuple[Mapping[str, Tensor], Tensor]:
         """Captions of the first of the images, each against all of them."""
@@ -110,7 +114,7 @@ class StepScores:
             part = Task("retrieval", (task_items.Item(images, (text,), query, "retrieval", 0),))
             key = {"task": "retrieval", "split": split, "query": query, "images": n}
             blocks.append(self.cache.tensors(key, partial(self._compute, part)))
-        return _joined(blocks), torch.arange(queries)
+        return joined(blocks), torch.arange(queries)
 
     @torch.no_grad()
     def _compute(self, items: Task) -> dict[str, Tensor]:
@@ -127,35 +131,22 @@ class StepScores:
         return {"table": table.contiguous(), "far": far[place], "base": base[place]}
 
 
-def _joined(blocks: list[dict[str, Tensor]]) -> Mapping[str, Tensor]:
-    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def evaluate_ranking(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of ranking.csv after measuring what it lacks.
-
-    `values` are those of `RankingPlan` and `Options`.
-    """
-    plan, options = Options.split(RankingPlan, values)
-    runner = Runner("ranking", model, plan, options, unit="rules")
+@measures("ranking", RankingPlan, unit="rules")
+def evaluate_ranking(runner: Runner, plan: RankingPlan) -> Path:
+    """Return the path of ranking.csv after measuring what it lacks."""
     cache = Cache(
-        options.cache, "step_scores", weights=runner.model.sha256, version=VERSION,
+        runner.options.cache, "step_scores", weights=runner.model.sha256, version=VERSION,
         steps=plan.steps,
     )  # fmt: skip
     data = StepScores(runner.model, plan, cache)
-    table = runner.table(COLUMNS, KEYS)
-    tasks = [("refcoco", reads) for reads in READS] + [("vqa", reads) for reads in READS]
-    tasks.append(("retrieval", "attention_error"))
-    runner.run(
-        [
-            Item({"task": task, "reads": reads, "rule": "all", "risk": 0.0}, partial(
-                compared, data, task, reads
-            ))
-            for task, reads in tasks
-        ],
-        table,
-    )  # fmt: skip
-    return runner.path()
+    items = [
+        Item(
+            {"task": t, "reads": reads, "rule": "all", "risk": 0.0},
+            partial(compared, data, t, reads),
+        )
+        for t, reads in (*product(("refcoco", "vqa"), READS), ("retrieval", "attention_error"))
+    ]
+    return runner.write(items, COLUMNS, KEYS)
 
 
 def compared(data: StepScores, task: str, reads: str) -> list[Row]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from pydantic import PositiveInt
+from typer import Option
 
 from dsd_tutorial.attention import READINGS, cross_attention_layers
 from dsd_tutorial.matching import accuracy
@@ -22,7 +23,8 @@ from dsd_tutorial.matching.items import item_hits
 from dsd_tutorial.shapes import TASKS
 from dsd_tutorial.shapes.tasks import validation_set
 from lab.measuring.pairs import PairCache
-from lab.measuring.runner import Item, Options, Plan, Runner
+from lab.measuring.plans import Plan
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 KEYS = ("task", "reading", "layer", "step", "head")
@@ -32,26 +34,23 @@ ALL = "all"  # heads: their mean
 class ReadingsPlan(Plan):
     """How many items and time steps."""
 
-    validation: PositiveInt = 256  # items of the validation set, its first ones
+    validation: Annotated[PositiveInt, Option(min=2, help="Validation items of each task.")] = (
+        256  # the first ones of the set
+    )
     steps: PositiveInt = 6  # time steps, the middles of as many equal cells
 
 
-def evaluate_readings(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of readings.csv after measuring what it lacks.
-
-    `values` are those of `ReadingsPlan` and `Options`.
-    """
-    plan, options = Options.split(ReadingsPlan, values)
-    runner = Runner("readings", model, plan, options, version=3, unit="tasks")
-    pairs = PairCache(runner.model, Path(options.cache), plan.steps, progress=options.progress)
-    table = runner.table((*KEYS, "accuracy", "low", "high", "n"), KEYS)
+@measures("readings", ReadingsPlan, version=3, unit="tasks")
+def evaluate_readings(runner: Runner, plan: ReadingsPlan) -> Path:
+    """Return the path of readings.csv after measuring what it lacks."""
+    cache, progress = Path(runner.options.cache), runner.options.progress
+    pairs = PairCache(runner.model, cache, plan.steps, progress=progress)
     layer = next(iter(cross_attention_layers(runner.model)))
     first = {"reading": "log_sum_exp", "layer": layer, "step": pairs.grid[0], "head": ALL}
-    runner.run(
-        [Item({"task": t, **first}, partial(landscape, pairs, t, plan.validation)) for t in TASKS],
-        table,
-    )
-    return runner.path()
+    items = [
+        Item({"task": t, **first}, partial(landscape, pairs, t, plan.validation)) for t in TASKS
+    ]
+    return runner.write(items, (*KEYS, "accuracy", "low", "high", "n"), KEYS)
 
 
 def landscape(pairs: PairCache, task: str, n: int) -> list[Row]:

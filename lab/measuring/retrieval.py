@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
+from typer import Option
 
 from dsd_tutorial.matching import (
     Spreads,
@@ -25,7 +26,8 @@ from dsd_tutorial.matching import (
 )
 from dsd_tutorial.retrieval import Gallery, best_offset, draw_and_find, make_gallery, right_images
 from dsd_tutorial.retrieval.deciding import SCORE
-from lab.measuring.runner import Cache, Item, Options, Plan, Runner
+from lab.measuring.plans import Plan, Seed
+from lab.measuring.runner import Cache, Item, Runner, joined, measures
 from lab.measuring.tables import Row
 
 KEYS = ("answer", "texts")
@@ -41,14 +43,14 @@ RIVALS = {"validation": 16, "candidates": 40}  # texts and candidates that sprea
 class RetrievalPlan(Plan):
     """How many texts, and what is drawn and found for each."""
 
-    n: PositiveInt = 100  # test texts, in galleries of `texts` each
-    validation: PositiveInt = 50
+    n: Annotated[PositiveInt, Option(min=2, help="Test texts.")] = 100  # `texts` to a gallery
+    validation: Annotated[PositiveInt, Option(min=2, help="Texts the offset comes from.")] = 50
     texts: PositiveInt = 100  # a multiple of 25
     gallery: PositiveInt = 200
     images: PositiveInt = 3  # drawn for each text
     sampling_steps: PositiveInt = 12
     steps: PositiveInt = 4  # time steps of the score
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Data:
@@ -90,10 +92,10 @@ class Data:
             number, start = divmod(first, self.plan.texts)
             key = {"split": split, "gallery": number, "start": start, "part": self.part}
             parts.append(self.cache.tensors(key, partial(self._compute, split, number, start)))
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        passes = joined.pop("passes").view(-1, 3).sum(0)
-        passes = passes / len(joined["lead"])  # of a text: draw, judge, find
-        return {name: x[:count] for name, x in joined.items()} | {"passes": passes}
+        found = joined(parts)
+        passes = found.pop("passes").view(-1, 3).sum(0)
+        passes = passes / len(found["lead"])  # of a text: draw, judge, find
+        return {name: x[:count] for name, x in found.items()} | {"passes": passes}
 
     def _compute(self, split: str, number: int, start: int) -> dict[str, Tensor]:
         gallery = self.gallery(split, number)
@@ -114,18 +116,12 @@ class Data:
         }
 
 
-def evaluate_retrieval(model: Any = "shapes-sd", **values: Any) -> Path:
-    """Return the path of retrieval.csv after measuring what it lacks.
-
-    `values` are those of `RetrievalPlan` and `Options`.
-    """
-    plan, options = Options.split(RetrievalPlan, values)
-    runner = Runner("retrieval", model, plan, options, unit="texts")
-    table = runner.table(COLUMNS, KEYS)
-    data, count = Data(runner.model, plan, options.cache), plan.n + plan.validation
+@measures("retrieval", RetrievalPlan, unit="texts")
+def evaluate_retrieval(runner: Runner, plan: RetrievalPlan) -> Path:
+    """Return the path of retrieval.csv after measuring what it lacks."""
+    data, count = Data(runner.model, plan, runner.options.cache), plan.n + plan.validation
     key = {"answer": WAYS[0], "texts": "all"}
-    runner.run([Item(key, partial(measured, data, plan), count)], table)
-    return runner.path()
+    return runner.write([Item(key, partial(measured, data, plan), count)], COLUMNS, KEYS)
 
 
 def measured(data: Data, plan: RetrievalPlan) -> list[Row]:

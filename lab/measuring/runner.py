@@ -12,59 +12,22 @@ import json
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from dsd_tutorial.course.records import results_folder
 from dsd_tutorial.saving import save_tensors, write_json
-from lab.checked import Checked
+from lab.measuring.plans import Options, Plan, PlanType
 from lab.measuring.tables import Row, Table, publish, require_results_file
 
-CACHE = Path("build") / "measured"
-
-
-class Plan(Checked):
-    """What is to be measured, checked; subclasses name the fields.
-
-    Fields determine the rows, beside weights and code, and make the text `settings`. Those with
-    `Field(exclude=True)` do not: a later run may have other values and go on with the same table.
-    """
-
-    @property
-    def settings(self) -> str:
-        """Return, for example, "n 24, seeds 3, steps 12"."""
-        return ", ".join(f"{name} {value}" for name, value in self.model_dump().items())
-
-
-PlanType = TypeVar("PlanType", bound=Plan)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to measure: nothing of it determines a row.
-
-    device    where a model that is not loaded yet goes
-    output    the csv file (None: in results/)
-    cache     the folder of what was computed
-    progress  whether the plan and a bar are shown
-    """
-
-    device: str = "auto"
-    output: Path | str | None = None
-    cache: Path | str = CACHE
-    progress: bool = True
-
-    @classmethod
-    def split(cls, plan: type[PlanType], values: dict[str, Any]) -> tuple[PlanType, Options]:
-        """Return the plan that these values make, and the options among them."""
-        names = {field.name for field in fields(cls)}
-        rest = {name: value for name, value in values.items() if name not in names}
-        return plan(**rest), cls(**{k: v for k, v in values.items() if k in names})
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
@@ -145,7 +108,7 @@ class Runner:
     ):  # fmt: skip
         from dsd_tutorial.stable_diffusion import load_model
 
-        self.name, self.unit, self.options = name, unit, options
+        self.name, self.unit, self.options, self.given = name, unit, options, model
         by_name = isinstance(model, str | Path)
         self.model = load_model(model, device=options.device) if by_name else model
         self.settings = plan.settings + (f", version {version}" if version > 1 else "")
@@ -172,6 +135,13 @@ class Runner:
     def publish(self, rows: Sequence[Row], beside: str = "") -> None:
         """Write a table that is made from others as a whole."""
         publish(self.path(beside), rows, self.model.sha256)
+
+    def write(
+        self, items: Sequence[Item], columns: Sequence[str], keys: Sequence[str], **how: Any
+    ) -> Path:
+        """Return the csv file after adding what it lacks of the items; `how` as in `table`."""
+        self.run(items, self.table(columns, keys, **how))
+        return self.path()
 
     def run(self, items: Sequence[Item], table: Table | None = None) -> list[Row]:
         """Return the rows of all items that `table` lacks, after adding them to it.
@@ -212,6 +182,34 @@ class Runner:
             text += f"; to do: {len(new)} ({cost:,.0f} {self.unit})"
             text += "" if pace is None else f", about {max(1, round(cost * pace / 60))} minutes"
         tqdm.write(text)
+
+
+def measures(
+    name: str, plan: type[PlanType], *, version: int = 1, unit: str = "images"
+) -> Callable[[Callable[[Runner, PlanType], Measured]], Callable[..., Measured]]:
+    """Return a decorator: `measure(runner, plan)` becomes `evaluate(model="shapes-sd", **values)`.
+
+    `values` are those of the plan and of `Options`; ValueError names those that are not allowed.
+    Arguments are those of `Runner`. The plan's class is kept as `evaluate.plan`.
+    """
+
+    def decorate(measure: Callable[[Runner, PlanType], Measured]) -> Callable[..., Measured]:
+        @wraps(measure)
+        def evaluate(model: Any = "shapes-sd", **values: Any) -> Measured:
+            checked, options = Options.split(plan, values)
+            return measure(
+                Runner(name, model, checked, options, version=version, unit=unit), checked
+            )
+
+        evaluate.plan = plan  # pyright: ignore[reportAttributeAccessIssue]
+        return evaluate
+
+    return decorate
+
+
+def joined(blocks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of blocks that were computed one after another, name by name."""
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _digest(content: Any) -> str:

@@ -338,7 +338,7 @@ def test_slow_methods_come_last_and_every_group_once():
     assert slow == sorted(slow) and len(set(groups)) == len(groups)
     per_task = len(METHODS) * 2 + 2 * (len(ON_CLIP) + len(CACHED)) + 2 * len(ON_READINGS)
     assert len(groups) == per_task and plan.most == 32
-    assert FewShotPlan(curve_task=None).most == 16
+    assert FewShotPlan(curve=False).most == 16
     jobs = [tuple(job.values()) for job in plan.keys()]
     assert len(set(jobs)) == len(jobs) == 3 * len(groups) - 2 * 2 * len(ZERO_SHOT)
 
