@@ -28,7 +28,7 @@ from dsd_tutorial.shapes import DOMAINS, domain_scenes, render
 from dsd_tutorial.stable_diffusion.encoders import ClipImage
 from lab.measuring.plans import Plan, Seed
 from lab.measuring.runner import Item, Runner, measures
-from lab.measuring.tables import Row
+from lab.measuring.tables import Row, bounds
 
 KEYS = ("prototypes", "shots")
 COLUMNS = (*KEYS, "accuracy", "low", "high", "n", "draws", "gap", "gap_low", "gap_high")
@@ -104,9 +104,8 @@ def measured(model: Any, plan: BridgePlan, shots: int) -> list[Row]:
 def _row(name: str, shots: int, hits: np.ndarray, plain: list[np.ndarray]) -> Row:
     hits = hits[: len(plain)]
     value = accuracy(hits.mean(0), method="bootstrap")
-    gap = seeds_difference(hits, np.stack(plain))
     return {
         "prototypes": name, "shots": shots, "accuracy": value.value, "low": value.low,
-        "high": value.high, "n": value.n, "draws": len(plain), "gap": gap.value,
-        "gap_low": gap.low, "gap_high": gap.high,
+        "high": value.high, "n": value.n, "draws": len(plain),
+        **bounds("gap", seeds_difference(hits, np.stack(plain))),
     }  # fmt: skip

@@ -49,6 +49,16 @@ def merit(found: dict[str, list[float]]) -> float:
     return math.fsum(means) / len(ATTRIBUTES)
 
 
+@torch.no_grad()
+def drawn(model: Any, plan: Any, prompts: Tensor, n: int, seed: int) -> Tensor:
+    """Return images (prompts, n, 3, height, width), from the noises of `seed` on."""
+    images = model.sample(
+        embeddings=prompts, n=n, steps=plan.sampling, guidance=plan.guidance, seed=seed,
+        progress=False,
+    )  # fmt: skip
+    return images.unflatten(0, (len(prompts), n))
+
+
 @dataclass(eq=False)
 class DomainTuning:
     """How many images, and how domains are learned and drawn."""
@@ -93,18 +103,9 @@ class DomainTuning:
             progress=False,
         )  # fmt: skip
 
-    @torch.no_grad()
     def draw(self, prompts: Tensor, seeds: int) -> Tensor:
         """Return images (prompts, seeds, 3, height, width), always from the same noise."""
-        images = self.model.sample(
-            embeddings=prompts,
-            n=seeds,
-            steps=self.plan.sampling,
-            guidance=self.plan.guidance,
-            seed=self.plan.seed + 60_000,
-            progress=False,
-        )
-        return images.unflatten(0, (len(prompts), seeds))
+        return drawn(self.model, self.plan, prompts, seeds, self.plan.seed + 60_000)
 
     def varied(self, domain: Domain, scenes: list[Scene], seeds: int) -> dict[str, list[float]]:
         """Return what variations of these scenes' images keep, by image prompt."""

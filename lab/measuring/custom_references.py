@@ -22,7 +22,7 @@ from dsd_tutorial.shapes import Scene, render
 from dsd_tutorial.shapes.judge import judge
 from dsd_tutorial.variation import nearest_text
 from dsd_tutorial.variation.edit_items import make_edits
-from lab.measuring.custom_domains import merit, shares
+from lab.measuring.custom_domains import drawn, merit, shares
 from lab.measuring.runner import Item
 from lab.measuring.tables import Row
 
@@ -122,21 +122,16 @@ class ReferenceTuning:
             found.append(tuned)
         return found
 
-    @torch.no_grad()
     def draw(self, tuned: Sequence[Tuned], prompts: Sequence[Tensor], seeds: int) -> Tensor:
         """Return images (references, seeds, 3, height, width) of one prompt for each reference."""
-        first, how = self.plan.seed + 50_000, {"n": seeds, "progress": False}
-        how |= {"steps": self.plan.sampling, "guidance": self.plan.guidance}
-        if any("lora" in one.module for one in tuned):  # a U-Net of its own for each reference
-            drawn = []
-            for i, (one, prompt) in enumerate(zip(tuned, prompts, strict=True)):
-                with one.applied(self.model):
-                    drawn.append(
-                        self.model.sample(embeddings=prompt, seed=first + i * seeds, **how)
-                    )
-            return torch.stack(drawn)
-        images = self.model.sample(embeddings=torch.cat(list(prompts)), seed=first, **how)
-        return images.unflatten(0, (len(tuned), seeds))
+        first = self.plan.seed + 50_000
+        if not any("lora" in one.module for one in tuned):
+            return drawn(self.model, self.plan, torch.cat(list(prompts)), seeds, first)
+        images = []  # a U-Net of its own for each reference
+        for i, (one, prompt) in enumerate(zip(tuned, prompts, strict=True)):
+            with one.applied(self.model):
+                images.append(drawn(self.model, self.plan, prompt, seeds, first + i * seeds))
+        return torch.cat(images)
 
     def varied(
         self, tuned: Sequence[Tuned], scenes: Sequence[Scene], seeds: int

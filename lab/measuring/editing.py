@@ -82,14 +82,12 @@ def evaluate_editing(runner: Runner, plan: EditingPlan) -> pd.DataFrame:
         )
     }  # fmt: skip
     editing = Editing(sets, table, plan)
-    grids = [("validation", m, alpha, 1) for m in plan.methods for alpha in GRIDS.get(m, ())]
-    runner.run([editing.item(*job) for job in grids], table)
+    runner.run([x for m in plan.methods for x in editing.grid("validation", m)], table)
     if best := editing.best(plan.methods):
-        runner.run([editing.item("fine", best, alpha, 1) for alpha in GRIDS[best]], table)
-    chosen = [("test", m, editing.chosen(m), editing.noises(m)) for m in plan.methods]
-    runner.run([editing.item(*job) for job in chosen], table)
+        runner.run(editing.grid("fine", best), table)
+    runner.run([editing.reported(m) for m in plan.methods], table)
     if best:  # its curve
-        runner.run([editing.item("test", best, alpha, 1) for alpha in GRIDS[best]], table)
+        runner.run(editing.grid("test", best), table)
     runner.publish(editing.rows(inverses.name))
     return pd.read_csv(runner.path())
 
@@ -113,9 +111,14 @@ class Editing:
         seconds = (time.perf_counter() - start) / len(changed)
         return [key | {"changed": changed, "kept": kept, "seconds": seconds}]
 
-    def noises(self, method: str) -> int:
-        """Return from how many noises the test rows of a method are drawn."""
-        return 1 if method in ONE_SEED else self.plan.seeds
+    def grid(self, split: str, method: str) -> list[Item]:
+        """Return the measurements of all settings of a method, from one noise."""
+        return [self.item(split, method, alpha, 1) for alpha in GRIDS.get(method, ())]
+
+    def reported(self, method: str) -> Item:
+        """Return the measurement of the chosen setting; bounds are drawn from one noise."""
+        seeds = 1 if method in ONE_SEED else self.plan.seeds
+        return self.item("test", method, self.chosen(method), seeds)
 
     def measured(self) -> dict[tuple[str, str, str], Any]:
         """Return the rows of the table by split, method and setting."""

@@ -16,7 +16,6 @@ A row says where (block, step), how (method), what of (attribute) and which meas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import product
@@ -43,8 +42,8 @@ from dsd_tutorial.features.probing import ATTRIBUTES
 from dsd_tutorial.matching import accuracy
 from dsd_tutorial.shapes import Scene
 from dsd_tutorial.stable_diffusion.noising import time_grid
-from lab.measuring.features_steering import steering_items
-from lab.measuring.features_units import Units, unit_items
+from lab.measuring.features_steering import steering_item
+from lab.measuring.features_units import Units, unit_item
 from lab.measuring.plans import Plan
 from lab.measuring.runner import Cache, Item, Runner, joined, measures
 from lab.measuring.tables import Row
@@ -185,36 +184,30 @@ def _together(made: list[Places], each: int) -> Places:
 @measures("features", FeaturesPlan, version=2, unit="thousand passes")
 def evaluate_features(runner: Runner, plan: FeaturesPlan) -> Path:
     """Return the path of features.csv after measuring what it lacks."""
-    cache = Cache(
-        runner.options.cache, "features_tensors", weights=runner.model.sha256, version=VERSION,
-        **plan.model_dump(include={"steps", "seed"}),
-    )  # fmt: skip
+    known = plan.model_dump(include={"steps", "seed"})
+    cache = runner.open_cache("features_tensors", version=VERSION, **known)
     table = runner.table(COLUMNS, KEYS)
     pooled = Pooled(runner.model, plan, cache)
     probes = [where_only(pooled), *(probe_item(pooled, step) for step in pooled.grid)]
-    runner.run(whole(probes), table)
+    runner.run([whole(item) for item in probes], table)
     block, step = best_cell(table.frame())
-    where = {"block": block, "step": step}
-    units = Units(runner.model, plan, cache, partial(pooled.places, **where), **where)
-    runner.run(whole(unit_items(units)), table)
-    single = partial(pooled.positions, **where)
-    positions = Units(runner.model, plan, cache, single, **where, part="positions")
-    runner.run(whole(unit_items(positions)), table)
-    at = {
-        t: Units(runner.model, plan, cache, partial(pooled.places, block=block, step=t), block, t)
-        for t in pooled.grid
-    }
-    runner.run(whole(steering_items(units, at)), table)
+
+    def units(step: int, part: str = "units") -> Units:
+        rows = pooled.positions if part == "positions" else pooled.places
+        labelled = partial(rows, block=block, step=step)
+        return Units(runner.model, plan, cache, labelled, block, step, part)
+
+    at = {t: units(t) for t in pooled.grid}
+    here, positions = at[step], units(step, "positions")
+    items = unit_item(here), unit_item(positions), steering_item(here, at)
+    runner.run([whole(item) for item in items], table)
     return runner.path()
 
 
-def whole(items: Sequence[Item]) -> list[Item]:
-    """Return items whose rows have every column; those that do not apply to a part stay empty."""
-
-    def rows_of(item: Item) -> list[Row]:
-        return [dict.fromkeys(COLUMNS, "") | row for row in item.measure()]
-
-    return [replace(item, measure=partial(rows_of, item)) for item in items]
+def whole(item: Item) -> Item:
+    """Return an item whose rows have every column; those that do not apply to it stay empty."""
+    empty = dict.fromkeys(COLUMNS, "")
+    return replace(item, measure=lambda: [empty | row for row in item.measure()])
 
 
 def best_cell(frame: pd.DataFrame) -> tuple[str, int]:
@@ -230,19 +223,13 @@ def best_cell(frame: pd.DataFrame) -> tuple[str, int]:
 
 def probe_item(pooled: Pooled, step: int) -> Item:
     """Return the item that reads every block at one time step."""
-    plan = pooled.plan
-    passes = 2 * (plan.train + 2 * plan.n) / 1000
+    passes = 2 * sum(pooled.plan.count(split) for split in SPLITS) / 1000
     key = row_key("latents", step, "pooled", ATTRIBUTES[0], "accuracy")
     return Item(key, partial(probe_rows, pooled, step), passes)
 
 
-def row_key(
-    block: str, step: int, method: str, attribute: str, measure: str, part: str = "probes"
-) -> Row:
-    return {
-        "part": part, "block": block, "step": step, "method": method, "attribute": attribute,
-        "measure": measure,
-    }  # fmt: skip
+def row_key(*names: str | int) -> Row:
+    return dict(zip(KEYS, ("probes", *names), strict=True))
 
 
 def probe_rows(pooled: Pooled, step: int) -> list[Row]:

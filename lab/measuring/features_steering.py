@@ -48,7 +48,7 @@ Request = tuple[Value, Value, str]  # what is wanted, another value, a prompt th
 Way = tuple[float, int]  # strength, and the time step that the direction comes from
 
 
-def steering_items(units: Units, at: dict[int, Units]) -> list[Item]:
+def steering_item(units: Units, at: dict[int, Units]) -> Item:
     """Return the item of steering; U-Net passes are twice those without guidance.
 
     `at` has the same block at all time steps that directions may come from.
@@ -57,11 +57,8 @@ def steering_items(units: Units, at: dict[int, Units]) -> list[Item]:
     ways = len(STRENGTHS) * len(at)
     drawn = ways * len(CHOSEN) * min(TRIED, plan.images) + len(METHODS) * plan.images
     passes = 2 * plan.sampling * drawn
-    key = {
-        "part": "steering", "block": units.block, "step": units.step, "method": "unit",
-        "attribute": "all", "measure": "share",
-    }  # fmt: skip
-    return [Item(key, partial(steering_rows, units, at), passes / 1000)]
+    key = units.where | {"part": "steering", "method": "unit", "attribute": "all"}
+    return Item(key | {"measure": "share"}, partial(steering_rows, units, at), passes / 1000)
 
 
 def requests(n: int, seed: int) -> list[Request]:
@@ -111,7 +108,7 @@ def steering_rows(units: Units, at: dict[int, Units]) -> list[Row]:
     drawn = drawing(wanted, SEED)
     hits = {m: drawn(m, chosen[m]) for m in METHODS}
     rows = []
-    where = {"part": "steering", "block": units.block, "step": units.step}
+    where = units.where | {"part": "steering"}
     for attribute in (*STEERED, "all"):
         own = [i for i, (value, *_) in enumerate(wanted) if attribute in ("all", value[0])]
         got = {m: [float(hits[m][i]) for i in own] for m in METHODS}

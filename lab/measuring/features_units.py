@@ -55,6 +55,11 @@ class Units:
     _places: dict[str, Places] = field(default_factory=dict)
     _fitted: dict[tuple[int, int, int], SparseAutoencoder] = field(default_factory=dict)
 
+    @property
+    def where(self) -> Row:
+        """Return the first columns of its rows."""
+        return {"part": self.part, "block": self.block, "step": self.step}
+
     def places(self, split: str) -> Places:
         """Return the labelled rows of a split."""
         if split not in self._places:
@@ -97,13 +102,10 @@ class Units:
         return max(tried, key=lambda way: self.validated(self.fitted(*way).encode))
 
 
-def unit_items(units: Units) -> list[Item]:
+def unit_item(units: Units) -> Item:
     """Return everything that is measured of units, as one item."""
-    key = {
-        "part": units.part, "block": units.block, "step": units.step, "method": "sae",
-        "attribute": "all", "measure": "f1",
-    }  # fmt: skip
-    return [Item(key, partial(unit_rows, units), 1.0)]
+    key = units.where | {"method": "sae", "attribute": "all", "measure": "f1"}
+    return Item(key, partial(unit_rows, units))
 
 
 @torch.no_grad()
@@ -128,14 +130,14 @@ def unit_rows(units: Units) -> list[Row]:
     for seed in range(units.plan.seeds):
         name = "sae" if seed == 0 else f"sae seed {seed}"
         found[name] = units.tested(units.fitted(width, k, seed).encode), text
-    where, rows = {"part": units.part, "block": units.block, "step": units.step}, []
+    rows = []
     for (name, (one, chosen)), kind in product(found.items(), KINDS):
-        key = where | {"method": name, "attribute": kind or "all", "chosen": chosen}
+        key = units.where | {"method": name, "attribute": kind or "all", "chosen": chosen}
         rows.append(key | {"measure": "f1"} | one.mean(kind).as_dict())
         for rival in RIVALS:
             gap = one.above(found[rival][0], kind).as_dict()
             rows.append(key | {"measure": f"above {rival}"} | gap)
-    return rows + fit_rows(units, sae, where, text)
+    return rows + fit_rows(units, sae, text)
 
 
 def linear(places: Places) -> Encode:
@@ -148,12 +150,12 @@ def linear(places: Places) -> Encode:
     return lambda rows: torch.from_numpy(model.predict(rows.double().numpy())).float()
 
 
-def fit_rows(units: Units, sae: SparseAutoencoder, where: Row, chosen: str) -> list[Row]:
+def fit_rows(units: Units, sae: SparseAutoencoder, chosen: str) -> list[Row]:
     """Return how well the autoencoder rebuilds test rows, and how many units lie idle."""
     places = units.places("test")
     x, n = places.features, len(places.scene.unique())
     idle = float((~(sae.encode(x) > 0).any(0)).float().mean())
-    key = where | {"method": "sae", "attribute": "all", "chosen": chosen, "n": n}
+    key = units.where | {"method": "sae", "attribute": "all", "chosen": chosen, "n": n}
     return [
         key | {"measure": name, "value": value, "low": value, "high": value}
         for name, value in (("unexplained", sae.unexplained(x)), ("idle", idle))

@@ -126,8 +126,7 @@ def evaluate_few_shot(runner: Runner, plan: FewShotPlan) -> Path:
             "give another output, or move that file away"
         )
     choice = runner.table(CHOICE, KEYS, "choice")
-    cache, progress = Path(runner.options.cache), runner.options.progress
-    pairs = PairCache(runner.model, cache, plan.steps, progress=progress)
+    pairs = PairCache.of(runner, steps=plan.steps)
     more = plan.updates, plan.fit_steps
     setups = {t: TaskSetup(t, pairs, plan.n_items, plan.most, *more) for t in plan.tasks}
     keys = list(plan.keys())

@@ -134,10 +134,10 @@ def _readings(
         fit_readings(setup.model, few.items, readings=(*names, HEADS), by_step=True, **how),
     ]
     fitted = fits[simplest([item_hits(known.items, f.score(known.structure)) for f in fits])]
-    cost = Cost(parameters=len(fitted.weights), seconds=perf_counter() - started)
+    seconds, labels = perf_counter() - started, len(few.items.items) + len(known.items.items)
+    cost = Cost(parameters=len(fitted.weights), labels=labels, seconds=seconds)
     for data in (few, known, setup.test):
         cost = cost + _reading_cost(data, fitted, error, prior=True)
-    cost = cost + Cost(labels=len(few.items.items) + len(known.items.items))
     scores, checked = (fitted.score(data.structure) for data in (setup.test, known))
     return setup.outcome(scores, checked, cost)
 
@@ -221,10 +221,10 @@ def _step_weights(setup: TaskSetup, shots: int, seed: int) -> Outcome:
         setup.model, adapter, few.items, scoring=scoring, validation=known.items, seed=seed,
         parts=(few.components, known.components), loss="infonce", progress=False,
     )  # fmt: skip
-    cost = Cost(parameters=len(known.steps), seconds=perf_counter() - started)
+    seconds, labels = perf_counter() - started, len(few.items.items) + len(known.items.items)
+    cost = Cost(parameters=len(known.steps), labels=labels, seconds=seconds)
     for data in (few, known, setup.test):
         cost = cost + data.cost(error=True)
-    cost = cost + Cost(labels=len(few.items.items) + len(known.items.items))
     scores, checked = (
         adapter.pool(data.components, scoring).detach() for data in (setup.test, known)
     )

@@ -57,7 +57,7 @@ from dsd_tutorial.shapes import EXPRESSIONS, Expression, boxes_of, referring_exp
 from dsd_tutorial.shapes.captions import Description
 from lab.measuring.plans import Plan
 from lab.measuring.runner import Cache, Item, Runner, measures
-from lab.measuring.tables import Row
+from lab.measuring.tables import Row, bounds
 
 KEYS = ("proposals", "method", "kind")
 COLUMNS = (
@@ -111,19 +111,16 @@ class Said:
 @measures("grounding", GroundingPlan, version=2, unit="expressions")
 def evaluate_grounding(runner: Runner, plan: GroundingPlan) -> Path:
     """Return the path of grounding.csv after measuring what it lacks."""
-    options = runner.options
+    progress = runner.options.progress
     known = plan.model_dump(exclude={"n_items", "traps", "power", "gain_power"})
     cache, trapped = (
-        Cache(options.cache, name, weights=runner.model.sha256, version=VERSION, **known)
-        for name in ("grounded", "grounded_traps")
+        runner.open_cache(name, version=VERSION, **known) for name in ("grounded", "grounded_traps")
     )
     made = referring_expressions(plan.n_items, "test", plan.seed)
 
     def measured() -> list[Row]:
-        found = computed(_block, runner.model, made, plan, cache, options.progress)
-        first = computed(
-            _trap_block, runner.model, made[: plan.traps], plan, trapped, options.progress
-        )
+        found = computed(_block, runner.model, made, plan, cache, progress)
+        first = computed(_trap_block, runner.model, made[: plan.traps], plan, trapped, progress)
         for numbers, more in zip(found, first, strict=False):
             numbers |= more
         return judged(made, found, plan)
@@ -133,29 +130,34 @@ def evaluate_grounding(runner: Runner, plan: GroundingPlan) -> Path:
 
 
 def computed(
-    compute: Callable[..., Numbers], model: Any, made: list[Expression], plan: GroundingPlan,
+    compute: Callable[..., list[Numbers]], model: Any, made: list[Expression], plan: GroundingPlan,
     cache: Cache, progress: bool,
 ) -> list[Numbers]:  # fmt: skip
     """Return what the models said of each expression; block by block it lies on the disk."""
+
+    def block(part: list[Expression]) -> Numbers:
+        each = enumerate(compute(model, part, plan))
+        return {f"{i}/{k}": x.contiguous() for i, numbers in each for k, x in numbers.items()}
+
     found = []
     for start in tqdm(range(0, len(made), BLOCK), "blocks of expressions", disable=not progress):
         part = made[start : start + BLOCK]
         how = {"start": start, "n": len(part)}
-        block = cache.tensors(how, partial(compute, model, part, plan))
+        kept = cache.tensors(how, partial(block, part))
         for i in range(len(part)):
             own = f"{i}/"
-            found.append({k.removeprefix(own): x for k, x in block.items() if k.startswith(own)})
+            found.append({k.removeprefix(own): x for k, x in kept.items() if k.startswith(own)})
     return found
 
 
-def _block(model: Any, made: list[Expression], plan: GroundingPlan) -> Numbers:
+def _block(model: Any, made: list[Expression], plan: GroundingPlan) -> list[Numbers]:
     images, masks = render([e.scene for e in made], model.resolution)
     turned, whole = [Said.of(e).turned for e in made], [Said.of(e).whole for e in made]
     heat = phrase_heat(
         model, images, turned, thing=-1, join=plan.join, steps=plan.heat_steps, layers=plan.layers
     )
     gain = gain_map(model, images, whole, steps=plan.gain_steps)
-    block = {}
+    found = []
     for i, e in enumerate(made):
         truth = boxes_of(masks[i, : len(e.scene.things)])
         numbers = {"truth": truth, "heat": heat[i], "gain": gain[i]}
@@ -165,8 +167,8 @@ def _block(model: Any, made: list[Expression], plan: GroundingPlan) -> Numbers:
         for name, own in boxes.items():
             one = _numbers(model, images[i], own, e, plan, name)
             numbers |= {f"{name}.{key}": value for key, value in one.items()}
-        block |= {f"{i}/{key}": value.contiguous() for key, value in numbers.items()}
-    return block
+        found.append(numbers)
+    return found
 
 
 def _numbers(
@@ -180,37 +182,31 @@ def _numbers(
         return found
     run = partial(isolation_errors, model, steps=plan.steps, seed=plan.seed)
     crops, masked = crop_boxes(image, boxes, side, plan.margin), mask_boxes(image, boxes)
-    parts = list(dict.fromkeys((said.whole, *said.parts)))
-    texts = [*parts, ""]
-    alone = run(crops, texts)  # (boxes, texts, steps)
-    found["crop"], found["mask"] = alone, run(masked, [said.whole, ""])
+    texts = [*dict.fromkeys((said.whole, *said.parts)), ""]
+    found["crop"] = run(crops, texts)  # (boxes, texts, steps)
+    found["mask"] = run(masked, [said.whole, ""])
     if len(said.parts) > 1 and len(boxes) > 1:
         both = pair_masks(boxes, *image.shape[-2:])
         found["pairs"] = run(mask_boxes(image, both), [said.whole, ""])
     return found
 
 
-def _trap_block(model: Any, made: list[Expression], plan: GroundingPlan) -> Numbers:
-    images, masks = render([e.scene for e in made], model.resolution)
-    block = {}
-    for i, e in enumerate(made):
-        boxes = propose(boxes_of(masks[i, : len(e.scene.things)]), e.seed)
-        for key, value in _traps(model, images[i], boxes, e, plan).items():
-            block[f"{i}/boxes.{key}"] = value.contiguous()
-    return block
-
-
-def _traps(model: Any, image: Tensor, boxes: Tensor, e: Expression, plan: GroundingPlan) -> Numbers:
+def _trap_block(model: Any, made: list[Expression], plan: GroundingPlan) -> list[Numbers]:
     """Return the errors with one thing done as the released code does it."""
-    side, text = model.resolution, [Said.of(e).whole]
-    run = partial(isolation_errors, model, texts=text, steps=plan.steps, seed=plan.seed)
-    crops, masked = crop_boxes(image, boxes, side, plan.margin), mask_boxes(image, boxes)
-    return {
-        "own_noise": run(torch.cat([crops, masked]), own_noise=True),
-        "centre_crop": run(crop_boxes(image, boxes, side, fit="centre")),
-        "tight_crop": run(crop_boxes(image, boxes, side)),
-        "black": run(mask_boxes(image, boxes, "black")),
-    }
+    images, masks = render([e.scene for e in made], model.resolution)
+    found, side = [], model.resolution
+    for image, things, e in zip(images, masks, made, strict=True):
+        boxes = propose(boxes_of(things[: len(e.scene.things)]), e.seed)
+        text = [Said.of(e).whole]
+        run = partial(isolation_errors, model, texts=text, steps=plan.steps, seed=plan.seed)
+        crops, masked = crop_boxes(image, boxes, side, plan.margin), mask_boxes(image, boxes)
+        found.append({
+            "boxes.own_noise": run(torch.cat([crops, masked]), own_noise=True),
+            "boxes.centre_crop": run(crop_boxes(image, boxes, side, fit="centre")),
+            "boxes.tight_crop": run(crop_boxes(image, boxes, side)),
+            "boxes.black": run(mask_boxes(image, boxes, "black")),
+        })  # fmt: skip
+    return found
 
 
 # -- from numbers to rows --------------------------------------------------------------------------
@@ -273,18 +269,14 @@ def judged(made: list[Expression], found: list[Numbers], plan: GroundingPlan) ->
                 right.setdefault(method, []).append(got)
                 fates.setdefault(method, []).append(fate(e, chosen))
         hits = {method: np.array(values, dtype=float) for method, values in right.items()}
-        for kind in ("all", *EXPRESSIONS):
-            those = (kinds == kind) | (kind == "all")
-            some = [m for m in hits if those[: len(hits[m])].any()]
-            rows += [_row(name, m, kind, hits, those) for m in some]
-        if name == "boxes":
-            for kind in FATES:
-                fell = {m: hits[m].copy() for m in hits}
-                for m in fell:
-                    fell[m][:, 0] = [own == kind for own in fates[m]]
-                named = kinds != "relation"
-                some = [m for m in fell if named[: len(fell[m])].any()]
-                rows += [_row(name, m, kind, fell, named) for m in some]
+        counted = [
+            (kind, hits, (kinds == kind) | (kind == "all")) for kind in ("all", *EXPRESSIONS)
+        ]
+        for kind in FATES if name == "boxes" else ():
+            fell = {m: np.column_stack([np.array(fates[m]) == kind, hits[m][:, 1:]]) for m in hits}
+            counted.append((kind, fell, kinds != "relation"))
+        for kind, some, those in counted:
+            rows += [_row(name, m, kind, some, those) for m in some if those[: len(some[m])].any()]
     return rows
 
 
@@ -303,13 +295,9 @@ def _row(
 ) -> Row:
     own = hits[method][chosen[: len(hits[method])]]  # traps: on the first expressions alone
     reached = accuracy(own[:, 0])
-    row = {
-        "proposals": proposals, "method": method, "kind": kind, "value": reached.value,
-        "low": reached.low, "high": reached.high, "n": reached.n, "found": own[:, 1].mean(),
-        "passes": own[:, 2].mean(),
-    }  # fmt: skip
+    row = {"proposals": proposals, "method": method, "kind": kind, **reached.as_dict()}
+    row |= {"found": own[:, 1].mean(), "passes": own[:, 2].mean()}
     for rival in ("clip", "error"):
         theirs = hits.get(rival, hits["clip"])[chosen][: len(own), 0]
-        gap = paired_difference(own[:, 0], theirs)
-        row |= {f"to_{rival}": gap.value, f"to_{rival}_low": gap.low, f"to_{rival}_high": gap.high}
+        row |= bounds(f"to_{rival}", paired_difference(own[:, 0], theirs))
     return row

@@ -34,9 +34,17 @@ from dsd_tutorial.matching.items import item_hits
 from dsd_tutorial.matching.metrics import Interval
 from dsd_tutorial.shapes import TASKS, make_task
 from dsd_tutorial.stable_diffusion.noising import time_grid
-from lab.measuring.information_words import CLASSES, GROUPS, VERSION, WordData, word_items
+from lab.measuring.information_words import (
+    CLASSES,
+    CONTRASTS,
+    GROUPS,
+    MORE,
+    VERSION,
+    WordData,
+    word_items,
+)
 from lab.measuring.plans import Plan
-from lab.measuring.runner import Cache, Item, Runner, measures
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
 
 KEYS = ("part", "what", "method", "metric")
@@ -68,13 +76,11 @@ class InformationPlan(Plan):
 def evaluate_information(runner: Runner, plan: InformationPlan) -> Path:
     """Return the path of information.csv after measuring what it lacks."""
     words = Words(runner, plan)
-    each = plan.levels * (1 + len(words.test.contrasts))  # the caption, and what it is held against
+    each = plan.levels * (1 + len(CONTRASTS))  # the caption, and what it is held against
     more = each * plan.validation + words.test.passes * (plan.n + plan.validation)
-    unsaid = plan.levels * (1 + len(words.test.more)) * plan.n
+    unsaid = plan.levels * (1 + len(MORE)) * plan.n
     items = {
-        "nats": [
-            Item(_key("nats", "caption, all", "orthogonal", "nats"), words.nats, each * plan.n)
-        ],
+        "nats": [Item(_key("nats", ALL, "orthogonal", "nats"), words.nats, each * plan.n)],
         "unsaid": [Item(_key("nats", UNSAID, "orthogonal", "nats"), words.unsaid, unsaid)],
         "map": [Item(_key("map", CLASSES[0], "orthogonal", "pointing"), words.maps, more)],
         "matching": [],
@@ -104,7 +110,7 @@ class Words:
         self.grid = level_grid(runner.model, plan.levels, low=plan.low, high=plan.high)
 
         # other numbers of items begin with the same blocks, hence a cache of its own
-        cache = Cache(runner.options.cache, "words", weights=self.model.sha256, version=VERSION)
+        cache = runner.open_cache("words", version=VERSION)
 
         def data(n: int, split: str) -> WordData:
             items = word_items(n, split)
@@ -118,7 +124,7 @@ class Words:
         for kind in KINDS:
             whole = data.found["caption", "all"].by_level(kind)
             for a, said in zip(self.grid.log_snr.tolist(), whole.T, strict=True):
-                key = _key("levels", "caption, all", kind, f"{a:.2f}")
+                key = _key("levels", ALL, kind, f"{a:.2f}")
                 rows.append(_row(key, _mean(said), data.passes))
         return rows + list(self._pure_noise())
 
@@ -153,7 +159,7 @@ class Words:
         """Yield what lies below the grid, read from the last step, where nothing of x is seen."""
         if self.model.prediction_type == "v_prediction":
             lost = pure_noise_tail(self.model, self.test, float(self.grid.log_snr.min()))
-            key = _key("tail", "caption, all", "orthogonal", "below, from pure noise")
+            key = _key("tail", ALL, "orthogonal", "below, from pure noise")
             yield _row(key, _mean(lost), 2)
 
     def maps(self) -> list[Row]:

@@ -12,7 +12,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
+from itertools import product
 from typing import Any
 
 import torch
@@ -34,13 +35,22 @@ from dsd_tutorial.shapes.captions import RELATION_WORDS
 from dsd_tutorial.shapes.scene import INVERSE, TRAINED_PAIRS
 from dsd_tutorial.stable_diffusion import shared_noise
 from dsd_tutorial.stable_diffusion.noising import time_grid
-from lab.measuring.runner import Cache
+from lab.measuring.runner import Cache, joined
 
 CLASSES = ("shape", "color", "relation", "background")
 UNSAID = ("shape", "color")
 SAME = ("relation, other words", "the for a", "there is")  # wordings that change nothing
+# what was done, to what: those that are computed together, in the order of the tensors
+CONTRASTS = (
+    ("caption", "all"),
+    *product(("removed", "exchanged"), CLASSES),
+    *product(["same"], SAME),
+)
+MORE = tuple(("unsaid", f"every {k}") for k in UNSAID)  # those for which only totals matter
 VERSION = 1  # one more when the tensors of a block change
 BLOCK = 20  # scenes computed and saved at a time
+TENSORS = ("standard", "orthogonal", "errors")  # of `Information`, in its order
+Contrasts = Sequence[tuple[str, str]]
 GROUPS = 3  # of time steps whose attention is kept apart: early, middle, late
 
 
@@ -118,7 +128,7 @@ def word_item(scene: Scene, about: int) -> WordItem:
         exchanged={k: replace_word(text, words[k], wrong[k]) for k in CLASSES},
         unsaid={
             "every shape": re.sub("|".join(SHAPES), "object", text),
-            "every color": _without_colors(text, [t.color for t in scene.things]),
+            "every color": reduce(replace_word, (t.color for t in scene.things), text),
         },
         same=dict(zip(SAME, (
             replace_word(text, relation, RELATION_WORDS[said.relation][1]),
@@ -126,12 +136,6 @@ def word_item(scene: Scene, about: int) -> WordItem:
         ), strict=True)),
         words=words, about=about,
     )  # fmt: skip
-
-
-def _without_colors(text: str, colors: Sequence[str]) -> str:
-    for color in colors:
-        text = replace_word(text, color)
-    return text
 
 
 def word_items(n: int, split: str, seed: int = 0) -> list[WordItem]:
@@ -162,17 +166,6 @@ class WordData:
     progress: bool = True
 
     @cached_property
-    def contrasts(self) -> list[tuple[str, str]]:
-        """Return the names of those that are computed together, in the order of the tensors."""
-        done = [(how, k) for how in ("removed", "exchanged") for k in CLASSES]
-        return [("caption", "all"), *done, *(("same", k) for k in SAME)]
-
-    @property
-    def more(self) -> list[tuple[str, str]]:
-        """Return those for which only totals matter."""
-        return [("unsaid", f"every {k}") for k in UNSAID]
-
-    @cached_property
     def masks(self) -> list[Tensor]:
         """Return the exact masks of each item's things."""
         return list(render([item.scene for item in self.items], self.model.resolution)[1].cpu())
@@ -180,50 +173,45 @@ class WordData:
     @cached_property
     def found(self) -> dict[tuple[str, str], Information]:
         """Return the information of the caption about the image, by contrast."""
-        return self._found("information", self.contrasts)
+        return self._found("information", CONTRASTS)
 
     @cached_property
     def unsaid(self) -> dict[tuple[str, str], Information]:
         """Return the same where nothing is said of the colours, or shapes, of both things."""
-        return self._found("unsaid", self.more)
+        return self._found("unsaid", MORE)
 
-    def _found(self, name: str, contrasts: list) -> dict[tuple[str, str], Information]:
-        compute = partial(_information, contrasts=contrasts)
-        blocks = [self._block(name, part, compute) for part in self._parts()]
-        names = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
+    def _found(self, name: str, contrasts: Contrasts) -> dict[tuple[str, str], Information]:
+        found = self._blocks(name, partial(_information, contrasts=contrasts))
         return {
-            contrast: Information(
-                names["standard"][:, i], names["orthogonal"][:, i], names["errors"][:, i],
-                self.levels,
-            )
+            contrast: Information(*(found[x][:, i] for x in TENSORS), self.levels)
             for i, contrast in enumerate(contrasts)
-        }  # fmt: skip
+        }
 
     @cached_property
     def heat(self) -> Tensor:
         """Return the attention to the words: (items, classes, groups of steps, layers, h, w)."""
-        return torch.cat([self._block("heat", part, _heat)["heat"] for part in self._parts()])
+        return self._blocks("heat", _heat)["heat"]
 
     @property
     def passes(self) -> int:
         """Return the passes that one map of information takes: with and without, at each level."""
         return 2 * len(self.levels)
 
-    def _parts(self) -> list[range]:
-        return [range(i, min(i + BLOCK, len(self.items))) for i in range(0, len(self.items), BLOCK)]
-
-    def _block(self, name: str, part: range, compute: Any) -> dict[str, Tensor]:
-        items = [self.items[i] for i in part]
-        known = [(item.scene, item.about) for item in items]  # what captions follow from
-        digest = hashlib.sha256(repr((known, self.levels.steps)).encode()).hexdigest()
-        if self.progress:
-            tqdm.write(f"{name} of items {part.start} to {part.stop - 1}")
-        key = {"of": name, "start": part.start, "items": digest}
-        return self.cache.tensors(key, lambda: compute(self, items, part.start))
+    def _blocks(self, name: str, compute: Any) -> dict[str, Tensor]:
+        blocks = []
+        for start in range(0, len(self.items), BLOCK):
+            items = self.items[start : start + BLOCK]
+            known = [(item.scene, item.about) for item in items]  # what captions follow from
+            digest = hashlib.sha256(repr((known, self.levels.steps)).encode()).hexdigest()
+            if self.progress:
+                tqdm.write(f"{name} of items {start} to {start + len(items) - 1}")
+            key = {"of": name, "start": start, "items": digest}
+            blocks.append(self.cache.tensors(key, partial(compute, self, items, start)))
+        return joined(blocks)
 
 
 def _information(
-    data: WordData, items: Sequence[WordItem], start: int, contrasts: list[tuple[str, str]]
+    data: WordData, items: Sequence[WordItem], start: int, contrasts: Contrasts
 ) -> dict[str, Tensor]:
     """Return (items, contrasts, levels, ...); each image has its own noise."""
     images, count = render([item.scene for item in items], data.model.resolution)[0], len(contrasts)
@@ -235,7 +223,7 @@ def _information(
     )  # fmt: skip
     return {
         name: getattr(found, name).unflatten(0, (len(items), count)).contiguous()
-        for name in ("standard", "orthogonal", "errors")
+        for name in TENSORS
     }
 
 

@@ -66,7 +66,7 @@ class LoRASettingsPlan(Plan):
 @measures("lora_settings", LoRASettingsPlan, unit="fits")
 def evaluate_lora_settings(runner: Runner, plan: LoRASettingsPlan) -> Path:
     """Return the path of lora_settings.csv after measuring what it lacks."""
-    pairs = PairCache(runner.model, Path(runner.options.cache), progress=runner.options.progress)
+    pairs = PairCache.of(runner)
     tries = {task: _Tries(TaskSetup(task, pairs), plan) for task in plan.tasks}
     items = [
         Item(

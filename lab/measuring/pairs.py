@@ -9,7 +9,8 @@ of them is counted all the same (`PairData.cost`). The text prior takes passes o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ from dsd_tutorial.matching.tally import Tally
 from dsd_tutorial.shapes.tasks import Task
 from dsd_tutorial.stable_diffusion.noising import time_grid
 from lab.measuring.plans import CACHE
-from lab.measuring.runner import Cache
+from lab.measuring.runner import Cache, Runner
 
 BLOCK = 20  # items computed and saved at a time: the most that kill -9 can lose
 ALL = "all"  # the token mask whose log-sum-exp is read by head
@@ -150,17 +151,22 @@ class PairCache:
     """
 
     model: Any
-    folder: Path = CACHE
+    folder: Path | str = CACHE
     steps: int = 6
     seed: int = 0
     progress: bool = True
 
     def __post_init__(self) -> None:
-        """Open the cache of these weights and settings."""
         self.cache = Cache(
             self.folder, "pairs", weights=self.model.sha256, version=VERSION, steps=self.steps,
             seed=self.seed,
         )  # fmt: skip
+
+    @classmethod
+    def of(cls, runner: Runner, **settings: int) -> PairCache:
+        """Return the cache of a measurement."""
+        how = runner.options
+        return cls(runner.model, how.cache, progress=how.progress, **settings)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -180,29 +186,25 @@ class PairCache:
 
         If one image chooses among texts, the text prior is computed at the time steps `inner`.
         """
-        starts = tqdm(
-            range(0, len(items.items), BLOCK), f"U-Net on {items.name}, {label}", leave=False,
-            disable=not self.progress,
-        )  # fmt: skip
+        starts = self._starts(len(items.items), BLOCK, f"U-Net on {items.name}, {label}")
         found = [self._block(items, label, start) for start in starts]
         rows = {
             name: torch.cat([b[name] for b in found], int(name in ("table", "readings")))
             for name in found[0]
         }
-        channels, height, width = self.model.latent_shape
         layers = tuple(choose_layers(self.model, None))
         prior = self._prior(items) if items.shape[0] == 1 else None
         return PairData(
             items, **rows, prior=prior, layers=layers, steps=self.grid, prior_steps=self.inner,
-            size=channels * height * width,
+            size=math.prod(self.model.latent_shape),
         )  # fmt: skip
+
+    def _starts(self, count: int, size: int, said: str) -> Iterable[int]:
+        return tqdm(range(0, count, size), said, leave=False, disable=not self.progress)
 
     def _prior(self, items: Task) -> dict[str, Tensor]:
         texts = list(dict.fromkeys(items.texts))
-        starts = tqdm(
-            range(0, len(texts), TEXTS), f"prior of the texts of {items.name}", leave=False,
-            disable=not self.progress,
-        )  # fmt: skip
+        starts = self._starts(len(texts), TEXTS, f"prior of the texts of {items.name}")
         found = [self._prior_block(items.name, texts[i : i + TEXTS]) for i in starts]
         of_text = {name: torch.cat([x[name] for x in found], axis) for name, axis in AXES.items()}
         place = {text: i for i, text in enumerate(texts)}

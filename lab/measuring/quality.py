@@ -36,7 +36,7 @@ from dsd_tutorial.quality import (
 from dsd_tutorial.quality.prompts import STEPS
 from lab.measuring.plans import Plan, Seeds
 from lab.measuring.runner import Item, Runner, measures
-from lab.measuring.tables import Row
+from lab.measuring.tables import Row, bounds
 
 KEYS = ("features", "held_out")
 COLUMNS = (
@@ -44,7 +44,11 @@ COLUMNS = (
     "passes",
 )  # fmt: skip
 TEST_SEED = 900
-OTHER = ("a red circle on the left", "a blue star on the right")  # words that name no quality
+TEXTS = {
+    "words": WORDS,
+    "other_words": ("a red circle on the left", "a blue star on the right"),  # name no quality
+    "no_words": ("",),
+}
 
 
 class QualityPlan(Plan):
@@ -62,10 +66,10 @@ class QualityPlan(Plan):
 class Data:
     """Images, and the features that were computed of them."""
 
-    def __init__(self, model: Any, plan: QualityPlan, runner: Runner):
-        self.model, self.plan, self.cache = model, plan, runner.cache
-        self.test = degraded_scenes(model, plan.n, TEST_SEED, "test")
-        self.train = [degraded_scenes(model, plan.train, seed) for seed in range(plan.seeds)]
+    def __init__(self, runner: Runner, plan: QualityPlan):
+        self.model, self.plan, self.cache = runner.model, plan, runner.cache
+        self.test = degraded_scenes(self.model, plan.n, TEST_SEED, "test")
+        self.train = [degraded_scenes(self.model, plan.train, seed) for seed in range(plan.seeds)]
 
     def readings(self, prompts: Tensor, seed: int, known: Degraded) -> tuple[Tensor, Tensor]:
         """Return the readings of the images that are fitted, and of the test images."""
@@ -80,14 +84,13 @@ class Data:
     ) -> tuple[Tensor, Tensor]:
         """Return both features, computed once."""
         key = {"what": name, "held_out": held_out, "seed": seed}
-        pair = self.cache.tensors(
-            key, lambda: dict(zip(("train", "test"), map(_whole, make()), strict=True))
-        )
+
+        def compute() -> dict[str, Tensor]:
+            train, test = make()
+            return {"train": train.float().contiguous(), "test": test.float().contiguous()}
+
+        pair = self.cache.tensors(key, compute)
         return pair["train"], pair["test"]
-
-
-def _whole(x: Tensor) -> Tensor:
-    return x.float().contiguous()
 
 
 def features_of(data: Data, name: str, held_out: str, seed: int) -> tuple[Tensor, Tensor]:
@@ -119,16 +122,11 @@ def _given(data: Data, name: str, known: Degraded, seed: int) -> tuple[Tensor, T
     model = data.model
     if name in PLAIN:
         return PLAIN[name](model, known.images), PLAIN[name](model, data.test.images)
-    words = encode_prompts(model, WORDS)
-    if name == "words":
-        prompts = words
-    elif name == "other_words":
-        prompts = encode_prompts(model, OTHER)
-    elif name == "no_words":
-        prompts = encode_prompts(model, ("",))
-    else:  # states of the same length in random directions
-        prompts = torch.randn(words.shape, generator=torch.Generator().manual_seed(seed)).to(words)
-        prompts = prompts / prompts.norm(dim=-1, keepdim=True) * words.norm(dim=-1, keepdim=True)
+    if name in TEXTS:
+        return data.readings(encode_prompts(model, TEXTS[name]), seed, known)
+    words = encode_prompts(model, WORDS)  # states of the same length in random directions
+    prompts = torch.randn(words.shape, generator=torch.Generator().manual_seed(seed)).to(words)
+    prompts = prompts / prompts.norm(dim=-1, keepdim=True) * words.norm(dim=-1, keepdim=True)
     return data.readings(prompts, seed, known)
 
 
@@ -158,7 +156,7 @@ FEATURES = (
 @measures("quality", QualityPlan, unit="sets of features")
 def evaluate_quality(runner: Runner, plan: QualityPlan) -> Path:
     """Return the path of quality.csv after measuring what it lacks."""
-    data = Data(runner.model, plan, runner)
+    data = Data(runner, plan)
     items = [
         Item({"features": name, "held_out": "none"}, partial(measured, data, name),
              30.0 if name == "learned" else 1.0)
@@ -172,20 +170,16 @@ def measured(data: Data, name: str) -> list[Row]:
     found = dict(predictions(data, name))
     plain = found if name == "pixels" else dict(predictions(data, "pixels"))
     count = features_of(data, name, "none", 0)[0].shape[1]
-    passes = (
-        0
-        if set(name.removesuffix(UNSIGNED).split("+")) <= set(PLAIN)
-        else len(data.plan.time_steps)
-    )
+    plain_only = set(name.removesuffix(UNSIGNED).split("+")) <= set(PLAIN)
+    passes = 0 if plain_only else len(data.plan.time_steps)
     rows = []
     for held_out, (rows_of, predicted) in found.items():
         true, kinds = data.test.strengths[rows_of], [data.test.kinds[i] for i in rows_of]
-        value = rank_correlation(predicted, true, kinds)
         gap = rank_correlation(predicted, true, kinds, against=plain[held_out][1])
         rows.append({
-            "features": name, "held_out": held_out, "value": value.value, "low": value.low,
-            "high": value.high, "n": value.n, "seeds": data.plan.seeds, "gap": gap.value,
-            "gap_low": gap.low, "gap_high": gap.high, "count": count, "passes": passes,
+            "features": name, "held_out": held_out, "seeds": data.plan.seeds, "count": count,
+            "passes": passes, **rank_correlation(predicted, true, kinds).as_dict(),
+            **bounds("gap", gap),
         })  # fmt: skip
     return rows
 

@@ -42,7 +42,7 @@ from dsd_tutorial.shapes.tasks import VALIDATION_SEED, Task
 from dsd_tutorial.stable_diffusion.noising import time_grid
 from lab.measuring.plans import Items, Plan
 from lab.measuring.runner import Cache, Item, Runner, joined, measures
-from lab.measuring.tables import Row
+from lab.measuring.tables import Row, bounds
 
 KEYS = ("task", "reads", "rule", "risk")
 COLUMNS = (
@@ -134,10 +134,7 @@ class StepScores:
 @measures("ranking", RankingPlan, unit="rules")
 def evaluate_ranking(runner: Runner, plan: RankingPlan) -> Path:
     """Return the path of ranking.csv after measuring what it lacks."""
-    cache = Cache(
-        runner.options.cache, "step_scores", weights=runner.model.sha256, version=VERSION,
-        steps=plan.steps,
-    )  # fmt: skip
+    cache = runner.open_cache("step_scores", version=VERSION, steps=plan.steps)
     data = StepScores(runner.model, plan, cache)
     items = [
         Item(
@@ -216,10 +213,10 @@ def _row(
     full: Tensor, correct: Tensor, right: np.ndarray,
 ) -> Row:  # fmt: skip
     hits = (winner == correct).numpy()
-    reached, loss = accuracy(hits), paired_difference(right, hits)
+    reached = accuracy(hits)
     return {
         "task": task, "reads": reads, "rule": rule, "risk": risk, "schedule": schedule,
         "passes": share, "same_winner": float((winner == full).double().mean()),
         "accuracy": reached.value, "low": reached.low, "high": reached.high, "n": reached.n,
-        "loss": loss.value, "loss_low": loss.low, "loss_high": loss.high,
+        **bounds("loss", paired_difference(right, hits)),
     }  # fmt: skip

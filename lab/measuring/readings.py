@@ -43,8 +43,7 @@ class ReadingsPlan(Plan):
 @measures("readings", ReadingsPlan, version=3, unit="tasks")
 def evaluate_readings(runner: Runner, plan: ReadingsPlan) -> Path:
     """Return the path of readings.csv after measuring what it lacks."""
-    cache, progress = Path(runner.options.cache), runner.options.progress
-    pairs = PairCache(runner.model, cache, plan.steps, progress=progress)
+    pairs = PairCache.of(runner, steps=plan.steps)
     layer = next(iter(cross_attention_layers(runner.model)))
     first = {"reading": "log_sum_exp", "layer": layer, "step": pairs.grid[0], "head": ALL}
     items = [

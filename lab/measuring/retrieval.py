@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import PositiveInt
@@ -27,8 +27,8 @@ from dsd_tutorial.matching import (
 from dsd_tutorial.retrieval import Gallery, best_offset, draw_and_find, make_gallery, right_images
 from dsd_tutorial.retrieval.deciding import SCORE
 from lab.measuring.plans import Plan, Seed
-from lab.measuring.runner import Cache, Item, Runner, joined, measures
-from lab.measuring.tables import Row
+from lab.measuring.runner import Item, Runner, joined, measures
+from lab.measuring.tables import Row, bounds
 
 KEYS = ("answer", "texts")
 COLUMNS = (
@@ -56,10 +56,10 @@ class RetrievalPlan(Plan):
 class Data:
     """What was drawn and found, a few texts at a time, kept on disk."""
 
-    def __init__(self, model: Any, plan: RetrievalPlan, folder: Path | str):
-        self.model, self.plan, self.part = model, plan, min(PART, plan.texts)
+    def __init__(self, runner: Runner, plan: RetrievalPlan):
+        self.model, self.plan, self.part = runner.model, plan, min(PART, plan.texts)
         how = plan.model_dump(exclude={"n", "validation"})  # more texts go on with the same
-        self.cache = Cache(folder, "drawn_and_found", weights=model.sha256, version=1, **how)
+        self.cache = runner.open_cache("drawn_and_found", version=1, **how)
 
     def spreads(self) -> Spreads:
         """Return what `rank` needs to know, from validation texts and some of their gallery."""
@@ -119,7 +119,7 @@ class Data:
 @measures("retrieval", RetrievalPlan, unit="texts")
 def evaluate_retrieval(runner: Runner, plan: RetrievalPlan) -> Path:
     """Return the path of retrieval.csv after measuring what it lacks."""
-    data, count = Data(runner.model, plan, runner.options.cache), plan.n + plan.validation
+    data, count = Data(runner, plan), plan.n + plan.validation
     key = {"answer": WAYS[0], "texts": "all"}
     return runner.write([Item(key, partial(measured, data, plan), count)], COLUMNS, KEYS)
 
@@ -139,13 +139,11 @@ def measured(data: Data, plan: RetrievalPlan) -> list[Row]:
     rows = []
     for name in WAYS:
         for part, which in parts.items():
-            value = accuracy(right[name][which].float())
             gain = paired_difference(right[name][which].float(), right["drawn"][which].float())
             share = takes.get(name, torch.full_like(which, name in ("first", "drawn")))
             rows.append({
-                "answer": name, "texts": part, "value": value.value, "low": value.low,
-                "high": value.high, "n": value.n, "gain": gain.value, "gain_low": gain.low,
-                "gain_high": gain.high,
+                "answer": name, "texts": part, **bounds("gain", gain),
+                **accuracy(right[name][which].float()).as_dict(),
                 "drawn_share": None if name == "either" else float(share[which].float().mean()),
                 "offset": {"decided": offset, "decided_plain": 0.0}.get(name),
                 "passes": passes.get(name, draw + judge + find),

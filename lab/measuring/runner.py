@@ -112,9 +112,11 @@ class Runner:
         by_name = isinstance(model, str | Path)
         self.model = load_model(model, device=options.device) if by_name else model
         self.settings = plan.settings + (f", version {version}" if version > 1 else "")
-        self.cache = Cache(
-            options.cache, name, weights=self.model.sha256, version=version, **plan.model_dump()
-        )
+        self.cache = self.open_cache(name, version=version, **plan.model_dump())
+
+    def open_cache(self, name: str, **determines: Any) -> Cache:
+        """Return a cache beside its own, of what these weights and all that is given determine."""
+        return Cache(self.options.cache, name, weights=self.model.sha256, **determines)
 
     def path(self, beside: str = "") -> Path:
         """Return the csv file, or that of a table beside it."""

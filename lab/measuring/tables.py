@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dsd_tutorial.course.records import SHA, ResultsError
+from dsd_tutorial.matching.metrics import Interval
 from dsd_tutorial.saving import replacing, require_writable_file
 
 Row = dict[str, Any]
@@ -105,6 +106,11 @@ class Table:
     def _write(path: Path, rows: pd.DataFrame) -> None:
         with replacing(path) as partial:
             rows.to_csv(partial, index=False, lineterminator="\n")
+
+
+def bounds(name: str, found: Interval) -> Row:
+    """Return the columns `name`, `name`_low and `name`_high."""
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def publish(path: Path, rows: Iterable[Row], sha256: str) -> None:
