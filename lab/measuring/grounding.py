@@ -56,7 +56,7 @@ from dsd_tutorial.matching import accuracy, paired_difference
 from dsd_tutorial.shapes import EXPRESSIONS, Expression, boxes_of, referring_expressions, render
 from dsd_tutorial.shapes.captions import Description
 from lab.measuring.plans import Plan
-from lab.measuring.runner import Cache, Item, Runner, measures
+from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row, bounds
 
 KEYS = ("proposals", "method", "kind")
@@ -111,16 +111,11 @@ class Said:
 @measures("grounding", GroundingPlan, version=2, unit="expressions")
 def evaluate_grounding(runner: Runner, plan: GroundingPlan) -> Path:
     """Return the path of grounding.csv after measuring what it lacks."""
-    progress = runner.options.progress
-    known = plan.model_dump(exclude={"n_items", "traps", "power", "gain_power"})
-    cache, trapped = (
-        runner.open_cache(name, version=VERSION, **known) for name in ("grounded", "grounded_traps")
-    )
     made = referring_expressions(plan.n_items, "test", plan.seed)
 
     def measured() -> list[Row]:
-        found = computed(_block, runner.model, made, plan, cache, progress)
-        first = computed(_trap_block, runner.model, made[: plan.traps], plan, trapped, progress)
+        found = computed("grounded", _block, runner, plan, made)
+        first = computed("grounded_traps", _trap_block, runner, plan, made[: plan.traps])
         for numbers, more in zip(found, first, strict=False):
             numbers |= more
         return judged(made, found, plan)
@@ -130,17 +125,20 @@ def evaluate_grounding(runner: Runner, plan: GroundingPlan) -> Path:
 
 
 def computed(
-    compute: Callable[..., list[Numbers]], model: Any, made: list[Expression], plan: GroundingPlan,
-    cache: Cache, progress: bool,
+    name: str, compute: Callable[..., list[Numbers]], runner: Runner, plan: GroundingPlan,
+    made: list[Expression],
 ) -> list[Numbers]:  # fmt: skip
     """Return what the models said of each expression; block by block it lies on the disk."""
+    known = plan.model_dump(exclude={"n_items", "traps", "power", "gain_power"})
+    cache = runner.open_cache(name, version=VERSION, **known)
 
     def block(part: list[Expression]) -> Numbers:
-        each = enumerate(compute(model, part, plan))
+        each = enumerate(compute(runner.model, part, plan))
         return {f"{i}/{k}": x.contiguous() for i, numbers in each for k, x in numbers.items()}
 
+    off = not runner.options.progress
     found = []
-    for start in tqdm(range(0, len(made), BLOCK), "blocks of expressions", disable=not progress):
+    for start in tqdm(range(0, len(made), BLOCK), "blocks of expressions", disable=off):
         part = made[start : start + BLOCK]
         how = {"start": start, "n": len(part)}
         kept = cache.tensors(how, partial(block, part))
