@@ -8,10 +8,10 @@ leave of its images; an autoencoder that never saw stripes hardly keeps them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -45,8 +45,7 @@ def shares(images: Tensor, scenes: list[Scene]) -> dict[str, list[float]]:
 
 def merit(found: dict[str, list[float]]) -> float:
     """Return the mean of the single attributes: what choices are made by, finer than fidelity."""
-    means = [float(torch.tensor(found[name]).mean()) for name in ATTRIBUTES]
-    return math.fsum(means) / len(ATTRIBUTES)
+    return fmean(float(torch.tensor(found[name]).mean()) for name in ATTRIBUTES)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,11 +83,9 @@ class FewShotPlan(Plan):
 
     def groups(self) -> Iterator[tuple[str, str, int]]:
         """Yield (task, method, shots): what is slow comes last, over all tasks."""
-        for slow in (False, True):
-            for task in self.tasks:
-                for method in self.methods:
-                    if (method in BY_PASSES) == slow:
-                        yield from ((task, method, shots) for shots in self._shots(task, method))
+        for slow, task, method in product((False, True), self.tasks, self.methods):
+            if (method in BY_PASSES) == slow:
+                yield from ((task, method, shots) for shots in self._shots(task, method))
 
     def _shots(self, task: str, method: str) -> list[int]:
         if method in ZERO_SHOT:
@@ -108,7 +107,7 @@ class FewShotPlan(Plan):
     @property
     def most(self) -> int:
         """Return the largest number of labelled items that any method looks at."""
-        return max(self.shots, *(self.curve_shots if self.curve else (0,)))
+        return max((self.shots, *(self.curve_shots if self.curve else ())))
 
 
 @measures("few_shot", FewShotPlan, unit="rows")
@@ -155,11 +154,9 @@ def measure_one(setup: TaskSetup, method: str, shots: int = 16, seed: int = 0) -
 def _test(setups: dict[str, TaskSetup], key: Row) -> list[Row]:
     """Return a row of few_shot_items.csv."""
     outcome = measure_one(setups[key["task"]], key["method"], key["shots"], key["seed"])
-    accuracy, margin = outcome.validation
-    hits = letters_of(outcome.hits)
-    reached = {"hits": hits, "validation": float(accuracy), "margin": float(margin)}
-    reached["chosen"] = outcome.chosen
-    return [key | reached | outcome.cost.as_dict()]
+    accuracy, margin = map(float, outcome.validation)
+    reached = {"hits": letters_of(outcome.hits), "validation": accuracy, "margin": margin}
+    return [key | reached | {"chosen": outcome.chosen} | outcome.cost.as_dict()]
 
 
 def _cross_fit(setups: dict[str, TaskSetup], key: Row) -> list[Row]:

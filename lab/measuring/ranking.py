@@ -24,7 +24,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
@@ -154,15 +153,24 @@ def compared(data: StepScores, task: str, reads: str) -> list[Row]:
     spreads = learn_spreads(known, steps)
     full = scores.mean(-1).argmax(1)
     right = (full == correct).numpy()
-    rows = [_row(task, reads, "all", 0.0, "", 1.0, full, full, correct, right)]
+
+    def row(rule: str, risk: float, winner: Tensor, share: float, schedule: str = "") -> Row:
+        hits = (winner == correct).numpy()
+        reached = accuracy(hits)
+        return {
+            "task": task, "reads": reads, "rule": rule, "risk": risk, "schedule": schedule,
+            "passes": share, "same_winner": float((winner == full).double().mean()),
+            "accuracy": reached.value, "low": reached.low, "high": reached.high, "n": reached.n,
+            **bounds("loss", paired_difference(right, hits)),
+        }  # fmt: skip
+
+    rows = [row("all", 0.0, full, 1.0)]
     for risk in data.plan.risks:
         winner, share = replay(scores, spreads, risk)
-        rows.append(_row(task, reads, "rank", risk, "", share, winner, full, correct, right))
         keep = best_schedule(known, share)
-        winner, share = rounds(scores, keep)
-        rows.append(
-            _row(task, reads, "rounds", risk, _said(keep), share, winner, full, correct, right)
-        )
+        said = ", ".join(f"{k} after {s}" for s, k in keep.items())
+        rows.append(row("rank", risk, winner, share))
+        rows.append(row("rounds", risk, *rounds(scores, keep), said))
     return rows
 
 
@@ -202,21 +210,3 @@ def best_schedule(scores: Tensor, share: float) -> dict[int, int]:
         if cost <= share + 1e-9:
             tried.append((float((winner == full).double().mean()), -cost, keep))
     return max(tried, key=lambda one: one[:2])[2]
-
-
-def _said(keep: Mapping[int, int]) -> str:
-    return ", ".join(f"{k} after {s}" for s, k in keep.items())
-
-
-def _row(
-    task: str, reads: str, rule: str, risk: float, schedule: str, share: float, winner: Tensor,
-    full: Tensor, correct: Tensor, right: np.ndarray,
-) -> Row:  # fmt: skip
-    hits = (winner == correct).numpy()
-    reached = accuracy(hits)
-    return {
-        "task": task, "reads": reads, "rule": rule, "risk": risk, "schedule": schedule,
-        "passes": share, "same_winner": float((winner == full).double().mean()),
-        "accuracy": reached.value, "low": reached.low, "high": reached.high, "n": reached.n,
-        **bounds("loss", paired_difference(right, hits)),
-    }  # fmt: skip
