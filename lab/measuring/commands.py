@@ -61,7 +61,7 @@ class Measurements(TyperGroup):
 
 measure = typer.Typer(cls=Measurements, no_args_is_help=True, help="Measure a model or a method.")
 for name, about in MEASURED.items():
-    measure.command(name, help=about)(lambda: None)
+    measure.command(name, help=about)(lambda: None)  # in its place `made` is run
 
 
 @measure.command("sweep")
