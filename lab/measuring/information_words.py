@@ -49,7 +49,7 @@ CONTRASTS = (
 MORE = tuple(("unsaid", f"every {k}") for k in UNSAID)  # those for which only totals matter
 VERSION = 1  # one more when the tensors of a block change
 BLOCK = 20  # scenes computed and saved at a time
-TENSORS = ("standard", "orthogonal", "errors")  # of `Information`, in its order
+TENSORS = ("standard", "orthogonal", "errors")  # of `Information`
 Contrasts = Sequence[tuple[str, str]]
 GROUPS = 3  # of time steps whose attention is kept apart: early, middle, late
 
@@ -183,7 +183,7 @@ class WordData:
     def _found(self, name: str, contrasts: Contrasts) -> dict[tuple[str, str], Information]:
         found = self._blocks(name, partial(_information, contrasts=contrasts))
         return {
-            contrast: Information(*(found[x][:, i] for x in TENSORS), self.levels)
+            contrast: Information(**{x: found[x][:, i] for x in TENSORS}, levels=self.levels)
             for i, contrast in enumerate(contrasts)
         }
 
