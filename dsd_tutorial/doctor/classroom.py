@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from dsd_tutorial.course.notebooks import Notebook, all_notebooks, read_notebook
+from dsd_tutorial.course.notebooks import all_notebooks, read_notebook
 from dsd_tutorial.doctor.finding import Finding, looked_at
 
 SERVER_MB = 150  # of one person's Jupyter server
@@ -30,19 +30,14 @@ BROWSERS = ("firefox", "chromium", "chromium-browser", "google-chrome", "msedge"
 
 def examine_room(people: int) -> Iterator[Finding]:
     """Findings for a class of so many people, in order; the last ones start kernels."""
-    yield looked_at("kernels", lambda: check_kernels(people))
-    yield looked_at("waiting", lambda: check_waiting(people))
-    yield looked_at("room on disk", lambda: check_room(people))
+    yield looked_at("kernels", check_kernels, people)
+    yield looked_at("waiting", check_waiting, people)
+    yield looked_at("room on disk", check_room, people)
     yield looked_at("fonts", check_fonts)
     yield looked_at("browser", check_browser)
-    yield looked_at("ports", lambda: check_ports(people))
+    yield looked_at("ports", check_ports, people)
     for notebook in all_notebooks():
-        name = notebook.name
-
-        def tried(notebook: Notebook = notebook) -> Finding:
-            return try_first_cells(notebook.path)
-
-        yield looked_at(name[:2], tried)
+        yield looked_at(notebook.name[:2], try_first_cells, notebook.path)
 
 
 def _heaviest() -> tuple[float, float]:

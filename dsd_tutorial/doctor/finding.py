@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,10 @@ class Finding:
         return f"{line}\n     {'':18}-> {self.remedy}" if self.remedy else line
 
 
-def looked_at(what: str, check: Callable[[], Finding]) -> Finding:
+def looked_at(what: str, check: Callable[..., Finding], *given: Any) -> Finding:
     """What a check finds; a failure where the machine is so odd that the check itself fails."""
     try:
-        return check()
+        return check(*given)
     except Exception as error:
         seen = f"could not be looked at: {type(error).__name__}: {error}"
         return Finding("FAIL", what, seen, "mend what the other lines say, and try again")

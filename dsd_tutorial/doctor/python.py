@@ -15,9 +15,6 @@ from dsd_tutorial.doctor.finding import Finding
 PACKAGE = "dsd-tutorial"
 OLDEST, NEWEST = (3, 11, 5), (3, 13)
 LEARNERS = "course"  # the extra that is missed where it is absent; the others are for who asks
-UNWANTED = {
-    "torchvision": "some of its builds break `import CLIPImageProcessor`",
-}
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
@@ -43,11 +40,9 @@ def check_packages() -> Iterator[Finding]:
     yield from bad
     if not bad:
         yield Finding("OK", "packages", f"{len(wanted)} in their ranges")
-    for name, why in UNWANTED.items():
-        if importlib.util.find_spec(name):
-            yield Finding(
-                "WARN", name, f"is installed: {why}", f"if imports fail: pip uninstall {name}"
-            )
+    if importlib.util.find_spec("torchvision"):
+        seen = "is installed: some of its builds break `import CLIPImageProcessor`"
+        yield Finding("WARN", "torchvision", seen, "if imports fail: pip uninstall torchvision")
 
 
 def _for_learners(wanted: Requirement) -> bool:

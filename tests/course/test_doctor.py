@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from dsd_tutorial import doctor
 from dsd_tutorial.cli import app
-from dsd_tutorial.doctor import classroom, examining, machine
+from dsd_tutorial.doctor import classroom, machine
 from dsd_tutorial.doctor.machine import check_clone, check_disk, check_folder, check_home
 from dsd_tutorial.doctor.python import (
     check_kernel,
@@ -168,7 +168,7 @@ def test_a_check_that_fails_itself_does_not_end_the_others(monkeypatch):
     def broken():
         raise ZeroDivisionError("odd machine")
 
-    monkeypatch.setattr(examining, "check_memory", broken)
+    monkeypatch.setattr(doctor, "check_memory", broken)
     found = {finding.what: finding for finding in doctor.examine()}
     assert found["memory"].status == "FAIL" and "odd machine" in found["memory"].seen
     assert found["kernel"].status == "OK"
