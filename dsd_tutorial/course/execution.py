@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dsd_tutorial.course.notebooks import hasten_nbformat
+from dsd_tutorial.course.notebooks import hasten_nbformat, notebook_text
 from dsd_tutorial.course.watching import OUT_OF_MEMORY, Limits, Watch, processes_killed_for_memory
 from dsd_tutorial.saving import OutputError, write_text
 
@@ -96,7 +96,7 @@ def _publish(partial: Path, output: Path) -> dict[str, Any] | None:
         executed = json.loads(partial.read_text(encoding="utf-8"))
         executed["metadata"].get("papermill", {})["output_path"] = str(output)
         try:
-            write_text(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
+            write_text(output, notebook_text(executed))
         except OutputError:  # no room for a second copy
             os.replace(partial, output)
         return executed

@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,11 @@ def read_notebook(path: Path) -> dict[str, Any]:
     return found
 
 
+def notebook_text(notebook: Mapping[str, Any]) -> str:
+    """A notebook, given as JSON, as the text of its file."""
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
 def read_title(path: Path) -> str:
     """The first heading of a notebook, without mark-up; its file name where there is none."""
     try:
@@ -116,16 +121,12 @@ def all_notebooks(root: Path | None = None) -> list[Notebook]:
     root = repository() if root is None else root
     record = root / RECORD
     measured = json.loads(record.read_text("utf-8"))["notebooks"] if record.is_file() else {}
-    return [
-        Notebook(
-            path,
-            read_title(path),
-            measured.get(path.stem, {}).get("seconds"),
-            measured.get(path.stem, {}).get("peak_mb"),
-        )
-        for path in sorted((root / FOLDER).glob("*.ipynb"))
-        if path.is_file()
-    ]
+    found = []
+    for path in sorted((root / FOLDER).glob("*.ipynb")):
+        if path.is_file():
+            cost = measured.get(path.stem, {})
+            found.append(Notebook(path, read_title(path), cost.get("seconds"), cost.get("peak_mb")))
+    return found
 
 
 def find_notebook(name: str) -> Path:
@@ -196,8 +197,7 @@ def export(paths: Sequence[Path], folder: Path, overwrite: bool = False) -> list
         names = ", ".join(target.name for target in same or there)
         remedy = "give another folder" + ("" if same else " or --overwrite")
         raise FileExistsError(f"{names} in {folder} would be overwritten: {remedy}.")
-    clean = [without_solutions(read_notebook(path)) for path in paths]
-    texts = [json.dumps(notebook, indent=1, ensure_ascii=False) + "\n" for notebook in clean]
+    texts = [notebook_text(without_solutions(read_notebook(path))) for path in paths]
     require_writable(folder, room=sum(len(text.encode()) for text in texts) + 100_000)
     for text, target in zip(texts, targets, strict=True):
         write_text(target, text)

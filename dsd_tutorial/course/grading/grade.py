@@ -37,16 +37,7 @@ from dsd_tutorial.course.grading.judge import judged
 from dsd_tutorial.course.grading.process import Limits, Sandbox, Stopped
 from dsd_tutorial.saving import expanded, file_sha256, require_writable, write_json, write_text
 
-COLUMNS: tuple[str, ...] = (
-    "person",
-    "notebook",
-    "exercise",
-    "right",
-    "mistake",
-    "attempts",
-    "seconds",
-    "file",
-)
+COLUMNS = ("person", "notebook", "exercise", "right", "mistake", "attempts", "seconds", "file")
 WALLED = "Each hand-in ran without network, without other files or processes, within limits."
 FORMULA = ("=", "+", "-", "@")
 
@@ -140,7 +131,8 @@ def _one(
     name = str(path.relative_to(folder))
     try:
         hand_in = read(path, folder, known)
-        key = hashlib.sha256(f"{hand_in.digest}{version}{asdict(limits)}".encode()).hexdigest()
+        said = f"{file_sha256(path)}{version}{asdict(limits)}"
+        key = hashlib.sha256(said.encode()).hexdigest()
     except (Unreadable, OSError) as error:
         return Graded(name, person_of(path, folder, ""), "", [], str(error))
     page = page_name(hand_in, name)

@@ -18,7 +18,6 @@ from dsd_tutorial.course.notebooks import (
     read_title,
 )
 from dsd_tutorial.course.parameters import quick_values
-from dsd_tutorial.saving import file_sha256
 
 LARGEST = 50_000_000  # bytes of one hand-in
 MOODLE = re.compile(r"_\d+_assignsubmission_.*$")
@@ -44,8 +43,7 @@ class Lesson:
     @cached_property
     def cells(self) -> list[dict[str, Any]]:
         """Its code cells, as JSON, each with its source as one text."""
-        found = read_notebook(self.path)["cells"]
-        return [c | {"source": "".join(c["source"])} for c in found if c["cell_type"] == "code"]
+        return _code(read_notebook(self.path))
 
     @cached_property
     def exercises(self) -> list[str]:
@@ -92,9 +90,18 @@ class Lesson:
             if "solution" not in tags:
                 cells.append((f"<cell {position} of the course>", cell["source"]))
             if "parameters" in tags:
-                quick = "\n".join(f"{n} = {v!r}" for n, v in quick_values(self.name).items())
-                cells.append(("<cell of quick parameters>", quick))
+                cells.append(("<cell of quick parameters>", quick_cell(self.name)))
         return cells
+
+
+def quick_cell(notebook: str) -> str:
+    """The lines that give a notebook the parameters with which it ends within a minute."""
+    return "\n".join(f"{name} = {value!r}" for name, value in quick_values(notebook).items())
+
+
+def _code(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 
 
 def defines(source: str, name: str) -> bool:
@@ -110,11 +117,6 @@ class HandIn:
     person: str
     lesson: Lesson
     cells: list[dict[str, Any]] = field(repr=False)
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of the file."""
-        return file_sha256(self.path)
 
     def cells_for(self, exercise: str) -> list[Cell]:
         """What is executed for an exercise: the learner's further cells, the course's, the answer.
@@ -148,9 +150,10 @@ class HandIn:
             if f"checks.{exercise}(" not in cell["source"]:
                 continue
             for output in cell.get("outputs") or []:
-                said = output.get("metadata", {}) if isinstance(output, dict) else {}
-                said = said.get(MARKDOWN, {}) if isinstance(said, dict) else {}
-                number = said.get("attempts") if isinstance(said, dict) else None
+                try:
+                    number = output["metadata"][MARKDOWN]["attempts"]
+                except (KeyError, TypeError):  # whatever a learner's file may hold there
+                    continue
                 found = number if isinstance(number, int) and number >= 0 else found
         return found
 
@@ -183,12 +186,7 @@ def read(path: Path, folder: Path, known: list[Lesson]) -> HandIn:
     if path.stat().st_size > LARGEST:
         raise Unreadable(f"it is larger than {LARGEST / 1e6:.0f} MB")
     try:
-        found = read_notebook(path)["cells"]
-        cells = [
-            {**cell, "source": "".join(cell["source"])}
-            for cell in found
-            if cell["cell_type"] == "code"
-        ]
+        cells = _code(read_notebook(path))
         same = {n.name: len(n.ids & {str(cell.get("id")) for cell in cells}) for n in known}
     except (UnreadableNotebook, RecursionError, KeyError, TypeError, AttributeError) as error:
         why = str(error).replace(f"{path} ", "")[:120]

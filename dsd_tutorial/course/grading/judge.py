@@ -1,6 +1,6 @@
 """The side that judges: it asks a sandbox for answers and compares them by the package's checks.
 
-A hand-in's function stands here as a `Far` one: called with arguments, it asks the sandbox. So the
+A hand-in's function stands here as a `far` one: called with arguments, it asks the sandbox. So the
 checks run unchanged, in this process, which no line of the hand-in ever enters.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,27 +68,21 @@ def _callbacks(functions: list[Callable]) -> Callable[[dict], dict]:
     return reply
 
 
-class Far:
-    """A hand-in's function, as the checks call it."""
-
-    def __init__(self, sandbox: Sandbox):
-        self.sandbox = sandbox
-
-    def __call__(self, *args: Any) -> Any:
-        """What it answers. Raises what `checks.exercise.run` expects: see there."""
-        functions: list[Callable] = []
-        reply = _callbacks(functions)
-        message = self.sandbox.ask({"args": list(args)}, functions)
-        while "callback" in message:
-            try:
-                told = reply(message)
-            except (KeyError, IndexError, TypeError, ValueError):
-                told = {"error": "ValueError: such a call has no meaning"}
-            except Unanswerable:
-                self.sandbox.end()  # it waits for a reply that it will not get
-                raise
-            message = self.sandbox.ask(told)
-        return _judged(message, args)
+def far(sandbox: Sandbox, *args: Any) -> Any:
+    """What a hand-in's function answers. Raises what `checks.exercise.run` expects: see there."""
+    functions: list[Callable] = []
+    reply = _callbacks(functions)
+    message = sandbox.ask({"args": list(args)}, functions)
+    while "callback" in message:
+        try:
+            told = reply(message)
+        except (KeyError, IndexError, TypeError, ValueError):
+            told = {"error": "ValueError: such a call has no meaning"}
+        except Unanswerable:
+            sandbox.end()  # it waits for a reply that it will not get
+            raise
+        message = sandbox.ask(told)
+    return _judged(message, args)
 
 
 def _judged(message: dict, args: tuple) -> Any:
@@ -134,14 +129,14 @@ def _diagnosed(
             raise _inside(told["error"])
         if not told.get("loaded"):
             return "no function", f"Nothing called {exercise.name} is defined."
-        return _compared(replace(exercise), Far(sandbox))
+        return _compared(replace(exercise), partial(far, sandbox))
     except NotImplementedError:
         return "not attempted", ""
     except Unanswerable as trouble:
         return trouble.name, str(trouble)
 
 
-def _compared(exercise: Exercise, function: Far) -> tuple[str | None, str]:
+def _compared(exercise: Exercise, function: Callable) -> tuple[str | None, str]:
     try:
         return exercise.diagnose(function)
     except (NotImplementedError, Unanswerable):

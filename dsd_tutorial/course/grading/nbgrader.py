@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import ast
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dsd_tutorial.course.grading.handins import Lesson, defines
-from dsd_tutorial.course.notebooks import read_notebook, without_solutions
-from dsd_tutorial.course.parameters import quick_values
+from dsd_tutorial.course.grading.handins import Lesson, defines, quick_cell
+from dsd_tutorial.course.notebooks import notebook_text, read_notebook, without_solutions
 from dsd_tutorial.saving import expanded, require_writable, write_text
 
 CONFIG = "nbgrader_config.py"
@@ -39,14 +37,12 @@ class NoExercises(ValueError):
     """A notebook sets no exercise, so that there is nothing to hand in."""
 
 
-def write_assignments(paths: Sequence[Path], course: Path, quick: bool = True) -> list[Path]:
+def write_assignments(paths: Sequence[Path], course: Path) -> list[Path]:
     """The files written below `course`: one assignment for each notebook, and nbgrader's settings.
 
     Args:
         paths: Notebooks of the course.
         course: nbgrader's course folder.
-        quick: With parameters by which a notebook ends within a minute: nbgrader runs each hand-in
-            from top to bottom.
 
     Raises:
         NoExercises: A notebook sets none.
@@ -57,7 +53,7 @@ def write_assignments(paths: Sequence[Path], course: Path, quick: bool = True) -
     targets = [course / "source" / path.stem / path.name for path in paths]
     if there := [target for target in targets if target.exists()]:
         raise FileExistsError(f"{there[0]} is there already: give another folder.")
-    texts = [_text(assignment(path, quick)) for path in paths]
+    texts = [notebook_text(assignment(path)) for path in paths]
     require_writable(course, room=sum(map(len, texts)) + 100_000)
     for target, text in zip(targets, texts, strict=True):
         write_text(target, text)
@@ -67,12 +63,11 @@ def write_assignments(paths: Sequence[Path], course: Path, quick: bool = True) -
     return [*targets, course / CONFIG]
 
 
-def _text(notebook: dict[str, Any]) -> str:
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+def assignment(path: Path) -> dict[str, Any]:
+    """The instructor's version of one notebook, as JSON, which ends within a minute.
 
-
-def assignment(path: Path, quick: bool = True) -> dict[str, Any]:
-    """The instructor's version of one notebook, as JSON. Raises NoExercises."""
+    nbgrader runs each hand-in from top to bottom. Raises NoExercises.
+    """
     lesson = Lesson(path)
     if not lesson.exercises:
         raise NoExercises(f"{path.stem} sets no exercises: choose notebooks that do (01 and up).")
@@ -86,11 +81,8 @@ def assignment(path: Path, quick: bool = True) -> dict[str, Any]:
         if cell["cell_type"] == "code" and name:
             cells += _exercise(cell, name, source, _solution(original, name))
             continue
-        if "parameters" in solved["metadata"].get("tags", []) and quick:
-            values = quick_values(path.stem).items()
-            cell["source"] = source + "\n# to end quickly\n" + "\n".join(
-                f"{name} = {value!r}" for name, value in values
-            )  # fmt: skip
+        if "parameters" in solved["metadata"].get("tags", []):
+            cell["source"] = f"{source}\n# to end quickly\n{quick_cell(path.stem)}"
         if cell["cell_type"] == "code":
             _mark(cell, f"cell-{number}", locked=True)
         cells.append(cell)
