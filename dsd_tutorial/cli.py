@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from dsd_tutorial.course.notebooks import NotebookNotFound, all_notebooks, find_notebook
 from dsd_tutorial.course.sweeps import commands as many
-from dsd_tutorial.course.terminal import explaining, stop
+from dsd_tutorial.course.terminal import PairsCommand, explaining, pairs_of, stop
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,22 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Stable Diffusion as a few-shot vision-language learner: notebooks, models.",
 )
-
-
-class PairsCommand(TyperCommand):
-    """A command that reads `-p name value` and `-p name=value` alike."""
-
-    def parse_args(self, ctx, args: list[str]) -> list[str]:
-        """What typer parses, with every pair joined by an equals sign."""
-        joined, waiting = [], list(args)
-        while waiting:
-            joined.append(waiting.pop(0))
-            if joined[-1] in ("-p", "--parameter") and waiting:
-                pair = waiting.pop(0)
-                if "=" not in pair and waiting:
-                    pair = f"{pair}={waiting.pop(0)}"
-                joined.append(pair)
-        return super().parse_args(ctx, joined)
 
 
 @app.command("list")
@@ -92,13 +75,9 @@ def run(
     from dsd_tutorial.course.parameters import check_overrides, quick_values
     from dsd_tutorial.course.running import run_all
 
-    pairs = [text.partition("=") for text in parameter or []]
-    for name, sign, _ in pairs:
-        if not sign:
-            stop(f"Parameter {name!r} has no value: write -p {name} VALUE.")
+    given = pairs_of(parameter, "VALUE")
     with explaining():
         path = find_notebook(notebook)
-        given = {name: value for name, _, value in pairs}
         model = {"model": given.pop("model")} if plan and "model" in given else {}
         values = check_overrides(path, given)
         small = quick_values(path.stem) if quick else {}

@@ -61,14 +61,10 @@ def end_without_closed_form(model: Any) -> None:
     reason = closed_form_lacks(model)
     if reason:
         print(f"{reason} This notebook ends here; with another model, restart the kernel.")
-        _pass_over_the_rest()
+        from IPython import get_ipython
 
-
-def _pass_over_the_rest() -> None:
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if shell is None:
-        sys.exit(0)
-    # the running cell was read already; every later one is read as nothing
-    shell.input_transformers_post.append(lambda lines: [])
+        shell = get_ipython()
+        if shell is None:
+            sys.exit(0)
+        # the running cell was read already; every later one is read as nothing
+        shell.input_transformers_post.append(lambda lines: [])

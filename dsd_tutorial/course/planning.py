@@ -23,11 +23,7 @@ SIZES = {
     "sd-1.5": (859.5, 83.7, 123.1, 427.6), "sd-2.1-base": (865.9, 83.7, 340.4, 986.1),
 }  # fmt: skip
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
-
-
-def _pairs(task: str) -> int:
-    """Return how many pairs of an image and a text an item of this task has."""
-    return {"comvg": 2, "winoground": 4}.get(task, 10)
+PAIRS = {"comvg": 2, "winoground": 4, "refcoco": 10, "vqa": 10}  # of image and text, in an item
 
 
 # what the number of passes grows with; of 02 and 05 about the passes themselves, part by part
@@ -36,7 +32,7 @@ UNITS: dict[str, Callable[[Values], float]] = {
     "01_attention_scores": lambda v: (v["n_items"] + v["n_validation"]) * len(v["steps"]),
     "02_few_shot_prompt_learning": lambda v: (
         # 32 validation items are scored about 14 times, test items 7 times
-        _pairs(v["task"])
+        PAIRS[v["task"]]
         * len(v["time_steps"])
         * (32 * 14 + 7 * v["n_items"] + 2.5 * v["seeds"] * v["shots"])
         + 96 * v["steps"]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsd_tutorial.course.terminal import explaining, stop
+from dsd_tutorial.course.terminal import explaining, pairs_of, stop
 
 Pairs = Annotated[
     list[str] | None,
@@ -42,7 +42,7 @@ def sweep(
     count = _workers(workers)
     again = "dsd-tutorial " + shlex.join(sys.argv[1:])
     with explaining():
-        runs, name = _runs(what, parameter or [], name)
+        runs, name = _runs(what, pairs_of(parameter, "VALUES"), name)
         total = runs.check()
         folder = SweepFolder(output / name)
         typer.echo(_told(runs, total, folder, count, bool(scheduler)))
@@ -79,16 +79,12 @@ def _workers(text: str) -> int | None:
     return int(text)
 
 
-def _runs(what: list[str], parameters: list[str], name: str | None):
+def _runs(what: list[str], pairs: dict[str, str], name: str | None):
     """The runs that are asked for, and the name of their folder."""
     from dsd_tutorial.course.sweeps.expanding import Runs, source_of
     from dsd_tutorial.course.sweeps.lines import PlanError
     from dsd_tutorial.course.sweeps.plans import plan_from_pairs, read_plan
 
-    pairs = [text.partition("=") for text in parameters]
-    for key, sign, _ in pairs:
-        if not sign:
-            raise PlanError(f"Parameter {key!r} has no value: write -p {key} VALUES.")
     if len(what) == 1 and Path(what[0]).suffix in (".yaml", ".yml"):
         if pairs:
             raise PlanError("-p goes with notebooks: what varies in a plan stands in its file.")
@@ -96,8 +92,7 @@ def _runs(what: list[str], parameters: list[str], name: str | None):
         name = name or plan.name or Path(what[0]).stem
     else:
         accepts = [source_of(notebook).accepts for notebook in what]
-        typed = {key: text for key, _, text in pairs}
-        plan, lines = plan_from_pairs(what, typed, accepts, name=name)
+        plan, lines = plan_from_pairs(what, pairs, accepts, name=name)
         name = name or "-".join([*(Path(x).stem for x in what), plan.digest()[:6]])
     if Path(name).name != name:
         raise PlanError(f"--name {name} is a path: give a name, and the folder with --output.")

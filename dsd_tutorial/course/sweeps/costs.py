@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,42 +30,31 @@ class Costs:
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = ()):
-        self._seconds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+        self._seconds: dict[str, list[float]] = defaultdict(list)
         self._peak: dict[str, float] = defaultdict(float)
         for row in rows:
-            self.add(row)
+            name = row["notebook"]
+            self._peak[name] = max(self._peak[name], row["peak_mb"] or 0)
+            if row["status"] == "ok":
+                self._seconds[name].append(row["seconds"])
         try:
-            self._measured = {x.name: x for x in all_notebooks() if x.seconds and x.peak_mb}
+            self._measured = {x.name: x for x in all_notebooks()}
         except NotebookNotFound:
             self._measured = {}
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Take in a run that has ended."""
-        self._peak[row["notebook"]] = max(self._peak[row["notebook"]], row["peak_mb"] or 0)
-        if row["status"] == "ok":
-            total = self._seconds[row["notebook"]]
-            total[0] += row["seconds"]
-            total[1] += 1
-
     def of(self, notebook: str) -> Cost:
         """What the next run of a notebook is expected to take."""
-        total, count = self._seconds[notebook]
-        known = self._measured.get(notebook)
-        if count:
-            return Cost(total / count, self._peak[notebook], f"{count:.0f} finished runs")
+        peak, known = self._peak[notebook], self._measured.get(notebook)
+        if seconds := self._seconds[notebook]:
+            return Cost(sum(seconds) / len(seconds), peak, f"{len(seconds)} finished runs")
         if known is not None and known.seconds and known.peak_mb:
-            peak = max(known.peak_mb, self._peak[notebook])
-            return Cost(known.seconds, peak, "a run at its defaults")
-        return Cost(UNKNOWN_SECONDS, max(UNKNOWN_MB, self._peak[notebook]), "a guess")
+            return Cost(known.seconds, max(known.peak_mb, peak), "a run at its defaults")
+        return Cost(UNKNOWN_SECONDS, max(UNKNOWN_MB, peak), "a guess")
 
 
 def counted(runs: Iterable[Run], done: Container[str]) -> dict[str, int]:
     """How many runs of each notebook are still to go, given the keys of those that are done."""
-    counts: dict[str, int] = defaultdict(int)
-    for run in runs:
-        if run.key not in done:
-            counts[run.notebook] += 1
-    return dict(counts)
+    return dict(Counter(run.notebook for run in runs if run.key not in done))
 
 
 def cores() -> int:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ class SweepFolder:
                 "Ctrl-C; nothing was started."
             ) from None
         try:
-            write_json(note, {"process": os.getpid(), "host": _host(), "since": _now(),
+            write_json(note, {"process": os.getpid(), "host": platform.node(), "since": _now(),
                               "command": " ".join(sys.argv)})  # fmt: skip
             self._cut_what_a_crash_left()
             yield self
@@ -221,12 +222,6 @@ def _who(note: Path) -> str:
         return "process {process} on {host} since {since} (`{command}`)".format(**said)
     except (OSError, ValueError, KeyError):
         return "another process"
-
-
-def _host() -> str:
-    import platform
-
-    return platform.node()
 
 
 def _now() -> str:

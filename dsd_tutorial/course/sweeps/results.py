@@ -43,10 +43,9 @@ def estimate(values: Sequence[float]) -> Estimate:
     n, mean = len(values), sum(values) / len(values)
     if n < 2:
         return Estimate(mean, math.nan, math.nan, n)
-    from scipy.stats import t
+    from scipy.stats import sem, t
 
-    spread = math.sqrt(sum((x - mean) ** 2 for x in values) / (n - 1))
-    half = float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    half = float(t.ppf(0.975, n - 1) * sem(values))
     return Estimate(mean, mean - half, mean + half, n)
 
 
