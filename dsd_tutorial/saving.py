@@ -114,22 +114,23 @@ def replacing_in(folder: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _folder_made(folder: Path) -> Iterator[None]:
-    """Make `folder`; where that fails, or the block does, those folders that were made go again."""
-    made = []
+def _folder_made(folder: Path, keep: bool = True) -> Iterator[None]:
+    """Make `folder`; without `keep`, or where the block fails, what was made goes again."""
+    made, whole = [], False
     try:
         for part in [*reversed(folder.parents), folder]:
             if not part.is_dir():
                 part.mkdir()
                 made.append(part)
         yield
-    except BaseException as error:
-        for part in reversed(made):
-            with suppress(OSError):
-                part.rmdir()
-        if isinstance(error, OSError):
-            raise cannot_write(folder, error) from error
-        raise
+        whole = True
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        if not (whole and keep):
+            for part in reversed(made):
+                with suppress(OSError):
+                    part.rmdir()
 
 
 def require_writable(folder: str | Path, room: int = 1_000_000, make: bool = True) -> Path:
@@ -139,8 +140,7 @@ def require_writable(folder: str | Path, room: int = 1_000_000, make: bool = Tru
     in any case, no folder is left behind. Raises OutputError.
     """
     folder = Path(os.path.abspath(expanded(folder)))
-    new = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
-    with _folder_made(folder):
+    with _folder_made(folder, keep=make):
         with tempfile.TemporaryFile(dir=folder):
             pass
         free = shutil.disk_usage(folder).free
@@ -149,10 +149,6 @@ def require_writable(folder: str | Path, room: int = 1_000_000, make: bool = Tru
                 f"cannot write to {folder}: {free / 1e6:.1f} MB are free and about "
                 f"{room / 1e6:.1f} MB are needed: make room, or give another folder."
             )
-    if not make:
-        for part in new:
-            with suppress(OSError):
-                part.rmdir()
     return folder
 
 
