@@ -35,12 +35,7 @@ _ZERO_SHOT = {
     "attention_error": "both",
     "diffusion_classifier": "error",
 }
-_ON_CLIP = {
-    "coop": "clip",
-    "tip": "clip",
-    "tip_tuned": "clip",
-    "probe": "clip",
-}
+_ON_CLIP = dict.fromkeys(("coop", "tip", "tip_tuned", "probe"), "clip")
 _ADAPTERS = {
     "guided": "attention",
     "guided_error": "both",

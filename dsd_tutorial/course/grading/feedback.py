@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from dsd_tutorial.course.grading.grade import Graded
 
-SIGNS = {"right": "✓", "wrong": "✗", "open": "○"}
-WORDS = {"right": "correct", "wrong": "not yet", "open": "not attempted"}
+STATES = {"right": ("✓", "correct"), "wrong": ("✗", "not yet"), "open": ("○", "not attempted")}
 NAMED = {UNKNOWN: "none that we know", INSIDE: "an error inside the function"}  # to instructors
 
 
@@ -38,24 +37,19 @@ def _environment() -> Environment:
     return pages
 
 
-def state_of(row: Mapping[str, Any]) -> str:
-    """`right`, `wrong` or `open` (not attempted)."""
-    if row["right"]:
-        return "right"
-    return "open" if row["mistake"] in ("not attempted", "no function") else "wrong"
-
-
 def explained(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
     """A row with what the learner is told about it: why it is a mistake, and how to mend it."""
     exercise = getattr(checks, row["exercise"])
     why, cure, *_ = exercise.mistakes.get(row["mistake"], ("", ""))
-    state = state_of(row)
+    unanswered = row["mistake"] in ("not attempted", "no function")
+    state = "right" if row["right"] else "open" if unanswered else "wrong"
+    sign, word = STATES[state]
     return {
         **row,
         "title": titles.get(row["exercise"], row["exercise"]),
         "state": state,
-        "sign": SIGNS[state],
-        "word": WORDS[state],
+        "sign": sign,
+        "word": word,
         "named": NAMED.get(row["mistake"], row["mistake"]),
         "hint": exercise.hint if state != "right" else "",
         "why": why,
@@ -108,7 +102,7 @@ def _notebook_summary(done: Sequence[Graded], lesson: Lesson) -> dict[str, Any]:
 def _counted(every: Sequence[Mapping[str, Any]], name: str, lesson: Lesson) -> dict[str, Any]:
     """One exercise: how many have it right, wrong, and not attempted."""
     states = Counter(row["state"] for row in every if row["exercise"] == name)
-    return {"title": lesson.titles.get(name, name), **{state: states[state] for state in SIGNS}}
+    return {"title": lesson.titles.get(name, name), **{state: states[state] for state in STATES}}
 
 
 def _mistakes(every: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -33,12 +33,12 @@ def needed(cells: list[tuple[str, str]], name: str) -> list[tuple[str, ast.stmt]
     modules = {_alias(alias) for statement in imports for alias in statement.names}
     wanted, kept = {name}, []
     for label, statement in reversed(program):
-        if not bound(statement, modules) & wanted:
+        if wanted.isdisjoint(bound(statement, modules)):
             continue
         statement = _narrowed(statement, wanted)
         used = _used(statement)
         if used & EVERYTHING:
-            used |= set().union(*(bound(before, modules) for _, before in program))
+            used.update(*(bound(before, modules) for _, before in program))
         wanted |= used
         kept.append((label, statement))
     return kept[::-1]
@@ -69,15 +69,11 @@ def _alias(alias: ast.alias) -> str:
     return alias.asname or alias.name.split(".")[0]
 
 
-def bound(statement: ast.stmt, modules: set[str]) -> set[str]:
-    """The names that a statement binds, or whose value it may change.
+def bound(node: ast.AST, modules: set[str]) -> Iterator[str]:
+    """Yield the names that a statement binds, or whose value it may change.
 
     To call a function of a module changes nothing; to assign to one does.
     """
-    return set(_bound(statement, modules))
-
-
-def _bound(node: ast.AST, modules: set[str]) -> Iterator[str]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
         return
@@ -93,13 +89,13 @@ def _bound(node: ast.AST, modules: set[str]) -> Iterator[str]:
         yield node.name
     elif isinstance(node, ast.comprehension):  # its target is its own
         for part in (node.iter, *node.ifs):
-            yield from _bound(part, modules)
+            yield from bound(part, modules)
         return
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         if isinstance(node.value.func, ast.Attribute):  # a.append(1) changes a
             yield from (root for root in _root(node.value.func) if root not in modules)
     for child in ast.iter_child_nodes(node):
-        yield from _bound(child, modules)
+        yield from bound(child, modules)
 
 
 def _root(node: ast.expr) -> Iterator[str]:
