@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from course_files import small_clone
 
-from dsd_tutorial.course.sweeps.cluster import NoScheduler
-from dsd_tutorial.course.sweeps.flight import Flight
+from dsd_tutorial.course.sweeps.flight import Flight, NoScheduler
 from lab.upkeep import faults
 
 pytest.importorskip("distributed")

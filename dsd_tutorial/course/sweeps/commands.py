@@ -142,17 +142,11 @@ def report(
     if len(folder) != (2 if compare else 1):
         stop("give one folder, or two with --compare: report --compare sweeps/a sweeps/b")
     with explaining():
-        if compare:
-            from dsd_tutorial.course.sweeps.comparing import write_comparison
+        from dsd_tutorial.course.sweeps.comparing import write_comparison
+        from dsd_tutorial.course.sweeps.report import write_notebook, write_report
 
-            pages = [write_comparison(*folder)]
-        else:
-            from dsd_tutorial.course.sweeps.report import write_report
-
-            pages = [write_report(folder[0])]
+        pages = [write_comparison(*folder) if compare else write_report(folder[0])]
         if notebook:
-            from dsd_tutorial.course.sweeps.notebook import write_notebook
-
             pages.append(write_notebook(folder[0]))
     for page in pages:
         typer.echo(f"wrote {page}")
@@ -174,13 +168,10 @@ def repeat(
     for name, (then, now) in said["provenance"].items():
         typer.echo(f"provenance of another kind: {name} was {then}, is {now}")
     for name, (then, now) in said["differing"].items():
-        typer.echo(f"not the same: {name} was {_value(then)}, is {_value(now)}")
+        was, is_now = ((figure or {}).get("value") for figure in (then, now))
+        typer.echo(f"not the same: {name} was {was}, is {is_now}")
     if said["status"] != "ok":
         stop(said["error"], code=1)
     if said["differing"]:
         raise typer.Exit(1)
     typer.echo(f"run {number}: every recorded value is the same")
-
-
-def _value(figure) -> object:
-    return None if figure is None else figure.get("value")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -181,15 +181,3 @@ class Runs:
     def injected(self, run: Run) -> dict[str, Any]:
         """The values a run's notebook is given, with folders named in full."""
         return {name: located(name, value) for name, value in run.values.items()}
-
-
-def text_of(values: Mapping[str, Any], names: Sequence[str] | None = None) -> str:
-    """Values in a few words: `layers=[up.2.1] seed=3`."""
-    chosen = values if names is None else {n: values[n] for n in names if n in values}
-    return " ".join(f"{name}={_short(value)}" for name, value in chosen.items())
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return str(value)

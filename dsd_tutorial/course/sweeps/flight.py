@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsd_tutorial.course.sweeps.cluster import NoScheduler
 from dsd_tutorial.course.sweeps.costs import machine_mb
 from dsd_tutorial.course.sweeps.expanding import Run, Runs, weights_of
 from dsd_tutorial.course.sweeps.folder import AGAIN_ALONE, FAILED, SweepFolder
@@ -28,6 +27,10 @@ GONE = "the dask scheduler is gone: what has finished is kept."
 LOOK = 0.5  # seconds between two looks at workers, Ctrl-C and the clock
 TABLES_EVERY = 10.0  # seconds between two writings of runs.csv, or twenty times what one takes
 LOCAL_SHARE = 0.9  # of the machine's memory that all kernels together may take
+
+
+class NoScheduler(RuntimeError):
+    """The dask scheduler is not there, or no more; what has finished is kept."""
 
 
 @contextmanager

@@ -19,9 +19,11 @@ import json
 import os
 import platform
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +152,10 @@ class SweepFolder:
         for run in runs:
             numbers[run.key] = run.number
             names |= dict.fromkeys(run.values)
-        shapes, tables, aside = _columns(row for _, row in self.lines())
-        names |= dict.fromkeys(shapes["parameters"])
-        columns = [*FIRST, *names, *shapes["figures"], *LAST, *shapes["provenance"]]
+        kinds = _columns(row for _, row in self.lines())
+        tables = kinds["tables"]
+        names |= kinds["parameters"]
+        columns = [*FIRST, *names, *kinds["figures"], *LAST, *kinds["provenance"]]
         with _csv(self.path / "runs.csv", columns) as write:
             for run, row in zip(runs, self.rows(numbers), strict=True):
                 write({"run": run.number, **flat(row or _to_do(run))})
@@ -163,7 +166,7 @@ class SweepFolder:
                         head = {"run": numbers[key], "table": table}
                         for entry in entries:
                             write({**head, **entry})
-        gone = [key for key in aside if key not in numbers]
+        gone = [key for key in kinds["keys"] if key not in numbers]
         if gone:
             with _csv(self.path / "aside.csv", columns) as write:
                 for row in self.rows(gone):
@@ -176,9 +179,19 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the journal as columns: parameters, figures and provenance by their own names."""
     found = {name: row.get(name) for name in (*FIRST[1:], *LAST)}
     found |= {name: _cell(value) for name, value in row.get("parameters", {}).items()}
-    for name, figure in row.get("figures", {}).items():
-        found |= {name if part == "value" else f"{name}:{part}": x for part, x in figure.items()}
-    return found | {f"provenance.{k}": v for k, v in row.get("provenance", {}).items()}
+    return found | _figures(row) | _provenance(row)
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name if part == "value" else f"{name}:{part}": x
+        for name, figure in row.get("figures", {}).items()
+        for part, x in figure.items()
+    }
+
+
+def _provenance(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"provenance.{name}": fact for name, fact in row.get("provenance", {}).items()}
 
 
 def _cell(value: Any) -> Any:
@@ -190,21 +203,17 @@ def _to_do(run: Run) -> dict[str, Any]:
             "key": run.key}  # fmt: skip
 
 
-def _columns(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, list[str]], list[str], set[str]]:
-    """Names of columns by kind, of the recorded tables, and all keys."""
-    parameters, figures, provenance, tables = ({} for _ in range(4))
-    keys = set()
+def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, None]]:
+    """Names of columns by kind, in order, also those of the recorded tables; and all keys."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
     for row in rows:
-        keys.add(row["key"])
-        parameters |= dict.fromkeys(row["parameters"])
-        for name, figure in row.get("figures", {}).items():
-            figures |= {name if part == "value" else f"{name}:{part}": None for part in figure}
-        provenance |= {f"provenance.{name}": None for name in row.get("provenance", {})}
-        for entries in row.get("tables", {}).values():
-            for entry in entries:
-                tables |= dict.fromkeys(entry)
-    shapes = {"parameters": [*parameters], "figures": [*figures], "provenance": [*provenance]}
-    return shapes, [*tables], keys
+        found["keys"][row["key"]] = None
+        found["parameters"] |= dict.fromkeys(row["parameters"])
+        found["figures"] |= dict.fromkeys(_figures(row))
+        found["provenance"] |= dict.fromkeys(_provenance(row))
+        for entry in chain.from_iterable(row.get("tables", {}).values()):
+            found["tables"] |= dict.fromkeys(entry)
+    return found
 
 
 @contextmanager

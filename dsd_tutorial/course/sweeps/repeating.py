@@ -8,8 +8,7 @@ from typing import Any
 
 from dsd_tutorial.course.sweeps.expanding import weights_of
 from dsd_tutorial.course.sweeps.folder import SweepFolder
-from dsd_tutorial.course.sweeps.jobs import carry_out
-from dsd_tutorial.course.sweeps.provenance import differing
+from dsd_tutorial.course.sweeps.jobs import carry_out, differing
 from dsd_tutorial.course.sweeps.results import SweepError, read_sweep
 
 

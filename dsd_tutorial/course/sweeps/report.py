@@ -1,4 +1,7 @@
-"""The report of a sweep as one page: what was asked, what ran, what came of it, at what cost."""
+"""The report of a sweep: what was asked, what ran, what came of it, at what cost.
+
+As one page, and as a notebook beside the runs, to be changed: it reads the sweep and draws.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dsd_tutorial.course.execution import run_notebook
 from dsd_tutorial.course.figures import collected
+from dsd_tutorial.course.notebooks import hasten_nbformat
 from dsd_tutorial.course.sweeps.pages import Part, Section, table, write_page
-from dsd_tutorial.course.sweeps.results import SEED, Results, read_sweep, show_effect
+from dsd_tutorial.course.sweeps.results import (
+    SEED,
+    Results,
+    SweepError,
+    read_sweep,
+    show_effect,
+)
+from dsd_tutorial.saving import Written, write_text
 
 COSTS = ("unet_passes",)  # figures that say what a run cost rather than what it found
 
@@ -31,14 +43,11 @@ def write_report(folder: str | Path) -> Path:
     }
     varied = ", ".join(found.varied) or "nothing but the seed"
     lead = f"{len(runs)} runs of {', '.join(sorted(set(runs.notebook)))}; what varies: {varied}."
-    sections = [_asked(found), *_effects(found), _differences(found), _failures(found),
+    asked = Section("What was asked", code=found.plan)
+    sections = [asked, *_effects(found), _differences(found), _failures(found),
                 _cost(found), _provenance(found), _all_runs(found)]  # fmt: skip
     title, page = f"Sweep {found.name}", found.path / "report.html"
     return write_page(page, title, lead, numbers, [s for s in sections if s])
-
-
-def _asked(found: Results) -> Section:
-    return Section("What was asked", code=found.plan)
 
 
 def charts(found: Results, group: str, parameter: str) -> list[str]:
@@ -59,19 +68,13 @@ def _effects(found: Results) -> list[Section]:
             continue
         drawn = [(p, charts(found, group, p)) for p in found.varied]
         parts = [Part(f"{group} by {p}", figures=page) for p, page in drawn if page]
-        summary = _summary(found, group)
+        means = found.finished[found.groups[group]].agg(["mean", "std", "min", "max", "count"]).T
+        summary = means.rename_axis("figure").reset_index()
         parts.append(Part(table=table(summary, f"{group}: means over all runs"), folded="Means"))
         over = "Intervals are 95 %, over seeds." if found.seeds > 1 else (
             "With one seed, an interval is that of the run itself, over its items.")  # fmt: skip
         sections.append(Section(group, [over], parts=parts))
     return sections
-
-
-def _summary(found: Results, group: str) -> Any:
-    import pandas as pd
-
-    rows = found.finished[found.groups[group]].agg(["mean", "std", "min", "max", "count"]).T
-    return pd.DataFrame(rows).rename_axis("figure").reset_index()
 
 
 def _differences(found: Results) -> Section | None:
@@ -160,3 +163,49 @@ def _all_runs(found: Results) -> Section:
         ["A click on a column's name sorts by it. All columns are in runs.csv."],
         parts=[Part(table=table(frame, "All runs", sortable=True, links="executed"))],
     )
+
+
+def write_notebook(folder: str | Path) -> Path:
+    """The executed notebook `report.ipynb`; one that somebody has changed is moved aside first.
+
+    Raises:
+        SweepError: there is no sweep, or its figures cannot be drawn.
+    """
+    hasten_nbformat()
+    import nbformat
+
+    found = read_sweep(folder)
+    target, written = found.path / "report.ipynb", Written(found.path)
+    written.make_way(target)
+    cells = [
+        nbformat.v4.new_markdown_cell(text) if kind == "text" else nbformat.v4.new_code_cell(text)
+        for kind, text in _cells(found)
+    ]
+    fresh = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
+        "name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
+    write_text(target, nbformat.writes(fresh) + "\n")
+    outcome = run_notebook(target.resolve(), target.resolve(), progress=False)
+    written.add(target)
+    if outcome.status != "ok":
+        raise SweepError(f"{target}: {outcome.error}")
+    return target
+
+
+def _cells(found: Results) -> list[tuple[str, str]]:
+    """(kind, text) of each cell."""
+    cells = [
+        ("text", f"# Sweep {found.name}\n\nThis notebook reads `runs.csv` beside it. Change it "
+                 "as you like: a new report does not overwrite what you have changed."),
+        ("code", "from dsd_tutorial.course.sweeps import read_sweep, show_effect\n\n"
+                 "found = read_sweep('.')\nfound.runs.status.value_counts()"),
+        ("code", "found.runs[[*found.varied, *found.figures, 'seconds', 'peak_mb']].describe()"),
+    ]  # fmt: skip
+    for group, names in found.groups.items():
+        effects = {p: {x for name in names for x in found.effect(name, p)} for p in found.varied}
+        for parameter in [p for p, values in effects.items() if len(values) > 1]:
+            cells.append(("text", f"## {group} by {parameter}"))
+            cells.append(("code", f"show_effect(found, {group!r}, {parameter!r})"))
+            if group not in COSTS:
+                cells.append(("code", f"found.differences({parameter!r}, found.groups[{group!r}])"))
+    cells += [("text", "## What failed"), ("code", "found.failures()")]
+    return cells

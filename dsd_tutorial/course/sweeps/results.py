@@ -170,21 +170,13 @@ def read_sweep(path: str | Path) -> Results:
     runs: Any = pd.read_csv(table, keep_default_na=False, na_values=[""])
     last = list(runs.columns).index(LAST[0])
     named = list(runs.columns)[len(FIRST) : last]
-    parameters = _parameters(folder, named)
+    known = {name for _, row in folder.lines() for name in row["parameters"]}
+    parameters = [name for name in named if name in known]
     figures = [c for c in named if c not in parameters and not c.endswith((":low", ":high", ":n"))]
-    numbers = [
-        c for c in figures if pd.api.types.is_numeric_dtype(runs[c]) and runs[c].notna().any()
-    ]
+    numeric = pd.api.types.is_numeric_dtype
+    numbers = [c for c in figures if numeric(runs[c]) and runs[c].notna().any()]
     text = plan.read_text(encoding="utf-8") if plan.is_file() else ""
     return Results(Path(path), text, runs, parameters, numbers)
-
-
-def _parameters(folder: SweepFolder, named: list[str]) -> list[str]:
-    """Which of these columns are parameters: as the journal says."""
-    known: dict[str, None] = {}
-    for _, row in folder.lines():
-        known |= dict.fromkeys(row["parameters"])
-    return [name for name in named if name in known]
 
 
 # -- figures ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from dsd_tutorial.course.sweeps.expanding import Run, text_of
+from dsd_tutorial.course.sweeps.expanding import Run
 
 
 @dataclass
@@ -25,10 +25,9 @@ class Showing:
     seconds_each: float = 0.0  # expected, until runs have ended
     running: dict[str, float] = field(default_factory=dict)  # key -> when it began
     said: str = ""
-
-    def __post_init__(self) -> None:
-        self._live: Any = None
-        self._ended, self._spent = 0, 0.0
+    _live: Any = None
+    _ended: int = 0
+    _spent: float = 0.0  # seconds of the runs that have ended
 
     def __enter__(self) -> Showing:
         if sys.stdout.isatty():
@@ -59,7 +58,7 @@ class Showing:
             self.failed += 1
         line = (
             f"[{self.done + self.failed}/{self.total}] run {run.number} {run.notebook} "
-            f"{text_of(run.values, self.varied)}: {row['status']}, {row['seconds']:.0f} s, "
+            f"{self._values(run)}: {row['status']}, {row['seconds']:.0f} s, "
             f"{row['peak_mb']:.0f} MB"
         )
         line += f"\n    {row['error'].splitlines()[0][:200]}" if row["error"] else ""
@@ -67,6 +66,14 @@ class Showing:
             print(line, flush=True)
         elif row["status"] != "ok":
             self._live.console.print(line, highlight=False, markup=False)
+
+    def _values(self, run: Run) -> str:
+        """What varies, in a few words: `layers=[up.2.1] seed=3`."""
+        chosen = {name: run.values[name] for name in self.varied if name in run.values}
+        return " ".join(
+            f"{name}=[{', '.join(map(str, x))}]" if isinstance(x, list) else f"{name}={x}"
+            for name, x in chosen.items()
+        )
 
     def say(self, line: str) -> None:
         """Tell something beside the table."""
