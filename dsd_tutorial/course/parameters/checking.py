@@ -60,25 +60,18 @@ def allowed(accepts: type[Parameters], name: str) -> str:
     return f"{' '.join(said)} ({schema.get('description', name)})"
 
 
-def _explain(accepts: type[Parameters], errors: Sequence[Any]) -> dict[str, str]:
-    """One sentence per error: which parameter, what is wrong, what is allowed instead."""
-    said: dict[str, str] = {}  # sentence -> parameter, since entries of a list may say the same
-    names = list(accepts.model_fields)
-    for error in errors:
-        name = str(error["loc"][0])
-        if error["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, names, n=2)
-            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-            sentence = f"unknown parameter {name!r}: {hint}It takes {', '.join(names)}."
-        elif error["type"] == "missing":
-            sentence = f"{name} is missing: give {allowed(accepts, name)}."
-        else:
-            why = error["msg"][:1].lower() + error["msg"][1:]
-            sentence = (
-                f"{name} = {error['input']!r} is refused, {why}: give {allowed(accepts, name)}."
-            )
-        said.setdefault(sentence, name)
-    return said
+def _explained(accepts: type[Parameters], error: Any) -> tuple[str, str]:
+    """(parameter, sentence) of an error: what is wrong, and what is allowed instead."""
+    name, names = str(error["loc"][0]), list(accepts.model_fields)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, names, n=2)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        return name, f"unknown parameter {name!r}: {hint}It takes {', '.join(names)}."
+    if error["type"] == "missing":
+        return name, f"{name} is missing: give {allowed(accepts, name)}."
+    why = error["msg"][:1].lower() + error["msg"][1:]
+    given = f"{name} = {error['input']!r} is refused, {why}"
+    return name, f"{given}: give {allowed(accepts, name)}."
 
 
 def validate(notebook: str, values: Mapping[str, Any]) -> Parameters:
@@ -90,9 +83,10 @@ def validate(notebook: str, values: Mapping[str, Any]) -> Parameters:
     try:
         return accepts.model_validate(dict(values), strict=True)
     except ValidationError as error:
-        said = _explain(accepts, error.errors())
-        message = "\n  ".join([f"Notebook {notebook} cannot start:", *said])
-        raise ParameterError(message, [(name, text) for text, name in said.items()]) from None
+        # entries of a list may say the same
+        said = list(dict.fromkeys(_explained(accepts, each) for each in error.errors()))
+        lines = [f"Notebook {notebook} cannot start:", *(sentence for _, sentence in said)]
+        raise ParameterError("\n  ".join(lines), said) from None
 
 
 def check_parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
