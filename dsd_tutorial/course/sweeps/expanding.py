@@ -111,23 +111,20 @@ class Runs:
 
     def _combinations(self) -> Iterator[tuple[str, dict[str, Any]]]:
         plan = self.plan
-        seeds = [{}] if plan.seeds is None else [{"seed": seed} for seed in plan.seeds]
         rows = list(zip(*plan.zip.values(), strict=True)) or [()]
         beside = [dict(zip(plan.zip, row, strict=True)) for row in rows]
-        for notebook in self.sources:
-            for case, zipped in product(plan.cases or [{}], beside):
-                if self._other_notebook(case, notebook):
-                    continue
-                own = {name: value for name, value in case.items() if name != "notebook"}
-                for combined in product(*plan.grid.values()):
-                    grid = dict(zip(plan.grid, combined, strict=True))
-                    for seed in seeds:
-                        values = {**plan.set, **own, **zipped, **grid, **seed}
-                        fits = [i for i, x in enumerate(plan.exclude)
-                                if self._is(x, notebook, values)]  # fmt: skip
-                        self.left_out.update(fits)
-                        if not fits:
-                            yield notebook, values
+        axes = plan.grid if plan.seeds is None else {**plan.grid, "seed": plan.seeds}
+        for notebook, case, zipped in product(self.sources, plan.cases or [{}], beside):
+            if self._other_notebook(case, notebook):
+                continue
+            own = {name: value for name, value in case.items() if name != "notebook"}
+            for combined in product(*axes.values()):
+                grid = dict(zip(axes, combined, strict=True))
+                values = {**plan.set, **own, **zipped, **grid}
+                fits = [i for i, x in enumerate(plan.exclude) if self._is(x, notebook, values)]
+                self.left_out.update(fits)
+                if not fits:
+                    yield notebook, values
 
     def _other_notebook(self, said: Mapping[str, Any], notebook: str) -> bool:
         name = said.get("notebook")

@@ -41,10 +41,14 @@ RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")  # 0..9, or 0..100..10 i
 MOST = 1_000_000  # values in one range: more is a slip of the pen
 
 
+def _range(value: Any) -> re.Match[str] | None:
+    return RANGE.fullmatch(value) if isinstance(value, str) else None
+
+
 def _values(given: Any) -> list[Any]:
     """The values of one axis: a list, in which ranges are written out, or one range."""
     if not isinstance(given, list):
-        if not (isinstance(given, str) and RANGE.fullmatch(given)):
+        if not _range(given):
             raise ValueError("give a list such as [1, 2, 4], or a range such as 0..9")
         given = [given]
     if not given:
@@ -53,7 +57,7 @@ def _values(given: Any) -> list[Any]:
 
 
 def _written_out(value: Any) -> list[Any]:
-    found = RANGE.fullmatch(value) if isinstance(value, str) else None
+    found = _range(value)
     if found is None:
         return [value]
     first, last, step = int(found[1]), int(found[2]), int(found[3] or 1)
@@ -183,17 +187,12 @@ def plan_from_pairs(
     for name, text in pairs.items():
         owner = next((c for c in accepts if name in c.model_fields), accepts[0])
         parts = [part.strip() for part in split(text)]
-        grid[name] = [part if RANGE.fullmatch(part) else typed(owner, name, part) for part in parts]
+        grid[name] = [part if _range(part) else typed(owner, name, part) for part in parts]
     lines = Lines("the command line")
-    fixed = {name: values[0] for name, values in grid.items() if len(values) == 1}
-    fixed = {name: value for name, value in fixed.items() if not _is_range(value)}
+    fixed = {name: x[0] for name, x in grid.items() if len(x) == 1 and not _range(x[0])}
     varied = {name: values for name, values in grid.items() if name not in fixed}
     said = {"notebooks": list(notebooks), "set": fixed, "grid": varied, **more}
     return _checked(said, lines), lines
-
-
-def _is_range(value: Any) -> bool:
-    return isinstance(value, str) and RANGE.fullmatch(value) is not None
 
 
 def split(text: str) -> list[str]:
