@@ -77,10 +77,15 @@ def _mode(target: Path) -> int:
     return 0o666 & ~mask
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file as a whole."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file as a whole, in UTF-8, with line feeds on every system."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, content: Any) -> None:

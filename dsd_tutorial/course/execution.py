@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -153,23 +153,21 @@ def run_notebook(
     seconds = time.perf_counter() - start
     if watch.broken:
         kind, said = watch.broken
-        fault = Fault(said, kind, fault.cell)
+        fault = Fault(said, kind, fault.error_cell)
     if executed is None:
-        said = f"{fault.said or 'papermill wrote nothing'}; {output.name} is as it was before"
-        fault = Fault(said, fault.kind or "NoNotebook", fault.cell)
-    elif fault.said is None and (missed := unfinished(executed)):
+        said = f"{fault.error or 'papermill wrote nothing'}; {output.name} is as it was before"
+        fault = Fault(said, fault.error_class or "NoNotebook", fault.error_cell)
+    elif fault.error is None and (missed := unfinished(executed)):
         said = f"cells {missed} did not run to their end: does one before them call exit()?"
         fault = Fault(said, "Unfinished", missed[0])
     return Outcome(
-        path.stem,
-        "failed" if fault.said else "ok",
-        round(seconds, 1),
-        round(watch.bytes / 1e6),
-        fault.said,
-        str(output),
-        executed is not None,
-        fault.kind,
-        fault.cell,
+        notebook=path.stem,
+        status="failed" if fault.error else "ok",
+        seconds=round(seconds, 1),
+        peak_mb=round(watch.bytes / 1e6),
+        output=str(output),
+        saved=executed is not None,
+        **asdict(fault),
     )
 
 
@@ -177,9 +175,9 @@ def run_notebook(
 class Fault:
     """What went wrong: in a sentence, as a class of errors, in which cell."""
 
-    said: str | None = None
-    kind: str | None = None
-    cell: int | None = None
+    error: str | None = None
+    error_class: str | None = None
+    error_cell: int | None = None
 
     @classmethod
     def of(cls, failure: Exception, killed_for_memory: bool) -> "Fault":

@@ -24,12 +24,12 @@ from dsd_tutorial.course.notebooks import (
     read_notebook,
     repository,
 )
-from dsd_tutorial.saving import expanded, replacing, require_writable
+from dsd_tutorial.saving import expanded, require_writable, write_bytes
 
 ORIGINALS = ".dsd-tutorial"  # the files as the course gave them
 QUICK_NAME = "quick.yaml"
 PACKAGE = "dsd-tutorial"
-EXTRA = "course"
+WANTED = f"{PACKAGE}[course]"  # what brings JupyterLab
 SETTINGS = {  # for the kernels; what the caller has set wins
     "HF_HUB_OFFLINE": "1",
     "JUPYTER_PREFER_ENV_PATH": "1",
@@ -81,7 +81,7 @@ def _laid(folder: Path, name: str, content: bytes) -> Laid:
     before = original.read_bytes() if original.is_file() else None
     there = target.read_bytes() if target.is_file() else None
     if there is None or there == before != content:
-        _write(target, content)
+        write_bytes(target, content)
         found = Laid(name, "new" if there is None else "updated")
     elif there == content:
         found = Laid(name, "as it was")
@@ -89,7 +89,7 @@ def _laid(folder: Path, name: str, content: bytes) -> Laid:
         found = Laid(name, "yours", "changed by you; the course has nothing new in it")
     else:
         found = Laid(name, "yours", _beside(target, original, content))
-    _write(original, content)
+    write_bytes(original, content)
     return found
 
 
@@ -102,13 +102,8 @@ def _beside(target: Path, original: Path, content: bytes) -> str:
         if not path.exists() or path.read_bytes() == content
     )
     yours = changed_sections(original, target)
-    _write(place, content)
+    write_bytes(place, content)
     return f"{place.name} is new: {changed_sections(original, place)}; yours changed: {yours}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as partial:
-        partial.write_bytes(content)
 
 
 def changed_sections(before: Path, after: Path) -> str:
@@ -163,14 +158,13 @@ def open_lab(folder: Path, options: list[str]) -> int:
 def _by_uv(folder: Path, options: list[str], environment: dict[str, str]) -> int:
     from importlib.metadata import version
 
-    wanted = f"{PACKAGE}[{EXTRA}]"
     uv = environment.get("UV")
     if not uv or "DSD_TUTORIAL_AGAIN" in environment:
         raise CannotStart(
-            f'JupyterLab is not installed here: pip install "{wanted}", or without installing: '
-            f'uvx --from "{wanted}" {PACKAGE} start, '
-            f'pipx run --spec "{wanted}" {PACKAGE} start. The notebooks lie in {folder}.'
+            f'JupyterLab is not installed here: pip install "{WANTED}", or without installing: '
+            f'uvx --from "{WANTED}" {PACKAGE} start, '
+            f'pipx run --spec "{WANTED}" {PACKAGE} start. The notebooks lie in {folder}.'
         )
-    pinned = f"{wanted}=={version(PACKAGE)}"
+    pinned = f"{WANTED}=={version(PACKAGE)}"
     command = [uv, "tool", "run", "--from", pinned, PACKAGE, "start", str(folder), *options]
     return subprocess.call(command, env={**environment, "DSD_TUTORIAL_AGAIN": "1"})

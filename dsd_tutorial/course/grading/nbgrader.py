@@ -74,14 +74,13 @@ def assignment(path: Path) -> dict[str, Any]:
     original = read_notebook(path)
     notebook = without_solutions(original)
     cells: list[dict[str, Any]] = []
-    for number, (cell, solved) in enumerate(zip(notebook["cells"], original["cells"], strict=True)):
-        cell = copy.deepcopy(cell)
+    for number, cell in enumerate(notebook["cells"]):
         source = "".join(cell["source"])
         name = next((n for n in lesson.exercises if defines(source, n)), None)
         if cell["cell_type"] == "code" and name:
             cells += _exercise(cell, name, source, _solution(original, name))
             continue
-        if "parameters" in solved["metadata"].get("tags", []):
+        if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] = f"{source}\n# to end quickly\n{quick_cell(path.stem)}"
         if cell["cell_type"] == "code":
             _mark(cell, f"cell-{number}", locked=True)
@@ -92,7 +91,6 @@ def assignment(path: Path) -> dict[str, Any]:
 
 def _mark(cell: dict[str, Any], name: str, **kinds: Any) -> None:
     """Put nbgrader's metadata on a cell."""
-    cell["metadata"] = dict(cell["metadata"])
     cell["metadata"]["nbgrader"] = {
         "grade": False,
         "grade_id": name,

@@ -28,7 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from dsd_tutorial.course.sweeps.expanding import Run
-from dsd_tutorial.saving import cannot_write, replacing, require_writable, write_json, write_text
+from dsd_tutorial.saving import (
+    cannot_write,
+    replacing,
+    require_writable,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 FIRST = ("run", "notebook", "status", "seconds", "peak_mb", "tries")
 LAST = ("error_class", "error_cell", "error", "output", "finished", "worker", "key")
@@ -102,8 +109,7 @@ class SweepFolder:
     def add(self, row: Mapping[str, Any], notebook: bytes | None) -> None:
         """Keep a finished run: its notebook first, then its line."""
         if notebook is not None:
-            with replacing(self.path / row["output"]) as partial:
-                partial.write_bytes(notebook)
+            write_bytes(self.path / row["output"], notebook)
         line = json.dumps({**row, "finished": _now()}, ensure_ascii=False) + "\n"
         try:
             with open(self.journal, "ab", buffering=0) as file:
