@@ -157,12 +157,12 @@ def require_writable(folder: str | Path, room: int = 1_000_000, make: bool = Tru
     return folder
 
 
-def require_writable_file(path: str | Path, room: int = 1_000_000) -> Path:
+def require_writable_file(path: str | Path) -> Path:
     """The absolute path of a file that can be written; raises OutputError. Nothing is written."""
     path = Path(os.path.abspath(expanded(path)))
     if path.is_dir():
         raise cannot_write(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
-    require_writable(path.parent, room, make=False)
+    require_writable(path.parent, make=False)
     if path.exists() and not os.access(path, os.W_OK):
         raise cannot_write(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
     return path

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from dsd_tutorial.course.again import measured_again as measured_again
     from dsd_tutorial.course.claims import claim as claim
     from dsd_tutorial.course.claims import end_without_closed_form as end_without_closed_form
-    from dsd_tutorial.course.few_shot import chosen_adapter as chosen_adapter
-    from dsd_tutorial.course.few_shot import hits_of as hits_of
-    from dsd_tutorial.course.few_shot import verdicts as verdicts
     from dsd_tutorial.course.figures import band as band
     from dsd_tutorial.course.figures import bars as bars
     from dsd_tutorial.course.figures import figure as figure

@@ -20,7 +20,6 @@ import pandas as pd
 from pydantic import Field, PositiveInt
 from typer import Option
 
-from dsd_tutorial.course.few_shot import HIT, letters_of
 from dsd_tutorial.matching.metrics import Interval, accuracy, paired_difference
 from dsd_tutorial.projection.references import References, reference_sets
 from dsd_tutorial.variation.edit_items import KINDS
@@ -28,7 +27,7 @@ from lab.measuring.edit_methods import EDITS, GRIDS, METHODS, ONE_SEED, EditSet
 from lab.measuring.plans import SEVERAL, Plan, ReferenceCount, Seed, Seeds
 from lab.measuring.projection import fit_inverses
 from lab.measuring.runner import Item, Runner, measures
-from lab.measuring.tables import Row, Table
+from lab.measuring.tables import HIT, Row, Table, letters_of
 
 KEYS = ("split", "method", "alpha")
 ITEMS = (*KEYS, "settings", "changed", "kept", "seconds")

@@ -24,7 +24,6 @@ import pandas as pd
 from pydantic import AfterValidator, Field, PositiveInt
 from typer import Option
 
-from dsd_tutorial.course.few_shot import READS, hits_of, interval_of, letters_of, verdicts
 from dsd_tutorial.course.records import ResultsError
 from dsd_tutorial.shapes.tasks import TASKS
 from lab.measuring.few_shot_methods import (
@@ -36,10 +35,11 @@ from lab.measuring.few_shot_methods import (
     ZERO_SHOT,
 )
 from lab.measuring.few_shot_task import Outcome, TaskSetup
+from lab.measuring.few_shot_verdicts import READS, hits_of, interval_of, verdicts
 from lab.measuring.pairs import PairCache
 from lab.measuring.plans import SEVERAL, Items, Plan, SeedNumbers
 from lab.measuring.runner import Item, Runner, measures
-from lab.measuring.tables import Row
+from lab.measuring.tables import Row, letters_of
 
 CURVE_METHODS = (*ON_CLIP, *CACHED)  # what learns within seconds
 COSTS = ("unet_passes", "parameters", "labels", "seconds")

@@ -3,7 +3,7 @@
 Methods that leave the U-Net as it is read what was computed once for all of them (`PairData`);
 their cost is what they would have spent without the others. What a method chooses (readings,
 layers, time steps, token positions, form, penalty, when to stop) it chooses on validation items. A
-new row is an entry in one of the groups at the end, and one in `course.few_shot.READS`.
+new row is an entry in one of the groups at the end; `few_shot_verdicts.READS` says what it reads.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 from typer import Option
 
-from dsd_tutorial.course.few_shot import letters_of
 from dsd_tutorial.matching.items import item_hits
 from dsd_tutorial.prompt_learning import LoRA, Scoring, fit
 from dsd_tutorial.prompt_learning.scoring import evaluate_items
@@ -28,7 +27,7 @@ from lab.measuring.few_shot_task import FEW, TaskSetup
 from lab.measuring.pairs import PairCache
 from lab.measuring.plans import SEVERAL, Plan, SeedNumbers
 from lab.measuring.runner import Item, Runner, measures
-from lab.measuring.tables import Row
+from lab.measuring.tables import Row, letters_of
 
 QK = ("to_q", "to_k")
 # what differs from the adapter's own settings, of the adapter and of its fitting

@@ -14,6 +14,12 @@ from dsd_tutorial.matching.metrics import Interval
 from dsd_tutorial.saving import replacing, require_writable_file
 
 Row = dict[str, Any]
+HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
+
+
+def letters_of(hits: Sequence[int]) -> str:
+    """Return hits as the tables write them."""
+    return "".join(HIT if hit else MISS for hit in hits)
 
 
 class Table:

@@ -8,8 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-import dsd_tutorial.course.few_shot as course_few_shot
-from dsd_tutorial.course.few_shot import ADAPTERS, chosen_adapter, hits_of, verdicts
 from dsd_tutorial.course.records import ResultsError
 from dsd_tutorial.matching import components
 from dsd_tutorial.matching.cost import measure
@@ -41,6 +39,7 @@ from lab.measuring.few_shot_methods import (
     ZERO_SHOT,
 )
 from lab.measuring.few_shot_task import TaskSetup
+from lab.measuring.few_shot_verdicts import ADAPTERS, READS, chosen_adapter, hits_of, verdicts
 from lab.measuring.lora_settings import evaluate_lora_settings
 from lab.measuring.pairs import PairCache, measure_pairs
 
@@ -449,10 +448,9 @@ def test_seconds_and_passes_are_counted_for_what_is_read(tiny):
 
 
 def test_the_course_knows_the_methods_that_are_measured():
-    assert tuple(course_few_shot.READS) == tuple(METHODS)
-    assert course_few_shot.ZERO_SHOT == tuple(ZERO_SHOT)
+    assert tuple(READS) == tuple(METHODS)
     assert ADAPTERS == (*CACHED, *BY_PASSES)
-    both = {name for name, reads in course_few_shot.READS.items() if reads == "both"}
+    both = {name for name, reads in READS.items() if reads == "both"}
     assert both == {"released", *(name for name in METHODS if name.endswith("_error"))}
 
 

@@ -42,6 +42,10 @@ WALLED = "Each hand-in ran without network, without other files or processes, wi
 FORMULA = ("=", "+", "-", "@")
 
 
+class NothingToGrade(ValueError):
+    """The folder holds no hand-in; the message says what is looked for."""
+
+
 @dataclass(frozen=True)
 class Graded:
     """One hand-in, judged: a row for each exercise, or why it cannot be judged."""
@@ -72,13 +76,13 @@ def grade(
         tell: Gets one line for each hand-in, and what the walls are.
 
     Raises:
-        ValueError: No notebook is there.
+        NothingToGrade: No notebook is there.
         OutputError: The table cannot be written.
     """
     folder, output = expanded(folder).resolve(), expanded(output)
     paths = list(files_in(folder)) if folder.is_dir() else []
     if not paths:
-        raise ValueError(f"{folder} holds no notebooks (.ipynb): give the folder of hand-ins.")
+        raise NothingToGrade(f"{folder} holds no notebooks (.ipynb): give the folder of hand-ins.")
     pages = require_writable(output.with_suffix(""), room=1_000_000 + 200_000 * len(paths))
     if pages == folder or pages in folder.parents or folder in pages.parents:
         raise ValueError(f"{output} lies with the hand-ins: write it elsewhere, with --output.")

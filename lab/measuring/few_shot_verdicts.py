@@ -1,67 +1,38 @@
 """What the few-shot tables say: which items were right, which adapter was chosen, what it beats.
 
-`python -m lab measure few-shot` writes results/few_shot*.csv; notebook 02 reads them, and computes
-the verdicts again from the single items.
+few_shot_bars.csv is computed from the single items, few_shot_choice.csv from the validation items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from dsd_tutorial.course.records import ResultsError
 from dsd_tutorial.matching.metrics import Interval, accuracy, paired_test, seeds_difference
 from dsd_tutorial.shapes.tasks import TASKS, make_task
+from lab.measuring.few_shot_methods import BY_PASSES, CACHED, METHODS, ON_CLIP, ZERO_SHOT
+from lab.measuring.tables import HIT
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-# what each method reads: without labels, learned on CLIP, and by the adapters of this course
-_ZERO_SHOT = {
+ADAPTERS = (*CACHED, *BY_PASSES)  # among them is the chosen one
+# what a method reads; where nothing is said: attention, and with "_error" in its name both
+_READS = {
+    **dict.fromkeys(ON_CLIP, "clip"),
     "random": "none",
     "clip": "clip",
     "released": "both",
-    "log_sum_exp_32": "attention",
-    "log_sum_exp": "attention",
-    "log_sum_exp_short": "attention",
-    "log_sum_exp_error": "both",
-    "attention_plain": "attention",
-    "attention_32": "attention",
-    "attention": "attention",
-    "attention_maps": "attention",
     "error": "error",
-    "attention_error": "both",
     "diffusion_classifier": "error",
-}
-_ON_CLIP = dict.fromkeys(("coop", "tip", "tip_tuned", "probe"), "clip")
-_ADAPTERS = {
-    "guided": "attention",
-    "guided_error": "both",
-    "head_weights": "attention",
-    "head_weights_error": "both",
-    "readings": "attention",
-    "readings_maps": "attention",
-    "readings_error": "both",
     "step_weights": "error",
-    "soft_prompt": "attention",
-    "attention_prompt": "attention",
-    "lora": "attention",
-    "soft_prompt_error": "both",
-    "attention_prompt_error": "both",
-    "lora_error": "both",
 }
-READS = _ZERO_SHOT | _ON_CLIP | _ADAPTERS
-ZERO_SHOT, ADAPTERS = tuple(_ZERO_SHOT), tuple(_ADAPTERS)  # among the latter is the chosen one
+READS = {
+    name: _READS.get(name, "both" if name.endswith("_error") else "attention") for name in METHODS
+}
 # kinds of items whose candidates have the same words or things, in another relation or binding
 RELATION_AND_BINDING = {"comvg": ("relation", "bindings"), "winoground": ("objects", "colors")}
-HIT, MISS = "x", "."  # not 1 and 0: a row of digits would be read as one large number
-
-
-def letters_of(hits: Sequence[int]) -> str:
-    """Return hits as the tables write them."""
-    return "".join(HIT if hit else MISS for hit in hits)
 
 
 def hits_of(
