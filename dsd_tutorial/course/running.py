@@ -133,7 +133,6 @@ def prepare_output(paths: Sequence[Path], output: Path) -> Path:
 
 
 def _in_turn(tasks: list[tuple[Any, ...]]) -> Iterator[Outcome]:
-    """One notebook after the other, with a progress bar."""
     for position, task in enumerate(tasks, start=1):
         print(f"[{position}/{len(tasks)}] {task[0].stem}", flush=True)
         yield run_notebook(*task)

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import count
 from pathlib import Path
 
 from dsd_tutorial.course.execution import KEEP_FREED_MEMORY
@@ -95,12 +94,10 @@ def _laid(folder: Path, name: str, content: bytes) -> Laid:
 
 def _beside(target: Path, original: Path, content: bytes) -> str:
     """Put what is new beside what was changed, and say what differs in both."""
-    names = (f".new-{n}" if n > 1 else ".new" for n in count(1))
-    place = next(
-        path
-        for path in (target.with_name(target.stem + name + target.suffix) for name in names)
-        if not path.exists() or path.read_bytes() == content
-    )
+    place, number = target.with_name(f"{target.stem}.new{target.suffix}"), 1
+    while place.exists() and place.read_bytes() != content:
+        number += 1
+        place = target.with_name(f"{target.stem}.new-{number}{target.suffix}")
     yours = changed_sections(original, target)
     write_bytes(place, content)
     return f"{place.name} is new: {changed_sections(original, place)}; yours changed: {yours}"

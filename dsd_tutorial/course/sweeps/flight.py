@@ -90,10 +90,8 @@ class Flight:
             if self.stopping:
                 self._take_back()
                 left = None
-            try:
+            with suppress(queue.Empty):
                 self._land(self._done.get(timeout=LOOK))
-            except queue.Empty:
-                pass
             self._look()
 
     def _submit(self, run: Run) -> None:
