@@ -114,17 +114,17 @@ def _furnish(root: str, keep: list[str], hide: list[str], scratch_mb: int) -> No
     os.chdir(SCRATCH)
 
 
-def _limit(memory: int, seconds: int, scratch: int, processes: int) -> None:
+def _limit(settings: dict) -> None:
     """Limits of this process and its children, as far as the system knows them."""
     try:
         import resource
     except ImportError:  # Windows
         return
     wanted = {
-        "RLIMIT_DATA": memory,
-        "RLIMIT_CPU": seconds,
-        "RLIMIT_FSIZE": scratch,
-        "RLIMIT_NPROC": processes,
+        "RLIMIT_DATA": settings["memory_mb"] * 1_000_000,
+        "RLIMIT_CPU": settings["cpu_seconds"],
+        "RLIMIT_FSIZE": settings["scratch_mb"] * 1_000_000,
+        "RLIMIT_NPROC": settings["processes"],
         "RLIMIT_CORE": 0,
     }
     for name, value in wanted.items():
@@ -192,12 +192,7 @@ def _start(settings: dict, reason: str, scratch: str) -> None:
             reason += "; they run as nobody, not as root"
         else:
             reason += "; they run as root, since nobody else may use this Python"
-    _limit(
-        settings["memory_mb"] * 1_000_000,
-        settings["cpu_seconds"],
-        settings["scratch_mb"] * 1_000_000,
-        settings["processes"],
-    )
+    _limit(settings)
     for name in ("HOME", "TMPDIR", "TEMP", "TMP"):
         os.environ[name] = scratch
     os.environ["DSD_UNWALLED"] = reason

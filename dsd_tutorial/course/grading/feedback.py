@@ -84,10 +84,9 @@ def summary_page(done: Sequence[Graded], walls: str, lessons: Mapping[str, Lesso
 def _notebook_summary(done: Sequence[Graded], lesson: Lesson) -> dict[str, Any]:
     people = []
     for graded in sorted(done, key=lambda g: (g.person.casefold(), g.file)):
-        rows = {row["exercise"]: explained(row, lesson.titles) for row in graded.rows}
-        right = sum(row["right"] for row in graded.rows)
-        ordered = [rows[name] for name in lesson.exercises]
-        people.append({"graded": graded, "rows": ordered, "right": right})
+        rows = [explained(row, lesson.titles) for row in graded.rows]
+        right = sum(row["right"] for row in rows)
+        people.append({"graded": graded, "rows": rows, "right": right})
     handed_in = Counter(graded.person for graded in done)
     every = [row for person in people for row in person["rows"]]
     return {

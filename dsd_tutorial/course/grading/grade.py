@@ -37,7 +37,7 @@ from dsd_tutorial.course.grading.judge import judged
 from dsd_tutorial.course.grading.process import Limits, Sandbox, Stopped
 from dsd_tutorial.saving import expanded, file_sha256, require_writable, write_json, write_text
 
-COLUMNS = ("person", "notebook", "exercise", "right", "mistake", "attempts", "seconds", "file")
+COLUMNS = ["person", "notebook", "exercise", "right", "mistake", "attempts", "seconds", "file"]
 WALLED = "Each hand-in ran without network, without other files or processes, within limits."
 FORMULA = ("=", "+", "-", "@")
 
