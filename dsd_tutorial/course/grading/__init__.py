@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dsd_tutorial.lazy import lazily
 
 if TYPE_CHECKING:
-    from dsd_tutorial.course.grading.grade import Graded, grade
+    from dsd_tutorial.course.grading.grade import grade
     from dsd_tutorial.course.grading.nbgrader import write_assignments
     from dsd_tutorial.course.grading.process import Limits
 

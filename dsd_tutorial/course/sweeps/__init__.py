@@ -17,7 +17,6 @@ from dsd_tutorial.lazy import lazily
 
 if TYPE_CHECKING:
     from dsd_tutorial.course.sweeps.costs import Costs as Costs
-    from dsd_tutorial.course.sweeps.costs import workers_that_fit as workers_that_fit
     from dsd_tutorial.course.sweeps.expanding import Run as Run
     from dsd_tutorial.course.sweeps.expanding import Runs as Runs
     from dsd_tutorial.course.sweeps.folder import SweepFolder as SweepFolder
