@@ -184,6 +184,25 @@ def test_calling_back_for_ever_is_ended(sandbox):
     assert not found.right and found.mistake == "too slow"
 
 
+# calls as the sandbox itself does, but never reads what is answered
+UNHEARING = """import gc, time
+def noise_average(score, texts, shape, steps, seed):
+    channel = next(x for x in gc.get_objects() if type(x).__name__ == "Channel")
+    call = {{"callback": 0, "args": [texts[0], steps[0], torch.zeros(shape)], "kwargs": {{}}}}
+    while True:
+        channel.send(call)
+        channel.number += 1
+        time.sleep({pause})
+"""
+
+
+@pytest.mark.parametrize("pause", [0, 0.05])
+def test_the_judge_does_not_wait_for_one_that_never_listens(pause, sandbox):
+    found = verdict(sandbox, UNHEARING.format(pause=pause), "noise_average")
+    assert not found.right and found.mistake == "too slow", found
+    assert found.seconds < LIMITS.seconds + 20
+
+
 def test_an_honest_function_still_gets_its_point(sandbox):
     """After all of that, in the same sandbox or one started anew."""
     assert verdict(sandbox, DEFINE + RIGHT).right

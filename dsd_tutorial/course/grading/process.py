@@ -84,8 +84,11 @@ class Sandbox:
             env=plain_environment(),
             start_new_session=True,
         )
+        # by threads, since a hand-in need neither write nor read
         self._inbox: queue.Queue[Any] = queue.Queue()
-        threading.Thread(target=_read, args=(self._process, self._inbox), daemon=True).start()
+        self._outbox: queue.Queue[bytes | None] = queue.Queue()
+        for target, box in ((_read, self._inbox), (_write, self._outbox)):
+            threading.Thread(target=target, args=(self._process, box), daemon=True).start()
         self.deadline, self._asked = time.monotonic() + START, 0
         self.unwalled = str(self._next()["hello"])
 
@@ -98,24 +101,18 @@ class Sandbox:
         """The sandbox's next message. Raises Stopped."""
         if self._process is None:
             raise Stopped("the process ended", "It was ended before.")
-        assert self._process.stdin is not None
         self._asked += 1
-        try:
-            self._process.stdin.write(encode({**message, "id": self._asked}, functions))
-            self._process.stdin.flush()
-        except OSError:
-            self._give_up("the process ended", "The process ended by itself.")
+        self._outbox.put(encode({**message, "id": self._asked}, functions))
         return self._next()
 
     def _next(self) -> Any:
         while True:
+            if time.monotonic() > self.deadline:  # also of one that calls back without an end
+                self._give_up("too slow", f"It gave no answer within {self.limits.seconds:g} s.")
             try:
                 parts = self._inbox.get(timeout=LOOK)
                 break
             except queue.Empty:
-                if time.monotonic() > self.deadline:
-                    words = f"It gave no answer within {self.limits.seconds:g} s."
-                    self._give_up("too slow", words)
                 self._look_at_the_tree()
         if parts is None:
             self._give_up("the process ended", "The process ended by itself.")
@@ -162,24 +159,31 @@ class Sandbox:
             if hasattr(os, "killpg"):
                 os.killpg(process.pid, signal.SIGKILL)
         process.kill()
-        for stream in (process.stdin, process.stdout):
-            with suppress(OSError, AttributeError):
-                stream.close()  # type: ignore[union-attr]
+        self._outbox.put(None)
         process.wait()
         self._folder.cleanup()
 
 
 def _read(process: subprocess.Popen, inbox: queue.Queue) -> None:
     """Put the sandbox's messages into `inbox`, as bytes; None at their end."""
-    try:
-        while (parts := receive(process.stdout)) is not None:  # type: ignore[arg-type]
-            inbox.put(parts)
-    except Garbled as error:
-        inbox.put(error)
-        return
-    except (OSError, ValueError):  # closed by us
-        pass
+    assert process.stdout is not None
+    with suppress(OSError), process.stdout as stream:
+        try:
+            while (parts := receive(stream)) is not None:
+                inbox.put(parts)
+        except Garbled as error:
+            inbox.put(error)
+            return
     inbox.put(None)
+
+
+def _write(process: subprocess.Popen, outbox: queue.Queue) -> None:
+    """Write what comes out of `outbox` to the sandbox, until None or its end."""
+    assert process.stdin is not None
+    with suppress(OSError), process.stdin as stream:
+        while (message := outbox.get()) is not None:
+            stream.write(message)
+            stream.flush()
 
 
 def _tree(pid: int) -> list[psutil.Process]:
