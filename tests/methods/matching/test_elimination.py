@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from dsd_tutorial.matching import Spreads, rank, score
+from dsd_tutorial.matching import Spreads, learn_spreads, rank, score
 from dsd_tutorial.matching import ranking as ranks
 from dsd_tutorial.matching.cost import measure
 from dsd_tutorial.matching.ranking import Elimination, Race, _candidates
@@ -58,6 +58,8 @@ def test_where_everything_is_seen_only_the_best_stay():
     tied = torch.cat([SCORES, SCORES[:, :1]], dim=1)
     field = judged(0.3, [0, 1, 2], tied)
     assert field.chance.tolist() == [[1, 0, 0, 1]] and field.alive.tolist() == [[1, 0, 0, 1]]
+    means = tied[0].mean(1)  # over the time steps, which are not as many as the candidates
+    assert field.behind[0].tolist() == pytest.approx((means - means.max()).tolist(), abs=1e-6)
     wide = torch.tensor([[[3.0, 0, 0], [2.0, 0, 0]]])  # a gap of one is a gap
     assert judged(0.3, [0, 1, 2], wide).chance.tolist() == [[1, 0]]
 
@@ -157,3 +159,14 @@ def test_candidates_lie_within_images_and_texts():
     for wrong in ([[0, 0]], [[[0, 0, 0]]], [[[0, 3]]], [[[2, 0]]], [[[-1, 0]]], [[[[0, 0]]]]):
         with pytest.raises(ValueError, match="candidates must be"):
             _candidates(wrong, 2, 3)
+
+
+def test_spreads_of_just_enough_items_can_be_solved_at_any_scale():
+    scores = torch.rand(4, 2, 4, generator=torch.Generator().manual_seed(2)).double()
+    scores[..., 3] = scores[..., 0]  # a time step that says nothing new
+    for scale in (1e-3, 1.0, 1e3):
+        found = learn_spreads(scale * scores, range(4)).covariance
+        assert torch.linalg.eigvalsh(found).min() > 1e-7 * scale**2
+        torch.testing.assert_close(found / scale**2, learn_spreads(scores, range(4)).covariance)
+    with pytest.raises(ValueError, match="at least 4 items"):
+        learn_spreads(scores[:3], range(4))

@@ -62,6 +62,7 @@ def test_rows_go_pair_by_pair_and_the_empty_prompt_first(tiny, images):
     order = [(passes.image[p].item(), passes.text[p].item()) for p in passes.rows()[:, 0]]
     assert order[::2] == order[1::2] == [(0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (1, 2)]
     assert passes.rows()[:, 1].tolist() == [0, 1] * 6
+    assert passes.rows().shape == (12, 3)
     some = passes.rows(torch.tensor([2, 3]), steps=[1])  # pairs of image 1 alone
     assert some[:, 0].tolist() == [5, 2, 3] and set(some[:, 1].tolist()) == {1}
 

@@ -1,11 +1,14 @@
 """Structured readings and the text prior in `components` and `score`."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from dsd_tutorial.attention import READINGS
-from dsd_tutorial.matching import TextPrior, components, score
+from dsd_tutorial.matching import TextPrior, components, reference_images, score
 from dsd_tutorial.matching.cost import measure
+from dsd_tutorial.shapes import judge
 
 TEXTS = ["a red circle left of a blue square", "a green star", "the ring is purple"]
 HOW = {"steps": [300, 600], "progress": False}
@@ -83,3 +86,14 @@ def test_what_is_no_prior_and_no_reading(tiny, images, wrong, message):
     with measure(tiny) as meter, pytest.raises(ValueError, match=message):
         score(tiny, images, TEXTS, **wrong, **HOW)
     assert meter.unet_passes == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 4, 8, 8), (0, 3, 8, 8)])
+def test_what_is_no_batch_of_images_is_no_prior(shape):
+    with pytest.raises(ValueError, match="prior must hold one reference image at least"):
+        TextPrior(torch.zeros(shape))
+
+
+def test_references_show_two_things_each():
+    references = reference_images(SimpleNamespace(resolution=64, device="cpu"), 8)
+    assert [len(verdict.scene.things) for verdict in judge(references)] == [2] * 8
