@@ -6,6 +6,7 @@ the same, how often the whole order is, and what accuracy became of it.
 
 from __future__ import annotations
 
+from copy import copy, deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from dsd_tutorial.matching import components, paired_difference
 from dsd_tutorial.matching.items import correct_of, decisions, item_hits, item_pairs
 from dsd_tutorial.shapes import TASKS, make_task
 from dsd_tutorial.shapes.tasks import Task
-from dsd_tutorial.stable_diffusion import load_model
+from dsd_tutorial.stable_diffusion.precision import cast_unet, pick_dtype
 from lab.measuring.plans import Items, Plan
 from lab.measuring.runner import Item, Runner, measures
 from lab.measuring.tables import Row
@@ -34,7 +35,7 @@ READS = {"attention_error": (1.0, 1.0), "attention": (1.0, 0.0), "error": (0.0, 
 class PrecisionPlan(Plan):
     """How many items, at which time steps, in which precision."""
 
-    n_items: Items = 300
+    n_items: Items = 1000  # of 300 the interval of a change is wider than the point that is allowed
     time_steps: tuple[int, ...] = (250, 550, 850)
     dtype: Annotated[str, Option(help="Beside float32.")] = "bfloat16"
 
@@ -42,7 +43,7 @@ class PrecisionPlan(Plan):
 @measures("precision", PrecisionPlan, version=3, unit="tasks")
 def evaluate_precision(runner: Runner, plan: PrecisionPlan) -> Path:
     """Return the path of precision.csv after measuring what it lacks."""
-    half = load_model(runner.given, runner.options.device, plan.dtype)
+    half = beside(runner.model, plan.dtype)
     items = [
         Item(
             {"task": task, "reads": "attention_error", "dtype": plan.dtype},
@@ -51,6 +52,15 @@ def evaluate_precision(runner: Runner, plan: PrecisionPlan) -> Path:
         for task in TASKS
     ]
     return runner.write(items, COLUMNS, KEYS)
+
+
+def beside(model: Any, dtype: str) -> Any:
+    """Return the model with a U-Net of its own in another precision; all else is shared."""
+    other = copy(model)
+    other.dtype = pick_dtype(dtype, model.device)
+    other.unet = deepcopy(model.unet)
+    cast_unet(other.unet, other.dtype)
+    return other
 
 
 def compared(model: Any, half: Any, task: str, plan: PrecisionPlan) -> list[Row]:
