@@ -108,7 +108,7 @@ class Runner:
     ):  # fmt: skip
         from dsd_tutorial.stable_diffusion import load_model
 
-        self.name, self.unit, self.options, self.given = name, unit, options, model
+        self.name, self.unit, self.options = name, unit, options
         by_name = isinstance(model, str | Path)
         self.model = load_model(model, device=options.device) if by_name else model
         self.settings = plan.settings + (f", version {version}" if version > 1 else "")
