@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -255,6 +256,29 @@ def test_fitting_makes_the_loss_fall_on_its_own_items(tiny, monkeypatch, make, l
     assert found.accuracy is None and found.best_step == 6  # without validation: the last step
     assert found.cost.unet_passes == 4 + 6 * 4 and found.cost.parameters == adapter.size
     assert found.peak_memory > 2**20
+
+
+@pytest.mark.parametrize(
+    ("how", "every"), [({"steps": 12}, 2), ({"steps": 3}, 1), ({"steps": 12, "check_every": 7}, 7)]
+)
+def test_validation_is_looked_at_as_often_as_the_adapter_says(tiny, monkeypatch, how, every):
+    class Begun(Exception):
+        pass
+
+    def begin(adapter, source, objective, steps, every, *rest):
+        raise Begun(steps, every)
+
+    monkeypatch.setattr(sys.modules[fit.__module__], "Loop", begin)
+    adapter = SoftPrompt(tiny)
+    assert adapter.checks == 5
+    with pytest.raises(Begun) as begun:
+        fit(tiny, adapter, few_shot("comvg", 1), **QUICK, **how)
+    assert begun.value.args == (how["steps"], every)
+
+
+def test_weights_decay_a_little(tiny):
+    (group,) = SoftPrompt(tiny).optimiser(0.1).param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.01)
 
 
 def test_the_best_step_on_validation_is_kept_and_zero_shot_is_a_candidate(tiny, monkeypatch):
