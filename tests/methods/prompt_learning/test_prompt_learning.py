@@ -330,3 +330,16 @@ def test_what_others_said_of_their_adapters_stays(tiny, had, monkeypatch):
         monkeypatch.setattr(tiny.unet, "peft_config", {}, raising=False)
     LoRA(tiny)
     assert hasattr(tiny.unet, "peft_config") == had
+
+
+@pytest.mark.parametrize("where", ["after", "before"])
+def test_a_soft_prompt_knows_its_places_however_the_encoder_is_called(tiny, where):
+    adapter, ids = SoftPrompt(tiny, where=where), tiny.tokenize(["a red circle", "a star"])
+    embed = tiny.text_encoder.get_input_embeddings()
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(0))
+        with adapter.active(tiny):
+            plain, named = tiny.text_encoder(ids), tiny.text_encoder(input_ids=ids)
+            assert torch.equal(plain.last_hidden_state, named.last_hidden_state)
+            assert torch.equal(embed(ids), embed(input=ids))

@@ -226,6 +226,15 @@ def test_units_are_measured_from_plain_thetas_each_time(tiny, cached):
         assert unit == pytest.approx(top / spread_of(share), rel=1e-3)
 
 
+def test_components_of_validation_items_alone_are_not_looked_at(tiny, cached):
+    labelled, _, parts = cached
+    scoring = Scoring(time_steps=2)
+    adapter = HeadWeights(tiny, scoring, over=("layer",))
+    how = {"validation": False, "parts": parts[1.0], "steps": 2, "progress": False}
+    found = fit(tiny, adapter, labelled, scoring=scoring, **how)
+    assert found.accuracy is None and found.best_step == 2
+
+
 def test_softmax_weights_stay_an_average(tiny):
     adapter = HeadWeights(tiny, Scoring(time_steps=2), over=("step", "layer"), kind="softmax")
     with torch.no_grad():

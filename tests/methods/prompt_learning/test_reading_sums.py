@@ -94,7 +94,7 @@ def by_hand(values, items, start, penalty):
     return minimize(loss, start, tol=1e-10).x
 
 
-@pytest.mark.parametrize("penalty", [0.5, 5.0])
+@pytest.mark.parametrize("penalty", [0.0, 0.5, 5.0])
 @pytest.mark.parametrize("begun", [False, True])
 def test_weights_are_those_of_a_penalised_conditional_logit(tiny, items, penalty, begun):
     values = torch.cat([values_of(items, 3), torch.arange(float(N))[None, :, None].expand(1, N, 2)])
