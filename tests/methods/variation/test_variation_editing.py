@@ -7,6 +7,7 @@ from tiny_model import tiny_model
 
 from dsd_tutorial.attention import observe
 from dsd_tutorial.projection import calibrate, fit_inverse
+from dsd_tutorial.shapes import alternatives
 from dsd_tutorial.stable_diffusion import ClipImage, to_pil
 from dsd_tutorial.stable_diffusion.sampling import initial_noise
 from dsd_tutorial.variation import (
@@ -18,6 +19,7 @@ from dsd_tutorial.variation import (
     nearest_text,
     prompt_to_prompt,
     sdedit,
+    source_prompts,
     states_to_edit,
     states_to_prompt,
 )
@@ -479,3 +481,14 @@ def test_image_to_image_takes_the_usual_guidance_where_the_model_names_none(tiny
     how = {"strength": 1.0, "steps": 2, "seed": 0, "progress": False}
     usual = sdedit(tiny, image, "a red star", **how)
     torch.testing.assert_close(usual, sdedit(tiny, image, "a red star", guidance=7.5, **how))
+
+
+def test_what_a_text_replaces_is_its_nearest_alternative(tiny, pictures):
+    texts = ["a blue object", "a star"]
+    found = source_prompts(tiny, pictures, texts)
+    for picture, text, source in zip(pictures, texts, found, strict=True):
+        choices = alternatives(text)
+        assert source in choices and len(choices) > 1
+        assert [source] == nearest_text(tiny, picture[None], choices)
+    with pytest.raises(ValueError, match="zip"):
+        source_prompts(tiny, pictures, texts[:1])
