@@ -199,8 +199,10 @@ class OwnImages:
 def read_images(folder: str | Path, side: int, most: int | None = None) -> OwnImages:
     """The images of a folder by name, reduced to `side` pixels and cropped to a central square.
 
-    At most `most` are read. Subfolders and hidden files are left alone, and no link is followed out
-    of the folder.
+    Args:
+        folder: subfolders and hidden files are left alone; no link is followed out of it.
+        side: pixels of height and width.
+        most: how many are read at most.
 
     Raises:
         ValueError: there is no such folder, or no file can be read; each is named with its fault.

@@ -22,7 +22,11 @@ def split_by_image(
 ) -> dict[str, Task]:
     """A task for each part; their images are disjoint, and items that straddle two are left out.
 
-    Shares are of the *images*; an item of two images survives with the square of its part's share.
+    Args:
+        task: of any kind.
+        shares: share of the *images* of each part; an item of two images survives with the square
+            of its part's share.
+        seed: of the division.
 
     Raises:
         ValueError: the shares do not add up to 1, or a part got no item.

@@ -59,7 +59,9 @@ def choose_blocks(
 ) -> dict[str, nn.Module]:
     """Return {name: module} of the chosen blocks, in forward order.
 
-    `blocks` is None for all; a name or the head of names ("up" or "up.2"), or several of them.
+    Args:
+        model_or_unet: As in `block_modules`.
+        blocks: None for all; a name or the head of names ("up" or "up.2"), or several of them.
 
     Raises:
         ValueError: With the nearest names, for anything else.
@@ -159,8 +161,11 @@ def capture(
 ) -> Iterator[Captured]:
     """Yield a `Captured` that every U-Net pass inside the block fills; nothing is left behind.
 
-    `keep` is a function of a block's hidden states such as `pooled`, `grid` or `positions`, or
-    kind -> such a function; `blocks` is as in `choose_blocks`.
+    Args:
+        model_or_unet: A `StableDiffusion`, or a U-Net of diffusers.
+        blocks: As in `choose_blocks`: names or heads of names ("mid", "up"), None for all.
+        keep: What is kept of a block's hidden states: a function such as `pooled`, `grid` or
+            `positions`, or kind -> such a function.
 
     Raises:
         ValueError: For an unknown block, before anything runs.

@@ -56,7 +56,9 @@ def label_regions(
 ) -> Places:
     """Return the things and backgrounds of scenes, with their labels.
 
-    Features are those of kind "regions" from `collect`, scenes have one or two things.
+    Args:
+        scenes: As many as there are rows of features, each with one or two things.
+        features: Of kind "regions", from `collect`.
 
     Raises:
         ValueError: Another number of scenes.

@@ -1,5 +1,8 @@
 """Steering: a direction is added to a block's features while an image is drawn.
 
+    with steer(model, "up.0", unit_direction, 0.5):
+        model.sample(["a circle"])                        # is it red now?
+
 What a unit fires for might only go along with what the U-Net draws. If adding the unit's direction
 changes the drawing, the U-Net reads it. A random direction of equal length, and another unit's, say
 how much of that is disturbance.

@@ -36,7 +36,10 @@ FINE = 64  # pixels a side at which heat is read
 def thing_words(model: Any, text: str, thing: int = 0) -> list[Word]:
     """Return the words of a thing that `text` names, its noun first.
 
-    Things are counted in the order of the text; -1 is the last.
+    Args:
+        model: A `StableDiffusion`, whose tokenizer splits the text.
+        text: A phrase.
+        thing: Which of the things, in the order of the text; -1 is the last.
 
     Raises:
         ValueError: The text names no such thing.

@@ -84,9 +84,13 @@ def mask_boxes(
     boxes: Boxes | Bool[Tensor, "boxes height width"],
     fill: str = "background",
 ) -> Float[Tensor, "boxes 3 height width"]:
-    """Return the image, in [0, 1], once for each box, all outside painted over: `fill`, of `FILLS`.
+    """Return the image once for each box, all that lies outside painted over.
 
-    Boxes are fractions of the image; or which pixels are to be kept, for instance of two boxes.
+    Args:
+        image: In [0, 1].
+        boxes: As fractions of the image; or which pixels are to be kept, for instance those of two
+            boxes.
+        fill: One of `FILLS`.
 
     Raises:
         ValueError: Boxes outside [0, 1], or an unknown fill.
@@ -111,8 +115,16 @@ def isolation_errors(
 
     Every image meets the same noise at a time step, and every text the same noisy image. With
     `own_noise` each image draws its own, as in the released code: then two images differ by their
-    noises, too, and mostly by these. Images lie in [0, 1], "" is the empty prompt, `steps` are as
-    in `time_grid`, and `batch_size` counts rows of a U-Net pass.
+    noises, too, and mostly by these.
+
+    Args:
+        model: A `StableDiffusion`.
+        images: Isolated images, in [0, 1].
+        texts: Phrases; "" is the empty prompt.
+        steps: As in `time_grid`: middles of equal cells.
+        seed: Of the noises.
+        own_noise: Whether each image has noises of its own.
+        batch_size: Rows per U-Net pass.
 
     Raises:
         ValueError: No text, or images that the model cannot encode.

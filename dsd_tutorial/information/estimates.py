@@ -38,9 +38,12 @@ def integrands(
     without: Float[Tensor, "#rows channels ..."],
     under: Float[Tensor, "rows channels ..."],
 ) -> Integrands:
-    """Return the integrands of i_s and i_o at every place, of the noise e that was added.
+    """Return the integrands of i_s and i_o at every place.
 
-    Its predictions are `without` the text (or without the word) and `under` the text.
+    Args:
+        e: The noise that was added.
+        without: Its prediction without the text (or without the word).
+        under: Its prediction under the text.
     """
     before, after = (e - without).square(), (e - under).square()
     return Integrands(

@@ -91,8 +91,14 @@ def level_grid(
 ) -> Levels:
     """Return time steps with trapezoid weights: as listed, or n about equally far apart in a.
 
-    Only steps that the model was trained on are used: of each wanted a, from `low` to `high`, the
-    nearest a_t. The steps come with rising t, that is from little noise to much.
+    Only steps that the model was trained on are used: of each wanted a the nearest a_t. The steps
+    come with rising t, that is from little noise to much.
+
+    Args:
+        model: A `StableDiffusion`.
+        levels: A number, or time steps.
+        low: The least log-SNR of a grid given by a number.
+        high: The greatest.
 
     Raises:
         ValueError: fewer than two levels, or a step that is pure noise.

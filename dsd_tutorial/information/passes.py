@@ -1,5 +1,9 @@
 """The information of texts about images, from a model's passes with and without each text.
 
+    found = information(model, images, ["a red circle"])                # caption against no caption
+    found = information(model, images, ["a red circle"], given="a circle")    # what "red" adds
+    found.map()          # nats at each latent pixel, (pairs, height, width)
+
 All texts of an image are read under the same noise at the same level, and what several pairs need
 (the empty prompt, the layers before the first text is read) is computed once.
 """
@@ -152,8 +156,13 @@ def decompose(
 ) -> Information:
     """Return the information of any two denoisers at any levels, each x under its own noises.
 
-    Denoisers are (z, a) -> the predicted noise, z of the shape of the noise-free x, without and
-    under the text. The log-SNR of a grid gets trapezoid weights; noises per level are averaged.
+    Args:
+        without: (z, a) -> the predicted noise, z of the shape of `x`, without the text.
+        under: The same under the text.
+        x: Noise-free data.
+        levels: `Levels`, or the log-SNR of a grid, which gets trapezoid weights.
+        noises: Per level, averaged.
+        seed: Of the noises.
     """
     if isinstance(levels, Tensor):
         levels = Levels(levels.double(), trapezoid(levels))

@@ -8,8 +8,14 @@ VOWELS = "aeiou"
 def replace_word(text: str, word: str, by: str = "", which: int = 0) -> str:
     """Return `text` with a word, or several in a row, replaced; "" takes it out.
 
-    `which` counts its occurrences from 0. An article before it follows the sound of what comes
-    next, as letters tell it ("an orange circle" without "orange" is "a circle").
+    An article before it follows the sound of what comes next, as letters tell it ("an orange
+    circle" without "orange" is "a circle").
+
+    Args:
+        text: A caption.
+        word: What is replaced.
+        by: What comes in its place.
+        which: Its occurrence, from 0.
 
     Raises:
         ValueError: `text` does not have the word so often.

@@ -75,8 +75,11 @@ def degrade(
 ) -> Float[Tensor, "images 3 height width"]:
     """Return the images, each degraded in its kind and strength, in [0, 1].
 
-    Kinds (of `KINDS`) and strengths, from 0 (the image itself) to 1, are one for all or one each.
-    `seed` is that of noise and tints; an image's do not depend on the others.
+    Args:
+        images: In [0, 1].
+        kinds: Of `KINDS`: one for all, or one each.
+        strengths: From 0 (the image itself) to 1.
+        seed: Of noise and tints; an image's do not depend on the others.
 
     Raises:
         ValueError: An unknown kind, a strength outside [0, 1], or too few of either.

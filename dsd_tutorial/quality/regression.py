@@ -24,9 +24,11 @@ def regression(
 ) -> Any:
     """Return an unfitted ridge regression of scikit-learn on standardised features.
 
-    The penalty is chosen by leaving one fitted image out at a time. With `unsigned` each feature's
-    distance from its mean enters beside it: blur lowers a gradient and noise raises it, so that
-    signed features that rank the one rank the other the wrong way round.
+    Args:
+        penalties: One of them is chosen by leaving one fitted image out at a time.
+        unsigned: Whether each feature's distance from its mean enters beside it. Blur lowers a
+            gradient and noise raises it, so that signed features that rank the one rank the other
+            the wrong way round.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline

@@ -134,8 +134,12 @@ def best_offset(
     """Return the offset with the most right answers; of several, the one nearest to 0.
 
     The two kinds of images do not score alike: what the model drew itself may please it more than
-    what was rendered. Learn the offset on validation texts, from `Answers.lead` and from whether
-    the image drawn, and the one found, is right.
+    what was rendered. Learn the offset on validation texts.
+
+    Args:
+        lead: `Answers.lead`.
+        drawn_right: Whether the drawn image is right.
+        found_right: Whether the one found is.
     """
     ends = lead.double().sort().values
     between = (ends[1:] + ends[:-1]) / 2

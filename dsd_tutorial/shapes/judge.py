@@ -214,9 +214,10 @@ def _verdict(ground: int, margin: float, crowded: bool, read: list[Reading]) -> 
 
 @torch.no_grad()
 def judge(images: Tensor) -> list[Verdict]:
-    """One verdict per image (images, 3, height, width) in [0, 1]; one without scene is wrong.
+    """One verdict per image; one without scene counts as wrong.
 
-    Other sizes than 64 x 64 are resized first.
+    Args:
+        images: (images, 3, height, width) in [0, 1]; other sizes than 64 x 64 are resized first.
 
     Raises:
         ValueError: another layout, an empty batch, or values far outside [0, 1].

@@ -123,8 +123,11 @@ class Task:
     def accuracy(self, scores: Tensor | np.ndarray) -> dict[str, Bool[np.ndarray, " items"]]:
         """Whether each item is right: {"accuracy": ...}, or {"text", "image", "group"}.
 
-        Scores are one per row of `pairs()`, higher is a better match; or the table of all scenes
-        and texts. A tie with the right candidate, or a score that is not a number, is wrong.
+        A tie with the right candidate, or a score that is not a number, is wrong.
+
+        Args:
+            scores: one per row of `pairs()`, higher is a better match; or the table of all
+                scenes and texts.
 
         Raises:
             ValueError: the number of scores is neither.

@@ -1,5 +1,8 @@
 """One object that owns the parts of a Stable Diffusion: encode, denoise, sample.
 
+    model = load_model("shapes-sd")
+    images = model.sample(["a red circle left of a blue square"], steps=25)
+
 Everything outside the object is float32 and in plain units (see `encoders`); inside, only the U-Net
 (and beside float16 the autoencoder) runs in `dtype`. Symbols follow He et al., arXiv 2305.10722:
 z latents, t time step, epsilon noise. All weights are frozen; gradients still flow to inputs. No

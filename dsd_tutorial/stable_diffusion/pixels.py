@@ -48,10 +48,12 @@ def centre_crop(images: Images, side: int) -> Float[Tensor, "images 3 {side} {si
 
 
 def to_tensor(images: Any, side: int | None = None) -> Images:
-    """Return a PIL image, a tensor, a path, or a list of these as one tensor in [0, 1].
+    """Return images as one tensor in [0, 1].
 
-    With `side` each is resized to that shorter side and cropped to a centred square, so that images
-    of different sizes fit in one batch.
+    Args:
+        images: A PIL image, a tensor, a path, or a list of these.
+        side: Resize each to that shorter side and crop it to a centred square, so that images of
+            different sizes fit in one batch.
 
     Raises:
         TypeError: Something in the list is not an image.

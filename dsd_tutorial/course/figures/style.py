@@ -88,8 +88,10 @@ def figure(*, alt: str, **how: Any) -> Iterator[tuple[Any, Any]]:
     Inside a block of `collected` it is collected instead.
 
     Axes are one object, or an array as matplotlib gives it. Nothing is shown when the block fails.
-    `alt` says what the figure shows, in a sentence; `how` are rows, columns and size (width,
-    height) in inches, the rest goes to `plt.subplots`.
+
+    Args:
+        alt: What the figure shows, in a sentence.
+        how: rows, columns, size (width, height) in inches; the rest goes to `plt.subplots`.
 
     Raises:
         ValueError: there is no alt text, before anything is drawn.
