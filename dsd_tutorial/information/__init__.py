@@ -10,7 +10,13 @@ Kong et al., arXiv 2310.07972 (Interpretable Diffusion via Information Decomposi
 
 from dsd_tutorial.information.estimates import Information, integrands
 from dsd_tutorial.information.gaussian import LinearGaussian
-from dsd_tutorial.information.levels import Levels, level_grid, log_snr, trapezoid
+from dsd_tutorial.information.levels import (
+    Levels,
+    level_grid,
+    log_snr,
+    logistic_levels,
+    trapezoid,
+)
 from dsd_tutorial.information.passes import decompose, information
 from dsd_tutorial.information.scoring import error_term, error_weights, information_scores
 from dsd_tutorial.information.words import replace_word
@@ -27,6 +33,7 @@ __all__ = [
     "integrands",
     "level_grid",
     "log_snr",
+    "logistic_levels",
     "replace_word",
     "trapezoid",
 ]

@@ -3,8 +3,8 @@
     z_a = sqrt(sigmoid(a)) x + sqrt(sigmoid(-a)) e,   a_t = log(abar_t / (1 - abar_t))
 
 An estimate of information is an integral over a (Kong et al., arXiv 2310.07972). It becomes a sum
-over a grid of a few levels with trapezoid weights. Levels drawn at random may stand in their place:
-with weights 1 / density their sum is right in the mean.
+over a few levels in two ways: a grid with trapezoid weights, which repeats itself, or levels drawn
+at random with weights 1 / density, which are right in the mean.
 """
 
 from __future__ import annotations
@@ -119,3 +119,62 @@ def level_grid(
             raise ValueError(f"time steps {wrong} must be of 0..{len(a) - 1}")
     chosen = a[list(steps)]
     return Levels(chosen, trapezoid(chosen), steps)
+
+
+def logistic_levels(
+    n: int,
+    *,
+    model: Any = None,
+    location: float = 1.0,
+    scale: float = 2.0,
+    cut: float = 3.0,
+    seed: int = 0,
+) -> Levels:
+    """Return n levels drawn from a logistic distribution that is cut, weighted by 1 / density.
+
+    The sum over them is right in the mean for the integral over [location - cut scale, location +
+    cut scale]. One is drawn in each n-th part of the distribution (stratified), which is right in
+    the mean too and spreads less. With a model they are time steps t, drawn with probability p_t
+    proportional to density times trapezoid weight; then the sum is right in the mean for the
+    trapezoid sum over *all* steps of that range, and no a lies between those the model knows.
+
+    Args:
+        n: Levels.
+        model: A `StableDiffusion`, or None for any real a.
+        location: Where levels lie densest: 1 in the released code.
+        scale: Of the logistic distribution: 2 in the released code.
+        cut: Half width of the range in scales.
+        seed: Of the draw.
+
+    Raises:
+        ValueError: n, scale or cut that are not positive, or a range without time steps.
+    """
+    if n < 1 or scale <= 0 or cut <= 0:
+        raise ValueError(f"n={n}, scale={scale}, cut={cut}: all must be positive")
+    numbers = torch.Generator().manual_seed(seed)
+    quantile = (torch.arange(n) + torch.rand(n, generator=numbers)).double() / n  # in [0, 1)
+    if model is None:
+        least = 1 / (1 + math.exp(cut))  # the mass below the cut, as much as above it
+        mass = 1 - 2 * least
+        a = location + scale * torch.logit(least + mass * quantile)
+        return Levels(a, 1 / (n * _logistic(a, location, scale) / mass))
+    a = log_snr(model)
+    inside = ((a - location).abs() <= cut * scale).nonzero()[:, 0]
+    if len(inside) < 2:
+        raise ValueError(
+            f"location={location}, scale={scale}, cut={cut}: fewer than two time steps of "
+            f"{model.name} lie there; its finite log-SNR are {a[a.isfinite()].min():.1f} to "
+            f"{a[a.isfinite()].max():.1f}"
+        )
+    cell = trapezoid(a[inside])
+    share = cell * _logistic(a[inside], location, scale)
+    share = share / share.sum()
+    drawn = torch.searchsorted(share.cumsum(0), quantile).clamp(max=len(inside) - 1)
+    steps = inside[drawn]
+    return Levels(a[steps], cell[drawn] / (n * share[drawn]), tuple(steps.tolist()))
+
+
+def _logistic(a: Tensor, location: float, scale: float) -> Tensor:
+    """Return the density of the logistic distribution."""
+    x = (a - location) / scale
+    return torch.sigmoid(x) * torch.sigmoid(-x) / scale

@@ -66,7 +66,8 @@ def information(
     grid = levels if isinstance(levels, Levels) else level_grid(model, levels)
     if grid.steps is None:
         raise ValueError(
-            f"{grid} has no time steps: a model knows its own levels only; pass a number of them"
+            f"{grid} has no time steps: a model knows its own levels only; pass "
+            "level_grid(model, n), or logistic_levels(n, model=model)"
         )
     seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(images):

@@ -15,7 +15,15 @@ from itertools import permutations, product
 from typing import Any
 
 from dsd_tutorial.shapes.captions import Description, Phrase
-from dsd_tutorial.shapes.scene import BACKGROUNDS, RELATIONS, Name, Place, Scene, Thing, place_pair
+from dsd_tutorial.shapes.scene import (
+    BACKGROUNDS,
+    RELATIONS,
+    Name,
+    Place,
+    Scene,
+    Thing,
+    place_pair,
+)
 
 
 @dataclass(frozen=True)

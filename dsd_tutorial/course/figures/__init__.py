@@ -9,7 +9,13 @@ Colour maps are perceptually uniform and safe for colour-blind eyes, and colour 
 carrier of meaning: series also differ by marker, line style or hatch, maps carry a scale or marks.
 """
 
-from dsd_tutorial.course.figures.charts import band, bars, show_bars, show_histograms, show_lines
+from dsd_tutorial.course.figures.charts import (
+    band,
+    bars,
+    show_bars,
+    show_histograms,
+    show_lines,
+)
 from dsd_tutorial.course.figures.images import (
     bare,
     draw_image,

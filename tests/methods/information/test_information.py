@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from dsd_tutorial.information import (
-    Levels,
     error_term,
     error_weights,
     information,
     information_scores,
     integrands,
     level_grid,
-    log_snr,
+    logistic_levels,
     replace_word,
 )
 from dsd_tutorial.matching import components
@@ -131,9 +130,8 @@ def test_tails_are_the_integrand_at_the_ends(tiny, images):
     torch.testing.assert_close(found.tails(), found.by_level()[:, :2])
 
 
-def test_levels_of_any_weights_can_be_used(tiny, images):
-    steps = level_grid(tiny, 3).steps
-    levels = Levels(log_snr(tiny)[list(steps)], torch.tensor([3.0, 2.0, 1.0]), steps)
+def test_random_levels_can_be_used(tiny, images):
+    levels = logistic_levels(3, model=tiny, seed=5)
     found = information(tiny, images, TEXTS, levels=levels, **QUIET)
     assert found.orthogonal.shape == (2, 3, 16, 16)
 
@@ -172,7 +170,7 @@ def test_bad_calls_are_refused(tiny, images):
     with pytest.raises(ValueError, match="image below 2, text below 2"):
         information(tiny, images, TEXTS, pairs=[(2, 0)], **QUIET)
     with pytest.raises(ValueError, match="has no time steps"):
-        information(tiny, images, TEXTS, levels=Levels(*torch.ones(2, 3)), **QUIET)
+        information(tiny, images, TEXTS, levels=logistic_levels(3), **QUIET)
     with pytest.raises(ValueError, match="noises must be at least 1"):
         information(tiny, images, TEXTS, noises=0, **QUIET)
     found = information(tiny, images[:1], TEXTS[:1], levels=2, **QUIET)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dsd_tutorial.information import LinearGaussian, decompose
+from dsd_tutorial.information import LinearGaussian, decompose, logistic_levels
 
 
 def even(n, low=-16.0, high=16.0):
@@ -58,6 +58,12 @@ def test_standard_is_unbiased_for_each_pair(world):
     found = decompose(world.denoiser(), world.denoiser(seen), many[:, None], even(65))
     each = found.total("standard").view(len(x), n)
     assert bool(((each.mean(1) - truth).abs() < 4 * each.std(1) / n**0.5 + 0.01).all())
+
+
+def test_drawn_levels_find_the_same(world):
+    levels = [logistic_levels(16, location=0.0, scale=2.0, cut=8.0, seed=s) for s in range(40)]
+    means = [float(estimates(world, 1000, x)[2].total().mean()) for x in levels]
+    assert sum(means) / 40 == pytest.approx(world.mutual_information(), rel=0.03)
 
 
 def test_orthogonal_spreads_less_than_standard(world):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dsd_tutorial.information import Levels, level_grid, log_snr, trapezoid
+from dsd_tutorial.information import Levels, level_grid, log_snr, logistic_levels, trapezoid
 
 
 def test_log_snr_is_the_level_that_add_noise_uses(tiny):
@@ -65,6 +65,71 @@ def test_the_step_of_pure_noise_cannot_be_used(shapes_sd):
     with pytest.raises(ValueError, match="leave out the time step of pure noise"):
         level_grid(shapes_sd, [500, 999])
     assert 999 not in level_grid(shapes_sd, 20, low=-99).steps
+
+
+def bump(a):
+    """A function with a known integral: the density of a normal distribution."""
+    return torch.exp(-((a + 1) ** 2) / 2) / math.sqrt(2 * math.pi)
+
+
+def test_logistic_levels_are_right_in_the_mean():
+    found = [
+        float(levels.weights @ bump(levels.log_snr))
+        for levels in (
+            logistic_levels(5, location=0.0, scale=1.0, cut=8, seed=s) for s in range(400)
+        )
+    ]
+    found = torch.tensor(found)
+    error = found.std() / len(found) ** 0.5
+    assert abs(found.mean() - 1) < 4 * error and error < 0.01
+
+
+def test_a_cut_leaves_out_what_lies_beyond_it():
+    levels = logistic_levels(2000, location=1.0, scale=2.0, cut=3.0)
+    assert float(levels.log_snr.min()) >= -5 and float(levels.log_snr.max()) <= 7
+    assert float(levels.weights.sum()) == pytest.approx(12, rel=0.02)  # the width of the range
+
+
+def test_drawn_steps_estimate_the_trapezoid_sum_over_all_steps(tiny):
+    how = {"location": -1.0, "scale": 1.0, "cut": 4.0}
+    a = log_snr(tiny)
+    inside = a[(a + 1).abs() <= 4.0]
+    whole = float(trapezoid(inside) @ bump(inside))
+    found = torch.tensor(
+        [
+            float(levels.weights @ bump(levels.log_snr))
+            for levels in (logistic_levels(6, model=tiny, seed=s, **how) for s in range(300))
+        ]
+    )
+    assert abs(found.mean() - whole) < 4 * found.std() / 300**0.5
+    levels = logistic_levels(6, model=tiny, **how)
+    assert torch.equal(levels.log_snr, a[list(levels.steps)])
+
+
+def test_stratified_draws_spread_less_than_independent_ones():
+    how = {"location": 0.0, "scale": 1.0, "cut": 6.0}
+    one = torch.stack(
+        [logistic_levels(1, seed=s, **how).weights * bump(logistic_levels(1, seed=s, **how).log_snr)
+         for s in range(400)]
+    ).flatten()  # fmt: skip
+    eight = torch.tensor(
+        [
+            float(levels.weights @ bump(levels.log_snr))
+            for levels in (logistic_levels(8, seed=s, **how) for s in range(100))
+        ]
+    )
+    assert eight.std() < 0.5 * one.std() / 8**0.5
+
+
+@pytest.mark.parametrize("bad", [{"n": 0}, {"n": 3, "scale": 0.0}, {"n": 3, "cut": -1.0}])
+def test_bad_draws_are_refused(bad):
+    with pytest.raises(ValueError, match="all must be positive"):
+        logistic_levels(**bad)
+
+
+def test_a_range_without_steps_is_refused(tiny):
+    with pytest.raises(ValueError, match="fewer than two time steps"):
+        logistic_levels(3, model=tiny, location=90.0)
 
 
 def test_levels_say_what_they_are():
