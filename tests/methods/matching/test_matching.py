@@ -337,6 +337,7 @@ def test_what_is_missing_makes_only_what_needs_it_unknown():
     for weights in (None, torch.ones(2, 4)):
         assert parts.score(weights).isnan().tolist() == [False, True, False]
         assert parts.score(weights, error_weight=1.0).isnan().tolist() == [False, True, True]
+    torch.testing.assert_close(parts.by_step()[0], scores[0].mean((1, 2)))  # attention alone
     alone = parts.score(attention_weight=0.0, error_weight=2.0)
     assert torch.equal(alone[:2], 2 * errors[:2].mean(1)) and alone[2].isnan()
 
