@@ -58,6 +58,7 @@ def test_what_did_not_fit_once_is_not_tried_again(on_cuda):
 
 
 def test_only_slower_than_slow_and_quicker_than_quick_count(tiny, on_cuda):
+    assert (QUICK, SLOW) == (0.3, 10.0)
     for model in (tiny, on_cuda):
         sized = Batches(model)
         sized.size = 128
