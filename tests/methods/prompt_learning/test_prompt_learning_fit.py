@@ -32,6 +32,7 @@ from dsd_tutorial.prompt_learning import (
     load,
     objectives,
     sources,
+    weights,
 )
 from dsd_tutorial.prompt_learning.adapters import Adapter
 from dsd_tutorial.prompt_learning.loop import Loop
@@ -224,6 +225,27 @@ def test_units_are_measured_from_plain_thetas_each_time(tiny, cached):
     top = spread_of((part.scores * whole).sum((-1, -2)).mean(-1))
     for unit, share in zip(once.flatten().tolist(), shares, strict=True):
         assert unit == pytest.approx(top / spread_of(share), rel=1e-3)
+
+
+def test_units_of_the_error_are_measured_from_plain_thetas_too(tiny):
+    scoring, items = Scoring(time_steps=2, error_weight=1.0), few_shot("comvg", 6)
+    adapter = HeadWeights(tiny, scoring, over=("step",), error=True)
+    numbers = torch.Generator().manual_seed(0)
+    shape = 2, len(adapter.layers), max(adapter.heads)
+    parts = Components(
+        {scoring.token_mask: torch.randn(12, *shape, generator=numbers)},
+        torch.randn(12, 2, generator=numbers), adapter.layers, adapter.grid,
+        torch.zeros(12, 2).long(),
+    )  # fmt: skip
+    with torch.no_grad():
+        for theta in adapter.parameters():
+            theta.normal_(generator=numbers)
+    whole = weights._spread(adapter.pool(parts, scoring).detach(), items)  # units are ones yet
+    for _ in range(2):
+        adapter.calibrate(parts, items, scoring)
+        for unit, own in zip(adapter.unit_error.tolist(), parts.errors.T, strict=True):
+            assert unit == pytest.approx(whole / weights._spread(own / 2, items), rel=1e-4)
+    assert len(HeadWeights(tiny, scoring, over=("step",)).unit_error) == 0
 
 
 def test_components_of_validation_items_alone_are_not_looked_at(tiny, cached):
