@@ -156,6 +156,24 @@ def test_where_nothing_is_known_nobody_has_won(tiny, images, monkeypatch):
     assert found.winner.tolist() == [-1] * 3 and not found.complete and found.passes == 0
 
 
+def test_who_is_known_stands_before_who_is_not(tiny, images, monkeypatch):
+    predict, calls = tiny.predict_noise, []
+
+    def pressed(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*args)
+
+    monkeypatch.setattr(tiny, "predict_noise", pressed)
+    how = HOW | {"steps": 1, "batch_size": 1, "partial": True, "risk": 0}
+    with pytest.warns(UserWarning, match="interrupted"):
+        found = rank(tiny, images[:1], TEXTS, **how)
+    known = found.behind[0].isfinite()
+    assert known.sum() == 1 and known[found.winner[0]] and not found.complete
+    assert found.order[0, 0] == found.winner[0]
+
+
 def test_candidates_lie_within_images_and_texts():
     assert _candidates([[[0, 0], [1, 2]]], 2, 3).tolist() == [[[0, 0], [1, 2]]]
     assert _candidates(None, 2, 3).shape == (2, 3, 2) and _candidates(None, 4, 1).shape == (1, 4, 2)
