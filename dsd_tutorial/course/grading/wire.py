@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ def decode(text: bytes, data: bytes, function: Callable[[int], Any] = Handle) ->
         raise Garbled(f"{type(error).__name__}: {error}") from None
 
 
-def receive(stream: BinaryIO) -> tuple[bytes, bytes] | None:
+def receive(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
     """The two strings of bytes of the next message; None at the end. Raises Garbled."""
     head = stream.read(HEADER.size)
     if len(head) < HEADER.size:
