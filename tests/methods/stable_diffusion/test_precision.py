@@ -63,7 +63,7 @@ def test_texts_are_read_before_they_are_rounded(tiny, dtype):
 def test_rankings_survive_bfloat16(shapes_sd):
     """Ten items, three texts of each: a CPU without bfloat16 takes a third of a second for a pass.
 
-    300 items of each task, whole: `python -m lab measure precision`.
+    A thousand items of each task, whole: `python -m lab measure precision`.
     """
     from dsd_tutorial.stable_diffusion import load_model
 
