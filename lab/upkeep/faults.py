@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import psutil
@@ -34,6 +35,7 @@ seeds: 0..{last}
 # columns that may differ between two sweeps of the same plan: when, where and how fast
 MAY_DIFFER = ("seconds", "peak_mb", "tries", "finished", "worker")
 PATIENCE = 3600  # seconds in which something must happen
+T = TypeVar("T")
 
 
 def journal(folder: Path) -> list[dict]:
@@ -70,13 +72,14 @@ def busy_workers(client: subprocess.Popen) -> list[psutil.Process]:
     return found
 
 
-def wait_until(so: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Return once `so()` holds; raise TimeoutError where it never does."""
+def wait_until(so: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+    """Return what `so()` says once it holds; raise TimeoutError where it never does."""
     end = time.monotonic() + patience
-    while not so():
+    while not (found := so()):
         if time.monotonic() > end:
             raise TimeoutError(f"waited {patience:.0f} s in vain: {what}")
         time.sleep(0.05)
+    return found
 
 
 def disturbed(
@@ -102,8 +105,8 @@ def disturbed(
                 raise RuntimeError(f"{left} outlived the client that started them")
             client = start(command, cwd, log)
         else:
-            wait_until(lambda c=client: busy_workers(c), "a worker that is at work")
-            victim = busy_workers(client)[0]
+            # one that is at work at this moment: a moment later its run may have ended
+            victim, *_ = wait_until(lambda c=client: busy_workers(c), "a worker that is at work")
             victim.kill()
             print(f"after {number} rows: killed worker {victim.pid}", flush=True)
     return client.wait()
