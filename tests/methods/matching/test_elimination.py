@@ -144,11 +144,8 @@ def test_equal_candidates_keep_their_order(tiny, images):
     ]
 
 
-def test_where_nothing_is_known_nobody_has_won(tiny, images, monkeypatch):
-    def pressed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tiny, "predict_noise", pressed)
+def test_where_nothing_is_known_nobody_has_won(tiny, images, press):
+    press(1)
     spreads = Spreads((250, 750), torch.eye(2, dtype=torch.float64), 9)
     how = HOW | {"steps": 2, "partial": True}
     with pytest.warns(UserWarning, match="interrupted"):
@@ -156,16 +153,8 @@ def test_where_nothing_is_known_nobody_has_won(tiny, images, monkeypatch):
     assert found.winner.tolist() == [-1] * 3 and not found.complete and found.passes == 0
 
 
-def test_who_is_known_stands_before_who_is_not(tiny, images, monkeypatch):
-    predict, calls = tiny.predict_noise, []
-
-    def pressed(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return predict(*args)
-
-    monkeypatch.setattr(tiny, "predict_noise", pressed)
+def test_who_is_known_stands_before_who_is_not(tiny, images, press):
+    press(2)
     how = HOW | {"steps": 1, "batch_size": 1, "partial": True, "risk": 0}
     with pytest.warns(UserWarning, match="interrupted"):
         found = rank(tiny, images[:1], TEXTS, **how)

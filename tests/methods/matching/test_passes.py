@@ -99,29 +99,21 @@ def test_other_errors_and_a_single_row_that_does_not_fit_come_through(tiny, imag
             score(tiny, images, TEXTS, **HOW)
 
 
-def test_what_is_known_survives_an_interrupt(tiny, images, sizes, monkeypatch):
+def test_what_is_known_survives_an_interrupt(tiny, images, press):
     prior = TextPrior(images[:1])
     how = HOW | {"batch_size": 6, "prior": prior}
     want = components(tiny, images, TEXTS, errors=True, **how)
-    predict = tiny.predict_noise
-
-    def pressed(noisy, t, context):
-        if len(sizes) == 3:
-            raise KeyboardInterrupt
-        return predict(noisy, t, context)
-
-    monkeypatch.setattr(tiny, "predict_noise", pressed)
-    sizes.clear()
+    press(4)
     with pytest.raises(KeyboardInterrupt):
         components(tiny, images, TEXTS, errors=True, **how)
-    sizes.clear()
+    press(4)
     with pytest.warns(UserWarning, match="interrupted"):
         found = components(tiny, images, TEXTS, errors=True, partial=True, **how)
     known = found.score().isfinite()  # 18 rows: 4 of the empty prompt, 3 pairs, half a pair
     assert known.tolist() == [True] * 3 + [False] * 3
     same(found, want, slice(0, 3))
     assert found.score(torch.ones(3, 4)).isnan().tolist() == [False] * 3 + [True] * 3
-    sizes.clear()
+    press(4)
     with pytest.warns(UserWarning, match="interrupted"):
         table = score(tiny, images, TEXTS, error_weight=1.0, partial=True, **how)
     assert table.isnan().tolist() == [[False] * 3, [True] * 3]

@@ -107,21 +107,13 @@ def test_an_adapter_that_is_active_counts(tiny, images):
     assert torch.equal(found.behind, table - table.amax(1, keepdim=True))
 
 
-def test_an_interrupt_leaves_who_leads(tiny, images, spreads, monkeypatch):
-    predict, calls = tiny.predict_noise, []
-
-    def pressed(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return predict(*args)
-
-    monkeypatch.setattr(tiny, "predict_noise", pressed)
+def test_an_interrupt_leaves_who_leads(tiny, images, spreads, press):
+    press(2)
     how = HOW | {"spreads": spreads, "error_weight": 1.0, "risk": 1e-9}
     with pytest.warns(UserWarning, match="interrupted"):
         found = rank(tiny, images, TEXTS, partial=True, **how)
     assert not found.complete and (found.winner >= 0).all() and found.seen.max() < 4
-    calls.clear()
+    press(2)
     with pytest.raises(KeyboardInterrupt):
         rank(tiny, images, TEXTS, **how)
 
